@@ -360,13 +360,19 @@ def _constant_dt(table):
 
 # %% ../nbs/01_representations.ipynb #5213f501
 class Flatten(TransformerMixin, BaseEstimator):
-    "Turn pictures (S, a, b, …) into rows (S, a*b*…); sparse matrices pass through."
+    "Turn pictures (S, a, b, …) into rows (S, a*b*…); sparse matrices keep their form."
+    def __init__(
+        self,
+        dtype=None, # number type of the rows; None keeps what comes
+    ): self.dtype = dtype
+
     def fit(self, X=None, y=None):
         "Nothing to learn."
         return self
 
     def transform(self, X):
         "One row per source."
-        return X if hasattr(X, "tocsr") else np.asarray(X).reshape(len(X), -1)
+        rows = X if hasattr(X, "tocsr") else np.asarray(X).reshape(len(X), -1)
+        return rows if self.dtype is None else rows.astype(self.dtype, copy=False)
 
     def __sklearn_is_fitted__(self): return True
