@@ -1,0 +1,109 @@
+"""Properties of the simulated archive that must hold for any seed."""
+import sys
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from xrt_nb import simulation as sim
+
+
+@pytest.fixture(scope="module")
+def archive():
+    return sim.simulate_archive(2000, 42)
+
+
+def test_contract(archive):
+    events, truth = archive
+    assert list(events.ids) == list(truth.index) == sorted(events.ids) and truth.index.name == "obsreg_id"
+    assert {"kind", "known", "known_class", "source", "spectrum", "exposure", "signal_to_noise", "expected_background", "detectable"} <= set(truth)
+    assert {"obsid", "region_id", "name", "ra", "dec", "mission", "t_start", "t_stop", "livetime"} <= set(events.meta)
+    assert (events.meta["mission"] == "SIMULATED").all() and (events.meta["obsid"] > 900_000).all()
+    assert all(i == f"{o}_{r}" for i, o, r in zip(events.ids, events.meta["obsid"], events.meta["region_id"]))
+    assert not set(truth.columns) & {"kind"} & set(events.meta.columns), "the truth must not leak into meta"
+
+
+def test_counts_resemble_a_catalogue(archive):
+    events, _ = archive
+    assert events.counts.min() >= 5 and 20 < np.median(events.counts) < 60 and 1000 < events.counts.max() < 30_000
+
+
+def test_events_lie_in_good_time_and_band(archive):
+    events, _ = archive
+    for one in events:
+        assert ((one.time[:, None] >= one.gti[:, 0]) & (one.time[:, None] < one.gti[:, 1])).any(1).all()
+    assert events.energy.min() > 500 and events.energy.max() < 7000
+
+
+def test_all_kinds_present_and_shares_close(archive):
+    _, truth = archive
+    for kind, entry in sim.KINDS.items():
+        n, expected = (truth["kind"] == kind).sum(), 2000*entry.fraction
+        assert abs(n - expected) < 5*np.sqrt(expected*2) + 3, kind
+
+
+def test_known_are_detectable_transients(archive):
+    _, truth = archive
+    known = truth[truth["known"]]
+    assert len(known) and (known["known_class"] == known["kind"]).all()
+    for kind, group in known.groupby("kind"):
+        assert group["detectable"].all() or not truth.loc[truth["kind"] == kind, "detectable"].any()
+    assert known["kind"].map(lambda k: sim.KINDS[k].transient).all()
+    assert (truth.loc[~truth["known"], "known_class"] == "").all()
+    assert sim.known_ids(truth).to_dict() == known["kind"].to_dict()
+
+
+def test_same_seed_in_another_process(archive):
+    code = "from xrt_nb.simulation import simulate_archive; e, t = simulate_archive(100, 42); print(repr(e.time.sum()), repr(e.energy.sum()))"
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    first = archive[0][:100]
+    assert out == [repr(first.time.sum()), repr(first.energy.sum())]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**40), n=st.integers(1, 40), more=st.integers(0, 20))
+def test_first_sources_do_not_depend_on_the_size(seed, n, more):
+    small, truth = sim.simulate_archive(n, seed)
+    large, longer = sim.simulate_archive(n + more, seed)
+    assert small == large[:n]
+    assert truth.drop(columns=["known", "known_class"]).equals(longer[:n].drop(columns=["known", "known_class"]))
+
+
+@pytest.mark.parametrize("kind", sim.KINDS)
+@pytest.mark.parametrize("exposure", [200.0, 2000.0, 150_000.0])
+def test_every_kind_at_every_exposure(kind, exposure):
+    for seed in range(5):
+        one = sim.simulate_source(kind, counts=50, exposure=exposure, rng=seed, n_gti=1 + seed % 3, start=6e8)
+        assert ((one.time[:, None] >= one.gti[:, 0]) & (one.time[:, None] < one.gti[:, 1])).any(1).all()
+        assert np.isclose(one.livetime, exposure) and 15 < len(one) < 110
+        assert sim.simulate_source(kind, counts=50, exposure=exposure, rng=seed, n_gti=1 + seed % 3, start=6e8) == one
+
+
+@pytest.mark.parametrize("kind", sim.KINDS)
+def test_counts_of_a_source_are_poisson(kind):
+    n = np.array([len(sim.simulate_source(kind, counts=40, background=10, exposure=5000, rng=s)) for s in range(400)])
+    assert abs(n.mean() - 50) < 5*np.sqrt(50/400) and 0.7 < n.var()/n.mean() < 1.35
+
+
+def test_hidden_population_of_one_kind():
+    only = {k: 0.0 for k in sim.KINDS} | {"qpe": 1.0}
+    events, truth = sim.simulate_archive(60, 0, fractions=only)
+    assert (truth["kind"] == "qpe").all() and truth["source"].nunique() < 60
+    only = {k: 0.0 for k in sim.KINDS} | {"burst": 1.0}
+    assert (sim.simulate_archive(60, 0, fractions=only)[1]["kind"] == "burst").all()
+
+
+@pytest.mark.parametrize("call, word", [
+    (lambda: sim.simulate_archive(0, 1), "n_sources"), (lambda: sim.simulate_archive(2.0, 1), "n_sources"),
+    (lambda: sim.simulate_archive(800_000, 1), "n_sources"), (lambda: sim.simulate_archive(5, "x"), "random_state"),
+    (lambda: sim.simulate_archive(5, 1, fractions={"nova": .1}), "unknown kind"), (lambda: sim.simulate_archive(5, 1, fractions={"dip": -.1}), "dip"),
+    (lambda: sim.simulate_archive(5, 1, fractions={"steady": .1}), "sum to 1"), (lambda: sim.simulate_archive(5, 1, fractions={"dip": float("nan")}), "dip"),
+    (lambda: sim.simulate_archive(5, 1, known_fraction=-.1), "known_fraction"), (lambda: sim.simulate_archive(5, 1, known_fraction="all"), "known_fraction"),
+    (lambda: sim.simulate_archive(5, 1, median_exposure=0), "median_exposure"), (lambda: sim.simulate_archive(5, 1, band=(0, 100)), "band"),
+    (lambda: sim.simulate_archive(5, 1, band=7000), "band"), (lambda: sim.simulate_source("flare", decay=0), "decay"), (lambda: sim.simulate_source("pulsar", period=0), "period"), (lambda: sim.simulate_source("qpe", peak=float("nan")), "peak"),
+    (lambda: sim.simulate_source("steady", spectrum="green"), "families"), (lambda: sim.simulate_source("flares", n=3), "unknown parameters"),
+])
+def test_bad_input_is_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()
