@@ -623,21 +623,23 @@ def filter(
 # %% ../nbs/00_data.ipynb #19252276
 def concat(
     tables, # EventTables
+    names=None, # what to call them in messages, e.g. their files
 ) -> EventTable: # all sources, in order
     "Join tables into one; the same id in two of them is refused."
-    tables = [t for t in tables]
+    tables = list(tables)
+    names = [f"table {n}" for n in range(len(tables))] if names is None else [str(n) for n in names]
     if not tables: raise ValueError("`tables` is empty: nothing to join")
     seen = {}
-    for n, t in enumerate(tables):
+    for name, t in zip(names, tables):
         both = [i for i in t.ids.tolist() if i in seen]
-        if both: raise EventDataError(f"source '{both[0]}' stands in table {seen[both[0]]} and in table {n} ({len(both)} ids twice in all); "
+        if both: raise EventDataError(f"source '{both[0]}' stands in {seen[both[0]]} and in {name} ({len(both)} ids twice in all); "
                                       "drop one of them, e.g. table[~np.isin(table.ids, other.ids)], or rename it")
-        seen |= dict.fromkeys(t.ids.tolist(), n)
+        seen |= dict.fromkeys(t.ids.tolist(), name)
     full = [t for t in tables if len(t)] or tables[:1]
+    called = [n for n, t in zip(names, tables) if len(t)] or names[:1]
     for what, has in {"energies": [t.has_energy for t in full], "GTIs": [t.gti is not None for t in full]}.items():
-        if any(has) and not all(has): raise EventDataError(f"table {has.index(False)} has no {what} while others have; they can't be joined")
-    names = set(full[0].columns)
-    if any(set(t.columns) != names for t in full): raise EventDataError(f"tables have different event columns: {[sorted(t.columns) for t in full]}")
+        if any(has) and not all(has): raise EventDataError(f"{called[has.index(False)]} has no {what} while others have; they can't be joined")
+    if any(set(t.columns) != set(full[0].columns) for t in full): raise EventDataError(f"tables have different event columns: {[sorted(t.columns) for t in full]}")
     off = lambda parts: np.r_[0, np.cumsum(np.concatenate([np.diff(o) for o in parts]))]
     has_gti = full[0].gti is not None
     return EventTable(np.concatenate([t.ids for t in full]), off([t.offsets for t in full]), np.concatenate([t.time for t in full]),
