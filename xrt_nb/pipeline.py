@@ -401,16 +401,13 @@ def _cluster_figure(frame, known):
     return fig
 
 
-def _analog_figures(events, hits, known, space, n_classes=6):
-    "For each class the known member whose neighbours are closest, with its analogs."
+def _analog_figures(events, hits, evident, space, n_classes=6):
+    "For each class its most evidently variable known member, with its analogs; `evident` is class -> id."
     out, mine = [], hits[hits["space"] == space]
     axis = "exposure" if clock_for(events) == "livetime" else "events"
-    for c in sorted(known.unique())[:n_classes]:
-        of = mine[mine["known_class"] == c]
-        if not len(of): continue
-        best = of.groupby("query")["closeness"].median().idxmin()
-        axs = plot_analogs(events, of[of["query"] == best], n=5, time_axis=axis)
-        out.append((f"A known {c}, {best}, and its five nearest neighbours in {space}", png(axs[0, 0].figure)))
+    for c, best in list(evident.items())[:n_classes]:
+        axs = plot_analogs(events, mine[mine["query"] == best], n=5, time_axis=axis)
+        out.append((f"Known {c} {best}, the most clearly variable of its class, and its five nearest neighbours in {space}", png(axs[0, 0].figure)))
     return out
 
 # %% ../nbs/09_pipeline.ipynb #0111e95f
@@ -497,7 +494,7 @@ def _report(d, events, header, known, truth):
     pictures = {"embedding.png": png(_embedding_figure(frame, here if len(here) else None)), "clusters.png": png(_cluster_figure(clusters, here if len(here) else None))}
     for name, data in pictures.items():
         with atomic(d / name, overwrite=True) as tmp: tmp.write_bytes(data)
-    parts = [_map_section(header, frame, q, pictures), _cluster_section(table, pictures), *_analog_sections(events, hits, here)]
+    parts = [_map_section(header, frame, q, pictures), _cluster_section(table, pictures), *_analog_sections(events, hits, here, frame.set_index("obsreg_id")["gl_log_odds"])]
     if truth is not None: parts.append(_retrieval_section(pd.read_csv(d / "retrieval.csv"), header))
     parts.append(_parameter_section(header))
     i = header["input"]
@@ -524,13 +521,14 @@ def _cluster_section(table, pictures):
     return {"title": "Clusters", "text": text, "figures": figs, "tables": tabs}
 
 
-def _analog_sections(events, hits, known):
+def _analog_sections(events, hits, known, odds):
     if not len(known): return [{"title": "Analogs", "text": ["None of the known transients is in this archive, so there is nothing to search for. Give a list with known=, or --known on the command line."]}]
     out, names = [], {"features": "the features of this case", "summary": "summary features"}
+    evident = {c: odds[known.index[known == c]].idxmax() for c in sorted(known.unique())}
     for space, title in names.items():
         cols = ["query", "known_class", "rank", "obsreg_id", "distance", "closeness", "hard_hs", "gl_log_odds"]
         best = hits[(hits.space == space) & (hits["rank"] <= 3)].sort_values(["known_class", "query", "rank"])
-        out.append({"title": f"Best analogs in {title}", "figures": _analog_figures(events, hits, known, space), "tables": [html_table(best[cols], "All of them: analogs.csv. Closeness is the share of random pairs of sources that lie nearer.")]})
+        out.append({"title": f"Best analogs in {title}", "figures": _analog_figures(events, hits, evident, space), "tables": [html_table(best[cols], "All of them: analogs.csv. Closeness is the share of random pairs of sources that lie nearer.")]})
     return out
 
 # %% ../nbs/09_pipeline.ipynb #21a99c8f
@@ -571,10 +569,11 @@ def run(
     overwrite:bool=False, # replace another run in `out`
     n_jobs:int=1, # threads of t-SNE
     progress=None, # called as progress(step, done, total)
+    name:str|None=None, # what to call the data in report and manifest; default: the file's name
     **parameters, # anything in `STEP_PARAMETERS`
 ) -> Path: # the run directory
     "Run a published case from photon lists to a report; finished steps with the same fingerprint are used again."
-    source = Path(events).name if isinstance(events, (str, os.PathLike)) else "a table in memory"
+    source = name or (Path(events).name if isinstance(events, (str, os.PathLike)) else "a table in memory")
     events = read_events(events) if isinstance(events, (str, os.PathLike)) else events
     known = published_transients() if known is None else read_known(known) if isinstance(known, (str, os.PathLike)) else known_series(known)
     params, say = parameters_of(case, parameters), progress or (lambda *_: None)
@@ -586,11 +585,11 @@ def run(
             "report": lambda d: _report(d, events, header, known, truth)}
     mark = fingerprint(header["input"]["sha256"], __version__)
     with _headless():
-        for n, (name, f) in enumerate(make.items()):
-            say(name, 0, 0)
-            late = header["extra_sha256"] if name in ("clusters", "analogs", "report") else ""
-            mark = fingerprint(mark, name, params.get(name, {}), late)
-            space.step(name, mark, FILES[name], f)
+        for step, f in make.items():
+            say(step, 0, 0)
+            late = header["extra_sha256"] if step in ("clusters", "analogs", "report") else ""
+            mark = fingerprint(mark, step, params.get(step, {}), late)
+            space.step(step, mark, FILES[step], f)
     return space.close(list(make))
 
 # %% ../nbs/09_pipeline.ipynb #52fc5f01
@@ -635,7 +634,7 @@ def demo(
     from xrt_nb.simulation import known_ids, simulate_archive
     if progress: progress("simulate", 0, 0)
     events, truth = simulate_archive(n_sources, random_state)
-    out = run(case, events, out, known_ids(truth), truth, overwrite, progress=progress, **parameters)
+    out = run(case, events, out, known_ids(truth), truth, overwrite, progress=progress, name=f"the built-in simulated archive, seed {random_state}", **parameters)
     inputs = Path(out) / "input"
     if not inputs.is_dir():
         part = inputs.with_name(".input.partial")

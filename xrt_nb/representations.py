@@ -54,25 +54,27 @@ def _compiled(f):
 
 
 @_compiled
-def _bin(x, edges):
-    "The bin that numpy.histogram would choose; -1 outside (and for NaN)."
-    n = len(edges) - 1
-    if not (edges[0] <= x <= edges[n]): return -1
-    k = min(int((x - edges[0]) / (edges[n] - edges[0]) * n), n - 1)
-    if x < edges[k]: return k - 1
-    if k < n - 1 and x >= edges[k + 1]: return k + 1
-    return k
+def _bin(x, edges, scale):
+    "The bin that numpy.histogram would choose, for x between the first and last edge; scale is bins per unit."
+    last, f = len(edges) - 2, (x - edges[0]) * scale
+    k = min(int(f), last)
+    if 1e-9 < f - k < 1 - 1e-9: return k  # well inside a bin; otherwise compare with the edges themselves
+    return k + (x >= edges[k + 1] and k < last) - (x < edges[k])
 
 
 @_compiled
 def _count_maps(clock, eps, offsets, start, width, tau_edges, eps_edges, out):
     "Add every photon to its source's map; `out` is (S, n_time * n_energy), zero at the beginning."
-    n_e = len(eps_edges) - 1
+    n_t, n_e = len(tau_edges) - 1, len(eps_edges) - 1
+    e0, e1 = eps_edges[0], eps_edges[n_e]
+    t_scale, e_scale = n_t / 1.0, n_e / (e1 - e0)
     for s in range(len(offsets) - 1):
         if width[s] <= 0: continue
+        t0, w = start[s], width[s]
         for i in range(offsets[s], offsets[s + 1]):
-            k, j = _bin((clock[i] - start[s]) / width[s], tau_edges), _bin(eps[i], eps_edges)
-            if k >= 0 and j >= 0: out[s, k * n_e + j] += 1
+            x, y = (clock[i] - t0) / w, eps[i]
+            if 0 <= x <= 1 and e0 <= y <= e1:  # never true for NaN
+                out[s, _bin(x, tau_edges, t_scale) * n_e + _bin(y, eps_edges, e_scale)] += 1
 
 # %% ../nbs/01_representations.ipynb #8863c4c2
 def min_max(
@@ -192,34 +194,35 @@ def _range(x, ok, a, b):
             low, high = min(low, x[i]), max(high, x[i])
     return low, high
 
-
-@_compiled
-def _cube_bin(i, clock, eps, dt, start, width, low, high, tau_edges, eps_edges, dt_edges):
-    "Flat bin number of the pair that begins with photon i; -1 if it lies outside."
-    k, j = _bin((clock[i] - start) / width, tau_edges), _bin(eps[i], eps_edges)
-    m = _bin((dt[i] - low) / (high - low), dt_edges) if high > low else 0
-    if k < 0 or j < 0 or m < 0: return -1
-    return (k * (len(eps_edges) - 1) + j) * (len(dt_edges) - 1) + m
-
 # %% ../nbs/01_representations.ipynb #e262845e
+@_compiled
+def _insert(sorted_list, begin, end, value):
+    "Insert into sorted_list[begin:end]; near its end, because photons come in order of time, the slowest index."
+    p = end
+    while p > begin and sorted_list[p - 1] > value:
+        sorted_list[p] = sorted_list[p - 1]
+        p -= 1
+    sorted_list[p] = value
+    return end + 1
+
+
 @_compiled
 def _count_cubes(clock, eps, dt, ok, offsets, start, width, tau_edges, eps_edges, dt_edges, indptr, indices, data):
     "Fill the three arrays of a CSR matrix, one row per source; returns the number of stored bins."
-    scratch = np.zeros((len(tau_edges) - 1) * (len(eps_edges) - 1) * (len(dt_edges) - 1), dtype=np.float32)
-    end = 0
+    n_t, n_e, n_d = len(tau_edges) - 1, len(eps_edges) - 1, len(dt_edges) - 1
+    e0, e1 = eps_edges[0], eps_edges[n_e]
+    t_scale, e_scale, d_scale = n_t / 1.0, n_e / (e1 - e0), n_d / 1.0
+    scratch, end = np.zeros(n_t * n_e * n_d, dtype=np.float32), 0
     for s in range(len(offsets) - 1):
-        first, last = offsets[s], offsets[s + 1]
-        if last - first > 2 and width[s] > 0:
-            low, high, begin = *_range(dt, ok, first, last), end
-            for i in range(first, last):
-                if ok[i]:
-                    c = _cube_bin(i, clock, eps, dt, start[s], width[s], low, high, tau_edges, eps_edges, dt_edges)
-                    if c >= 0:
-                        if scratch[c] == 0:
-                            indices[end] = c
-                            end += 1
-                        scratch[c] += 1
-            indices[begin:end].sort()
+        if offsets[s + 1] - offsets[s] > 2 and width[s] > 0:
+            (low, high), begin, t0, w = _range(dt, ok, offsets[s], offsets[s + 1]), end, start[s], width[s]
+            reach = high - low if high > low else np.inf  # equal waiting times all go to bin 0
+            for i in range(offsets[s], offsets[s + 1]):
+                x, y, z = (clock[i] - t0) / w, eps[i], (dt[i] - low) / reach
+                if ok[i] and 0 <= x <= 1 and e0 <= y <= e1:
+                    c = (_bin(x, tau_edges, t_scale) * n_e + _bin(y, eps_edges, e_scale)) * n_d + _bin(z, dt_edges, d_scale)
+                    if scratch[c] == 0: end = _insert(indices, begin, end, c)
+                    scratch[c] += 1
             for n in range(begin, end):
                 data[n] = scratch[indices[n]]
                 scratch[indices[n]] = 0
