@@ -31,7 +31,10 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": cfg["console_scripts"].split("\n")},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split("\n"),
+        "nbdev": ["{0}={0}._modidx:d".format(cfg["lib_name"])],  # lets nbdev link names in backticks to their documentation
+    },
     classifiers=[
         f"Development Status :: {statuses[int(cfg['status']) - 1]}",
         "Intended Audience :: Science/Research",

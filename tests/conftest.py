@@ -1,0 +1,33 @@
+"""What every test shares: where the project is, and quiet, headless, bounded libraries."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("MPLBACKEND", "agg")
+# the real data lie beside the project; tests that need them skip, with a reason, where they are not
+os.environ.setdefault("XRT_NB_SHARED", str(ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def root():
+    "The project's root folder."
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared():
+    "The folder of real data, or a skip."
+    path = Path(os.environ["XRT_NB_SHARED"])
+    if not (path / "data").is_dir():
+        pytest.skip("no real data here: set XRT_NB_SHARED")
+    return path
+
+
+def pytest_collection_modifyitems(items):
+    "Start what takes longest first, so that two workers end together (`--dist worksteal` keeps neighbours on one of them)."
+    first = ["test_site", "test_notebooks"]
+    items.sort(key=lambda item: first.index(item.module.__name__) if item.module.__name__ in first else len(first))
