@@ -18,7 +18,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -718,12 +718,12 @@ def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further 
 
 
 @patch_to(EventTable)
-def _write_csv(self, path):
-    "Write the published layout, gzipped if the name ends in .gz; bytes depend on the content only."
+def _write_csv(self, path, zipped):
+    "Write the published layout, plain or gzipped; the bytes depend on the content only."
     lost = [f"GTIs of {len(self)} sources"] * (self.gti is not None) + [f"{(self.counts == 0).sum()} sources without photons"] * bool((self.counts == 0).any())
     if lost: warnings.warn(f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them", XRTWarning, stacklevel=3)
-    zipped = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz.partial") else None
-    self.to_frame().to_csv(path, index=False, compression=zipped, lineterminator="\n")
+    with path.open("wb") as raw:
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f: self.to_frame().to_csv(f, index=False, lineterminator="\n")
 
 # %% ../nbs/00_data.ipynb #3ce20124
 def _read_csv(path, id, time, energy, bad):
@@ -857,12 +857,7 @@ def write(
     with atomic(path, overwrite) as tmp:
         if kind == "parquet":
             with ParquetEvents(tmp) as out: out.write(self)
-        else:
-            named = tmp.with_name(tmp.name.removesuffix(".partial") + (".csv.gz.partial" if path.name.endswith(".gz") else ".csv.partial"))
-            try:
-                self._write_csv(named)
-                os.replace(named, tmp)
-            finally: named.unlink(missing_ok=True)
+        else: self._write_csv(tmp, path.name.endswith(".gz"))
     return path
 
 
