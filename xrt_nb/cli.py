@@ -19,9 +19,12 @@ from . import __version__
 class Teaching(click.Group):
     "A command group that turns errors about the user's data into one sentence."
     def invoke(self, ctx):
-        from xrt_nb.data import XRTError
-        warnings.showwarning = lambda message, *_: click.echo(f"note: {message}", err=True)
-        try: return super().invoke(ctx)
+        from xrt_nb.data import XRTError, XRTWarning
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", XRTWarning)
+                warnings.showwarning = lambda message, *_: click.echo(f"note: {message}", err=True)
+                return super().invoke(ctx)
         except (XRTError, ValueError, NotImplementedError, OSError) as err: raise click.ClickException(str(err).replace("bad='drop'", "--drop-bad").replace("overwrite=True", "--overwrite")) from err
 
     def list_commands(self, ctx): return list(self.commands)  # in the order of the work, not of the alphabet

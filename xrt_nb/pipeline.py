@@ -120,7 +120,12 @@ class Workspace:
     ):
         self.out = Path(out)
         self.work, self.overwrite = self.out.with_name(f".{self.out.name}.partial"), overwrite
-        self.manifest = {"steps": {}}
+        self.manifest, self.lock = {"steps": {}}, None
+
+    def __enter__(self): return self
+
+    def __exit__(self, *_):
+        if self.lock: self.lock.close()
 
     def step_is_good(
         self,
@@ -176,7 +181,9 @@ def _lock(self):
         import fcntl
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError: pass  # no such locks on this system
-    except OSError: raise XRTError(f"another process is writing {self.out} right now") from None
+    except OSError:
+        self.lock.close()
+        raise XRTError(f"another process is writing {self.out} right now") from None
 
 # %% ../nbs/09_pipeline.ipynb #249edf77
 @patch_to(Workspace)
@@ -577,20 +584,20 @@ def run(
     events = read_events(events) if isinstance(events, (str, os.PathLike)) else events
     known = published_transients() if known is None else read_known(known) if isinstance(known, (str, os.PathLike)) else known_series(known)
     params, say = parameters_of(case, parameters), progress or (lambda *_: None)
-    header, space = _header(case, events, params, known, truth, source), Workspace(out, overwrite)
-    if space.open(header): return space.out
+    header = _header(case, events, params, known, truth, source)
     make = {"representations": lambda d: _represent(d, events, params["representations"]), "features": lambda d: _features(d, events, params["features"]),
             "embedding": lambda d: _embed(d, params["embedding"], lambda i, n: say("embedding", i, n), n_jobs),
             "clusters": lambda d: _cluster(d, params["clusters"], known), "analogs": lambda d: _analogs(d, events, params["analogs"], known, truth),
             "report": lambda d: _report(d, events, header, known, truth)}
     mark = fingerprint(header["input"]["sha256"], __version__)
-    with _headless():
+    with Workspace(out, overwrite) as space, _headless():
+        if space.open(header): return space.out
         for step, f in make.items():
             say(step, 0, 0)
             late = header["extra_sha256"] if step in ("clusters", "analogs", "report") else ""
             mark = fingerprint(mark, step, params.get(step, {}), late)
             space.step(step, mark, FILES[step], f)
-    return space.close(list(make))
+        return space.close(list(make))
 
 # %% ../nbs/09_pipeline.ipynb #52fc5f01
 class Run(NamedTuple):

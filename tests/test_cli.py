@@ -1,0 +1,118 @@
+"""The command line as a user meets it: a process of its own, exit status, what it says, what it leaves."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from xrt_nb.cli import main
+from xrt_nb.data import EventTable, read_events
+
+
+def shell(*args):
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="xrt-nb")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photons(folder):
+    rng = np.random.default_rng(0)
+    table = EventTable.from_dict({f"{k}_1": (np.sort(rng.uniform(0, 1e4, 40)), rng.uniform(500, 7000, 40)) for k in range(90)})
+    table.write("photons.csv")
+    return table
+
+
+def test_help_comes_without_heavy_imports():
+    code = "import sys; from xrt_nb.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(sorted({'sklearn','numba','matplotlib','astropy','openTSNE','pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().endswith("[]") and "demo" in done.stdout
+
+
+def test_the_console_script_is_installed():
+    done = subprocess.run([sys.executable, "-c", "from importlib.metadata import entry_points; print([e.value for e in entry_points(group='console_scripts', name='xrt-nb')])"],
+                          capture_output=True, text=True, timeout=60)
+    assert "xrt_nb.cli:main" in done.stdout
+
+
+CSV = "obsreg_id,time,energy\n1_1,1,700\n1_1,2,800\n"
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("empty.csv", b"", "empty.csv: the file is empty"),
+    ("columns.csv", b"obsreg_id,t,energy\n1_1,1,700\n", "columns.csv: column 'time' missing"),
+    ("text.csv", b"obsreg_id,time,energy\n1_1,1,bright\n", "text.csv: source '1_1', column 'energy' is not numeric"),
+    ("nan.csv", b"obsreg_id,time,energy\n1_1,,700\n", "nan.csv: source '1_1', column 'time': the value in row 0 is missing"),
+    ("inf.csv", b"obsreg_id,time,energy\n1_1,1,inf\n", "inf.csv: source '1_1', column 'energy': the value in row 0 is infinite"),
+    ("zero.csv", b"obsreg_id,time,energy\n1_1,1,0\n", "zero.csv: source '1_1', column 'energy': the value in row 0 is 0"),
+    ("cut.csv.gz", gzip.compress(CSV.encode())[:-9], "cut.csv.gz: the gzip file is damaged or cut short"),
+    ("cut.parquet", b"PAR1abc", "cut.parquet: not a whole Parquet file"),
+    ("cut.fits", b"SIMPLE  =                    T", "cut.fits"),
+    ("text.fits", b"hello", "text.fits"),
+    ("cut.fits.gz", gzip.compress(b"SIMPLE  = " + b" " * 5000)[:-9], "cut.fits.gz"),
+])
+def test_ill_files_end_in_one_sentence(name, content, message, folder):
+    (folder / name).write_bytes(content)
+    r = shell("ingest", name, "--out", "out.parquet")
+    assert r.exit_code == 1 and message in r.stderr and "Traceback" not in r.output
+    assert [p.name for p in folder.iterdir()] == [name]
+
+
+def test_fits_without_events(folder):
+    from astropy.io import fits
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])], name="SPECTRUM")]).writeto("spec.fits")
+    r = shell("ingest", "spec.fits", "--out", "out.parquet")
+    assert r.exit_code == 1 and "spec.fits" in r.stderr and "EVENTS" in r.stderr
+
+
+def test_unsorted_times_are_sorted_and_said(folder):
+    (folder / "u.csv").write_text("obsreg_id,time,energy\n1_1,2,700\n1_1,1,800\n")
+    r = shell("ingest", "u.csv", "--out", "u.parquet")
+    assert r.exit_code == 0 and "not sorted; sorted now" in r.stderr
+    assert read_events("u.parquet")["1_1"].energy.tolist() == [800, 700]
+
+
+def test_the_steps_one_by_one(photons, folder):
+    for args in (["ingest", "photons.csv", "--out", "e.parquet"], ["represent", "e.parquet", "--picture", "cube", "--out", "c.npz"], ["features", "c.npz", "--out", "f.parquet"],
+                 ["embed", "f.parquet", "-p", "10", "-lr", "100", "-iter", "250", "-exag", "1", "-init", "random", "-rs", "11", "--out", "m.csv"],
+                 ["cluster", "m.csv", "-eps", "4", "-ms", "4", "--out", "k.csv"], ["analogs", "f.parquet", "3_1", "--out", "a.csv"]):
+        r = shell(*args)
+        assert r.exit_code == 0, (args, r.output)
+    assert read_events("e.parquet") == photons
+    assert list(pd.read_csv("m.csv", dtype=str).columns) == ["tsne1", "tsne2", "obsreg_id"]
+    assert list(pd.read_csv("k.csv", dtype=str).columns) == ["tsne1", "tsne2", "obsreg_id", "cluster"]
+    assert pd.read_parquet("f.parquet").shape == (90, 22) and len(pd.read_csv("a.csv")) == 10
+    for args in (["represent", "e.parquet", "--out", "c.npz"], ["cluster", "m.csv", "--out", "k.csv"]):
+        r = shell(*args)
+        assert r.exit_code == 1 and "exists" in r.stderr and "--overwrite" in r.stderr
+    r = shell("analogs", "f.parquet", "nobody")
+    assert r.exit_code == 1 and "no source 'nobody' among the 90" in r.stderr
+    r = shell("embed", "k.csv", "--out", "x.csv")
+    assert r.exit_code == 1 and "k.csv: not a whole Parquet file" in r.stderr
+    r = shell("features", "e.parquet", "--out", "x.parquet")
+    assert r.exit_code == 1 and "e.parquet: not a whole file of maps" in r.stderr
+
+
+def test_run_refuses_what_it_cannot_do(photons, folder):
+    r = shell("run", "3D-AE", "photons.csv", "--out", "ae")
+    assert r.exit_code == 1 and "needs a trained autoencoder" in r.stderr
+    r = shell("run", "5D", "photons.csv", "--out", "x")
+    assert r.exit_code == 1 and "2D-PCA, 3D-PCA, 2D-AE, 3D-AE" in r.stderr
+    r = shell("run", "2D-PCA", "photons.csv", "--out", "x", "-p", "500")
+    assert r.exit_code == 1 and "perplexity" in r.stderr and not (folder / "x").exists()
+
+
+def test_real_event_file_to_archive(shared, folder):
+    d = shared / "data" / "xrt200515"
+    r = shell("ingest", d / "acisf23022_000N027_r0122_regevt3.fits.gz", "--region", d / "acisf23022_000N020_r0122_reg3.fits.gz", "--out", "xrt.parquet")
+    assert r.exit_code == 0, r.output
+    ev = read_events("xrt.parquet")["23022_122"]
+    assert len(ev) == 188 and len(ev.gti) and ev.meta["n_file"] == 5813 and ev.meta["n_region"] == 232
