@@ -1,0 +1,162 @@
+"""Break an event file in a thousand ways, always the same ones, and see what reading makes of it.
+
+    python tests/fuzz_fits.py [--seed 1] [--n 400]    prints a table of outcomes; used by test_fits_fuzz.py
+
+Every broken file must end in one of three ways: the very events of the whole file; a list together with a warning; or an
+`EventFileError` that names the file. It may take no more than 5 s, and all of it together no more than 1 GB of memory.
+"""
+import argparse
+import collections
+import gzip
+import io
+import json
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from xrt_nb.data import XRTWarning
+from xrt_nb.fits import EventFileError, read_event_list
+from xrt_nb.regions import Region
+
+REGION = Region([[(True, "circle", (500, 500, 300))]])
+
+
+def base_file(checksum, n=500):
+    "The bytes of a good file."
+    rng = np.random.default_rng(3)
+    t = np.sort(1e8 + rng.uniform(0, 1e4, n))
+    cols = [("time", "D", "s", t), ("ccd_id", "I", None, np.where(np.arange(n) % 9, 7, 6)), ("x", "E", "pixel", rng.uniform(0, 1000, n)), ("y", "E", "pixel", rng.uniform(0, 1000, n)), ("pha", "J", None, rng.integers(20, 900, n)),
+            ("energy", "E", "eV", rng.lognormal(7.4, 0.8, n)), ("grade", "I", None, rng.integers(0, 7, n)), ("status", "32X", None, np.zeros((n, 32), bool))]
+    ev = fits.BinTableHDU.from_columns([fits.Column(a, f, u, array=v) for a, f, u, v in cols], name="EVENTS")
+    ev.header.update({"TELESCOP": "CHANDRA", "INSTRUME": "ACIS", "OBS_ID": "4711", "MJDREF": 50814.0, "TIMESYS": "TT", "TIMEUNIT": "s", "TIMEZERO": 0.0, "TSTART": 1e8, "TSTOP": 1e8 + 1e4, "DTCOR": 0.98,
+                      "TCTYP3": "RA---TAN", "TCTYP4": "DEC--TAN", "TCRVL3": 10.0, "TCRVL4": 20.0, "TCRPX3": 500.5, "TCRPX4": 500.5, "TCDLT3": -1.4e-4, "TCDLT4": 1.4e-4})
+    hdus = [fits.PrimaryHDU(), ev]
+    for chip, rows in ((6, [(0, 1e4)]), (7, [(0, 4e3), (5e3, 1e4)])):
+        h = fits.BinTableHDU.from_columns([fits.Column(c, "D", "s", array=1e8 + np.array(rows)[:, k]) for k, c in enumerate(("START", "STOP"))], name="GTI", ver=chip)
+        h.header["CCD_ID"] = chip
+        hdus.append(h)
+    out = io.BytesIO()
+    fits.HDUList(hdus).writeto(out, checksum=checksum)
+    return out.getvalue()
+
+
+def _card(data, key, value):
+    "Replace the value of the first card with this keyword; strings as given."
+    i = data.index(key.ljust(8).encode() + b"=")
+    return data[:i] + f"{key:<8}= {value:>20}".ljust(80).encode()[:80] + data[i + 80:]
+
+
+def _edit(data, change):
+    "Change the parsed file with astropy and write it again."
+    with fits.open(io.BytesIO(data)) as f:
+        change(f)
+        out = io.BytesIO()
+        f.writeto(out, output_verify="ignore")
+    return out.getvalue()
+
+
+def mutants(seed, n):
+    "Yield (kind, bytes, gz?, may the events differ silently?)."
+    rng = np.random.default_rng(seed)
+    plain, summed = base_file(False), base_file(True)
+    header = [i for i in range(2880, len(plain), 80) if plain[i:i + 3] == b"TTY"][0] // 2880 * 2880
+    for k in range(0, len(plain), 1440): yield "cut short", plain[:k], False, False
+    packed = gzip.compress(plain, mtime=0)
+    for k in np.linspace(0, len(packed) - 1, 25).astype(int): yield "gzip cut short", packed[:k], True, False
+    for bad in ("'1Z      '", "'2D      '", "'1K      '", "'8A      '", "'2E      '", "'999999D '", "'        '", "'PD(9)   '", "-5", "'1L      '"):
+        for col in (1, 2, 4, 5, 6): yield "wrong TFORM", _card(plain, f"TFORM{col}", bad), False, False
+    for key, values in {"NAXIS2": (0, -1, 499, 490, 501, 10**6, 10**12, 10**19, "T", "'many'", 1.5), "NAXIS1": (0, 35, 37, -36, 10**9), "PCOUNT": (-1, 10**12, 8), "GCOUNT": (0, 5, -1), "BITPIX": (16, -64, 0), "NAXIS": (0, 1, 3, 999, -1),
+                        "TFIELDS": (0, 3, 9, 10**6, -2), "XTENSION": ("'IMAGE   '", "'JUNK    '", 7), "TELESCOP": ("'LYNX    '", 3), "MJDREF": ("'x'", -1e400, "NaN"), "TIMEZERO": ("'x'", 1e9), "TIMEUNIT": ("'h'",), "EXTNAME": ("'EVENTZ  '", 5),
+                        "TTYPE1": ("'tame    '", "'energy  '", 4), "TUNIT6": ("'erg     '", "'keV     '"), "TCTYP3": ("'FOO     '", "'DEC--TAN'", 3), "TCDLT3": (0.0, "NaN"), "DTCOR": (7, "'x'")}.items():
+        for v in values: yield "header card", _card(plain, key, v), False, (key, v) in (("TUNIT6", "'keV     '"), ("TIMEZERO", 1e9), ("NAXIS2", 0))
+    def times(v): return lambda f: f["EVENTS"].data["time"].__setitem__(rng.integers(0, 500, 3), v)
+    for v in (np.nan, np.inf, -np.inf): yield "bad times", _edit(plain, times(v)), False, False
+    def gti(k, col, v): return lambda f: f[k].data[col].__setitem__(0, v)
+    for k, col, v in ((2, "START", np.nan), (3, "STOP", 0.0), (3, "START", 2e9), (2, "STOP", np.inf), (3, "STOP", -np.inf)): yield "bad GTI", _edit(plain, gti(k, col, v)), False, False
+    for k in (2, 3): yield "missing GTI", _edit(plain, lambda f, k=k: f.pop(k)), False, False
+    def none(f): del f[2:]
+    yield "missing GTI", _edit(plain, none), False, False
+    def swapped(f): f.insert(1, f.pop(3))
+    yield "GTI first", _edit(plain, swapped), False, False
+    def empty(f): f[1] = fits.BinTableHDU(f[1].data[:0], f[1].header)
+    yield "zero rows", _edit(plain, empty), False, True
+    for junk in (b"", b"S", b"SIMPLE", b"SIMPLE  = ", b"\x89PNG\r\n", b"%PDF-1.4", b"PK\x03\x04" + bytes(99), b"\0" * 5760, b"time,energy\n1,2\n", rng.bytes(50_000), plain[:2880] + rng.bytes(9_999), b"\x1f\x8b", b"\x1f\x8b" + rng.bytes(500)): yield "not FITS", junk, False, False
+    zeros = bytes(1 << 22)
+    def bomb(head, blocks):
+        out = io.BytesIO()
+        with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9, mtime=0) as g:
+            g.write(head)
+            for _ in range(blocks): g.write(zeros)
+        return out.getvalue()
+    for rows_ in (10**8, 10**12): yield "gz bomb", bomb(_card(plain[:header + 5760], "NAXIS2", rows_), 200), True, False
+    yield "gz bomb", bomb(plain, 150), True, False
+    yield "gz bomb", bomb(b"", 150), True, False
+    fixed = 0
+    while fixed < max(n - 260, 60):
+        fixed += 1
+        what = fixed % 4
+        data = bytearray(summed if what in (0, 1) else plain)
+        if what in (0, 2): # a card of the events' header
+            i = header + 80 * int(rng.integers(0, 60)) + int(rng.integers(0, 40))
+            data[i] = int(rng.integers(32, 127))
+            yield "flipped card" + (" (checksum)" if what == 0 else ""), bytes(data), False, False
+        elif what == 1:
+            data[int(rng.integers(8640, len(data)))] ^= 1 << int(rng.integers(0, 8))
+            yield "flipped bit (checksum)", bytes(data), False, False
+        else:
+            squeezed = bytearray(packed)
+            squeezed[int(rng.integers(10, len(squeezed)))] ^= 1 << int(rng.integers(0, 8))
+            yield "flipped bit of gzip", bytes(squeezed), True, False
+
+
+def outcome(path, whole):
+    "What reading a file came to: same, warned, error; or what must not be."
+    t = time.perf_counter()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try: ev, err = read_event_list(path, REGION), None
+        except EventFileError as e: ev, err = None, e
+        except BaseException as e: return f"LEAKED {type(e).__name__}: {e}", time.perf_counter() - t
+    took = time.perf_counter() - t
+    if took > 5: return f"SLOW {took:.1f} s", took
+    if other := [w for w in said if not issubclass(w.category, XRTWarning)]: return f"LEAKED {other[0].category.__name__}: {other[0].message}", took
+    if err is not None: return ("error" if str(path) in str(err) else f"UNNAMED {err}") + (f" UNFORESEEN {err}" if "unforeseen" in str(err) else ""), took
+    if said: return "warned", took
+    return ("same" if np.array_equal(ev.time, whole.time) and np.array_equal(ev.energy, whole.energy) and np.array_equal(ev.gti, whole.gti) else f"DIFFERENT {len(ev)} events, not {len(whole)}"), took
+
+
+def run(seed=1, n=400):
+    "Read all mutants; return (kind, outcome, seconds) of each, and the peak of memory [MB]."
+    results = []
+    with tempfile.TemporaryDirectory() as tmp:
+        good = Path(tmp) / "good.fits"
+        good.write_bytes(base_file(False))
+        whole = read_event_list(good, REGION)
+        for k, (kind, data, gz, free) in enumerate(mutants(seed, n)):
+            path = Path(tmp) / f"mutant{k:04d}.fits{'.gz' if gz else ''}"
+            path.write_bytes(data)
+            what, took = outcome(path, whole)
+            if free and what.startswith("DIFFERENT"): what = "different, as the header truly says"
+            results.append((kind, what, took))
+            path.unlink()
+    return results, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--n", type=int, default=400)
+    a.add_argument("--json", action="store_true")
+    o = a.parse_args()
+    results, peak = run(o.seed, o.n)
+    if o.json: json.dump({"results": results, "peak": peak}, sys.stdout)
+    else:
+        table = collections.Counter((kind, what.split(":")[0][:90]) for kind, what, _ in results)
+        for (kind, what), m in sorted(table.items()): print(f"{kind:24} {m:4d}  {what}")
+        print(f"{len(results)} files, slowest {max(r[2] for r in results):.2f} s, peak memory {peak:.0f} MB")
