@@ -116,3 +116,39 @@ def test_real_event_file_to_archive(shared, folder):
     assert r.exit_code == 0, r.output
     ev = read_events("xrt.parquet")["23022_122"]
     assert len(ev) == 188 and len(ev.gti) and ev.meta["n_file"] == 5813 and ev.meta["n_region"] == 232
+
+
+def small_event_file(path, n=20, seed=0):
+    "A simulated ACIS event file."
+    from astropy.io import fits
+    rng = np.random.default_rng(seed)
+    t = np.sort(7e8 + rng.uniform(0, 1e4, n))
+    cols = [("time", "D", t), ("ccd_id", "I", np.full(n, 7)), ("x", "E", rng.normal(4000, 4, n)), ("y", "E", rng.normal(4000, 4, n)),
+            ("pha", "J", np.full(n, 200)), ("grade", "I", np.zeros(n)), ("energy", "E", rng.uniform(600, 6000, n))]
+    events = fits.BinTableHDU.from_columns([fits.Column(k, f, array=v, unit={"time": "s", "energy": "eV"}.get(k)) for k, f, v in cols], name="EVENTS")
+    gti = fits.BinTableHDU.from_columns([fits.Column("START", "D", array=[7e8]), fits.Column("STOP", "D", array=[7e8 + 1e4])], name="GTI")
+    for h in (events, gti):
+        h.header.update({"TELESCOP": "CHANDRA", "INSTRUME": "ACIS", "OBS_ID": f"{70000 + seed}", "MJDREF": 50814.0, "TIMESYS": "TT", "TIMEZERO": 0.0, "TIMEUNIT": "s", "CCD_ID": 7})
+    fits.HDUList([fits.PrimaryHDU(), events, gti]).writeto(path)
+
+
+def test_some_bad_files_give_status_3_and_a_list(folder):
+    for k in range(3):
+        small_event_file(f"f{k}_evt2.fits", seed=k)
+    (folder / "f1_evt2.fits").write_bytes((folder / "f1_evt2.fits").read_bytes()[:9000])
+    (folder / "list.csv").write_text("event_file,region_file,id\nf0_evt2.fits,,first\nf1_evt2.fits,,\nf2_evt2.fits,,third\nmissing_evt2.fits,,\n")
+    r = shell("ingest", "list.csv", "--jobs", "1", "--out", "a.parquet")
+    assert r.exit_code == 3 and "2 sources" in r.stdout
+    assert "2 of 4 files gave no source" in r.stderr and "f1_evt2.fits: " in r.stderr and "missing_evt2.fits: " in r.stderr
+    assert list(read_events("a.parquet").ids) == ["first", "third"]
+    assert not (folder / "a.parquet.parts").exists()
+
+
+def test_tables_and_event_files_do_not_mix(photons, folder):
+    small_event_file("f_evt2.fits")
+    r = shell("ingest", "photons.csv", "f_evt2.fits", "--out", "a.parquet")
+    assert r.exit_code == 2 and "photons.csv is a table of photons, f_evt2.fits is not" in r.stderr
+    r = shell("ingest", "nowhere_evt2.fits", "--out", "a.parquet")
+    assert r.exit_code == 1 and "nowhere_evt2.fits: no event file there" in r.stderr
+    r = shell("ingest", "nowhere.csv", "--out", "a.parquet")
+    assert r.exit_code == 1 and "nowhere.csv" in r.stderr and "Traceback" not in r.output

@@ -7,6 +7,7 @@ __all__ = ['tsne_options', 'dbscan_options', 'picture_options', 'out_option', 'o
            'demo', 'ingest', 'represent', 'features', 'embed_command', 'cluster_command', 'analogs', 'run']
 
 # %% ../nbs/09a_cli.ipynb #870ba88e
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -134,38 +135,69 @@ def _say_done(run):
         click.echo("precision of the search: " + ", ".join(f"{k} {v:.3f}" for k, v in mean.items()))
     click.echo(f"The report is {Path(run) / 'report.html'}")
 
-# %% ../nbs/09a_cli.ipynb #fcd949c5
-def _read_any(path, region, energy_range, bad):
-    "An EventTable from a table of photons or from an event file."
-    from xrt_nb.data import EventTable, read_events
-    if path.name.lower().endswith((".csv", ".csv.gz", ".parquet", ".pq")): return read_events(path, bad=bad)
-    from xrt_nb.fits import read_event_list
-    return EventTable.from_lists([read_event_list(path, region, energy_range=energy_range)])
+# %% ../nbs/09a_cli.ipynb #a98cba5d
+def _is_photon_table(path):
+    "Whether a path names a table of photons, rather than event files or a list of them."
+    name = path.name.lower()
+    if name.endswith((".parquet", ".pq", ".csv.gz")): return True
+    if not name.endswith(".csv") or not path.is_file(): return False
+    with path.open(encoding="utf-8", errors="replace") as f: return "event_file" not in f.readline()
 
 
+def _ingest_tables(paths, drop_bad, out, overwrite):
+    "Join tables of photons."
+    from tqdm import tqdm
+    from xrt_nb.data import concat, read_events
+    with tqdm(paths, desc="reading", unit="file", disable=len(paths) < 2) as bar:
+        tables = [read_events(p, bad="drop" if drop_bad else "raise") for p in bar]
+    table = concat(tables, paths) if len(tables) > 1 else tables[0]
+    table.write(out, overwrite)
+    click.echo(f"{len(table):,} sources, {table.n_events:,} photons in {out}")
+
+
+def _ingest_files(paths, out, overwrite, **options):
+    "Read event files; end with the list of those that failed."
+    from xrt_nb.ingest import ingest
+    done = ingest([str(p) for p in paths], out, overwrite=overwrite, **options)
+    click.echo(f"{done.n_sources:,} sources, {done.n_events:,} photons from {done.n_files:,} files in {out}")
+    for r in done.remarks.itertuples(): click.echo(f"note: {r.file}: {r.reason}", err=True)
+    if done.ok: return
+    click.echo(f"{len(done.problems)} of {done.n_files} files gave no source:", err=True)
+    for r in done.problems.itertuples(): click.echo(f"  {r.file}: {r.reason}", err=True)
+    sys.exit(3)
+
+# %% ../nbs/09a_cli.ipynb #c0af919b
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--region", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Region of the source; once for all event files, or once for each, in their order.")
-@click.option("--energy-range", type=(float, float), default=(500.0, 7000.0), show_default=True, help="Energy band in eV.")
-@click.option("--drop-bad", is_flag=True, help="Leave out rows with missing or impossible values (counted) instead of stopping.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--region", type=click.Path(exists=True, dir_okay=False), help="Region of the source, for all event files: a FITS region, a DS9 or CIAO file. "
+              "Catalogue files (regevt3) find their reg3 beside them.")
+@click.option("--energy-range", type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH", help="Energy band in eV.")
+@click.option("--rmf", type=click.Path(exists=True, dir_okay=False), help="Response whose EBOUNDS turn channels into energies; always wins.")
+@click.option("--mission", help="Read as this mission, where the header doesn't tell.")
+@click.option("--times-only", is_flag=True, help="Keep no energies (HRC).")
+@click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all processors", help="Processes.")
+@click.option("--chunk", type=click.IntRange(1), default=50, show_default=True, help="Files in a part; a stopped call loses at most the parts in work.")
+@click.option("--restart", is_flag=True, help="Throw away the parts of a stopped call instead of going on with them.")
+@click.option("--drop-bad", is_flag=True, help="Tables of photons: leave out rows with impossible values (counted) instead of stopping.")
 @out_option
 @overwrite_option
-def ingest(paths, region, energy_range, drop_bad, out, overwrite):
-    """Read event files and photon tables into one archive.
+def ingest(paths, region, energy_range, rmf, mission, times_only, jobs, chunk, restart, drop_bad, out, overwrite):
+    """Read event files, or tables of photons, into one archive.
+
+    PATHS are event files, folders, patterns, or a CSV with the columns event_file, region_file, id; or tables of photons
+    (CSV with obsreg_id,time,energy, or Parquet). A call that was stopped is taken up where it stopped.
+    Exit status: 0 all well, 3 some files failed (they are listed), 1 nothing could be read.
 
     \b
         xrt-nb ingest acisf23022_000N027_r0122_regevt3.fits.gz --region acisf23022_000N020_r0122_reg3.fits.gz --out xrt.parquet
+        xrt-nb ingest csc_products/ --out archive.parquet
         xrt-nb ingest eventfiles_table.csv --out archive.parquet
     """
-    from tqdm import tqdm
-    from xrt_nb.data import concat
-    if len(region) not in (0, 1, len(paths)): raise click.UsageError(f"give --region once, or once for each of the {len(paths)} files; got {len(region)}")
-    regions = list(region) * len(paths) if len(region) == 1 else list(region) or [None] * len(paths)
-    with tqdm(list(zip(paths, regions)), desc="reading", unit="file", disable=len(paths) < 2) as files:
-        tables = [_read_any(p, r, energy_range, "drop" if drop_bad else "raise") for p, r in files]
-    table = concat(tables, [str(p) for p in paths]) if len(tables) > 1 else tables[0]
-    table.write(out, overwrite)
-    click.echo(f"{len(table):,} sources, {table.n_events:,} photons in {out}")
+    tables = [_is_photon_table(p) for p in paths]
+    if any(tables) and not all(tables): raise click.UsageError(f"{paths[tables.index(True)]} is a table of photons, {paths[tables.index(False)]} is not; ingest them in two calls")
+    if all(tables): return _ingest_tables(paths, drop_bad, out, overwrite)
+    extra = _given({"rmf": rmf, "mission": mission})
+    _ingest_files(paths, out, overwrite, region=region, n_jobs=jobs, chunk=chunk, times_only=times_only, restart=restart, energy_range=energy_range, **extra)
 
 # %% ../nbs/09a_cli.ipynb #7b7749cc
 @main.command()

@@ -283,7 +283,10 @@ def ingest(
         (k, part, str(folder), region, times_only, options) for k, part in enumerate(parts) if not (folder / f"note-{k:06d}.json").exists()
     ]
     _run(tasks, n_jobs, progress)
-    n_sources, n_events, notes = _merge(folder, len(parts), out, overwrite)
+    try: n_sources, n_events, notes = _merge(folder, len(parts), out, overwrite)
+    except XRTError:  # nothing to keep, so nothing to go on with
+        shutil.rmtree(folder)
+        raise
     frames = [
         pd.DataFrame([(f, r) for f, kind, r in notes if kind == which], columns=["file", "reason"]) for which in ("problem", "remark")
     ]
