@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "docs/conventions.md": "conventions.md"}
-TAGS = {"echo: false": "remove-input", "code-fold: true": "hide-input", "code-fold: show": "hide-input", "output: false": "remove-output"}
+TAGS = {"echo: false": "remove-input", "code-fold: true": "hide-input", "output: false": "remove-output"}
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(.*?)[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<!!)(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 ATTRIBUTES = re.compile(r"(\]\([^)\s]*\))\{[^}\n]*\}")
@@ -119,7 +119,9 @@ def symbol_page(text: str, level: int) -> tuple:  # (markdown, name)
     text = HEADING.sub(lambda _: heading, text, count=1)
     if name[0].isupper() and "." not in name:
         text = text.replace(f"def {name}(", f"class {name}(", 1)
-    return re.sub(r"^``` ?python\s*$", "```python", text, flags=re.M), name
+    text = re.sub(r"^``` ?python\s*$", "```python", text, flags=re.M)
+    parts = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)  # names in the comments of a signature are not links
+    return "".join(re.sub(r"\[`([^`\]]+)`\]\([^)]*\)", r"\1", part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def documented_names(nb: dict) -> list:
