@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score, completeness_score, homogeneity
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.neighbors import NearestNeighbors
 from .data import EventDataError
-from .embedding import GREY, OKABE_ITO, draw_known, known_in, known_series
+from .embedding import draw_known, GREY, known_in, known_series, OKABE_ITO, readable
 
 # %% ../nbs/04_clustering.ipynb #3ae12fc3
 def _positions(embedding):
@@ -162,7 +162,7 @@ def plot_clusters(
                     bbox=dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.6))
     if len(order) > max_legend: ax.plot([], [], " ", label=f"and {len(order) - max_legend} smaller groups")
     if known is not None: draw_known(ax, frame, known)
-    ax.legend(fontsize="x-small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    readable(ax.legend(fontsize="x-small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)))
     ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", aspect="equal")
     return ax
 

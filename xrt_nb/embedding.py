@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CODE_DEFAULTS', 'PUBLISHED_TSNE', 'PUBLISHED_MAP_SEEDS', 'OKABE_ITO', 'GREY', 'published_tsne', 'check_features',
            'starting_points', 'centre', 'embed', 'embedding_frame', 'write_embedding', 'read_embedding', 'known_series',
-           'known_in', 'draw_known', 'plot_embedding', 'knn_overlap', 'agreement', 'trustworthiness', 'continuity',
-           'faithfulness', 'TSNEMap']
+           'known_in', 'readable', 'draw_known', 'plot_embedding', 'knn_overlap', 'agreement', 'trustworthiness',
+           'continuity', 'faithfulness', 'TSNEMap']
 
 # %% ../nbs/03_embedding.ipynb #27b13ca1
 import warnings
@@ -321,6 +321,14 @@ def _without_map(style):
     return {k: v for k, v in style.items() if k not in ("cmap", "norm", "vmin", "vmax")}
 
 # %% ../nbs/03_embedding.ipynb #c4081d96
+def readable(
+    legend, # of an axes with many small points
+):
+    "Make the points of a legend large and opaque enough to tell their colours."
+    for h in legend.legend_handles:
+        if hasattr(h, "get_sizes"): h.set(sizes=np.maximum(h.get_sizes(), 22), alpha=1)
+
+
 def draw_known(
     ax, # axes that show the map
     frame:pd.DataFrame, # tsne1, tsne2, obsreg_id
@@ -357,7 +365,7 @@ def plot_embedding(
     if known is not None: draw_known(ax, frame, known)
     barred = color is not None and _is_number(_colour_values(frame, color))
     where = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=2) if barred else dict(loc="upper left", bbox_to_anchor=(1, 1))
-    if ax.get_legend_handles_labels()[0]: ax.legend(fontsize="x-small", frameon=False, **where)
+    if ax.get_legend_handles_labels()[0]: readable(ax.legend(fontsize="x-small", frameon=False, **where))
     ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", aspect="equal")
     return ax
 
