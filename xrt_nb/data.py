@@ -501,6 +501,19 @@ def __getitem__(
     if keys.dtype.kind in "iu": return self._take(np.arange(len(self))[keys])
     return self._take(np.array([self.position(i) for i in keys]))
 
+# %% ../nbs/00_data.ipynb #75b167c8
+@patch_to(EventTable)
+def chunks(
+    self,
+    n_events:int=2_000_000, # photons per piece, unless one source has more
+): # yields EventTables
+    "Go through the table in pieces of whole sources."
+    a = 0
+    while a < len(self):
+        b = max(int(np.searchsorted(self.offsets, self.offsets[a] + n_events, side="right")) - 1, a + 1)
+        yield self[a:b]
+        a = b
+
 # %% ../nbs/00_data.ipynb #fbda5d60
 @patch_to(EventTable, static=True)
 def from_lists(

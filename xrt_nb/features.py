@@ -398,8 +398,13 @@ def summary_features(
     time_axis:str="livetime", # "livetime", "exposure", or "events" where no exposure is known
     energy_range:tuple=(500, 7000), # of the coarse spectrum [eV]
 ) -> pd.DataFrame: # (S, 54) indexed by obsreg_id, all finite
-    "Permutation-invariant summary statistics of every source."
-    table = _as_table(events)
+    "Permutation-invariant summary statistics of every source; a large archive is worked through in pieces."
+    parts = [_summary(t, time_axis, energy_range) for t in _as_table(events).chunks()]
+    return pd.concat(parts) if parts else _summary(_as_table(events), time_axis, energy_range)
+
+
+def _summary(table, time_axis, energy_range):
+    "Summary features of one piece."
     u = _unit_clock(table, time_axis)
     width = _axis(table, time_axis)[2]
     out = rate_features(table, width) | spectral_features(table, energy_range=energy_range)
