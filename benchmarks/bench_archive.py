@@ -2,7 +2,7 @@
 
     python benchmarks/bench_archive.py [--sources 100000]
 
-Seconds depend on the machine; the last column is each step's time per million photons relative to reading the archive.
+Seconds depend on the machine; the last column is the ratio to reading the archive.
 """
 
 import argparse

@@ -53,12 +53,12 @@ CSV = "obsreg_id,time,energy\n1_1,1,700\n1_1,2,800\n"
     ("nan.csv", b"obsreg_id,time,energy\n1_1,,700\n", "nan.csv: source '1_1', column 'time': the value in row 0 is missing"),
     ("inf.csv", b"obsreg_id,time,energy\n1_1,1,inf\n", "inf.csv: source '1_1', column 'energy': the value in row 0 is infinite"),
     ("zero.csv", b"obsreg_id,time,energy\n1_1,1,0\n", "zero.csv: source '1_1', column 'energy': the value in row 0 is 0"),
-    ("cut.csv.gz", gzip.compress(CSV.encode())[:-9], "cut.csv.gz: the gzip file is damaged or cut short"),
+    ("cut.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "cut.csv.gz: the gzip file is damaged or cut short"),
     ("cut.parquet", b"PAR1abc", "cut.parquet: not a whole Parquet file"),
     ("cut.fits", b"SIMPLE  =                    T", "cut.fits"),
     ("text.fits", b"hello", "text.fits"),
-    ("cut.fits.gz", gzip.compress(b"SIMPLE  = " + b" " * 5000)[:-9], "cut.fits.gz"),
-])
+    ("cut.fits.gz", gzip.compress(b"SIMPLE  = " + b" " * 5000, mtime=0)[:-9], "cut.fits.gz"),
+], ids=lambda v: v if isinstance(v, str) and "." in v[:12] and " " not in v else "")
 def test_ill_files_end_in_one_sentence(name, content, message, folder):
     (folder / name).write_bytes(content)
     r = shell("ingest", name, "--out", "out.parquet")
