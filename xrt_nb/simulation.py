@@ -269,7 +269,7 @@ def trend(
     "Slow exponential rise or decay."
     return amplitude**(t/t[-1] - 0.5), np.zeros(len(t))
 
-# %% ../nbs/00b_simulation.ipynb #63bb4128
+
 def draw_trend(rng, t, period=None): # parameters of `trend`
     "A factor of 2 to 12, up or down."
     return {"amplitude": float(np.exp(rng.choice([-1, 1])*rng.uniform(np.log(2), np.log(12))))}
@@ -297,7 +297,7 @@ def dip(
     window = expit((duration/2 - np.abs(nearest_return(t, peak, period)))/(edge*duration/4))
     return 1 - amplitude*window, np.zeros(len(t))
 
-# %% ../nbs/00b_simulation.ipynb #a17591d9
+
 def draw_dip(rng, t, period=None): # parameters of `dip`
     "Depth 0.6 to 1, 5 to 30 % of the observation; one in three returns."
     span = t[-1]
@@ -318,7 +318,7 @@ def pulsar(
     phi = 2*np.pi*t/period + phase
     return 1 + amplitude*np.cos(phi) + harmonic*np.cos(2*phi), np.zeros(len(t))
 
-# %% ../nbs/00b_simulation.ipynb #71157675
+
 def draw_pulsar(rng, t, period=None): # parameters of `pulsar`
     "Period 60 s to a tenth of the observation, amplitude 0.3 to 0.9."
     amplitude = rng.uniform(0.3, 0.9)
@@ -337,7 +337,7 @@ def dither(
     off = expit((np.cos(2*np.pi*t/period + phase) - np.cos(np.pi*duty))/0.08)
     return 1 - amplitude*off, np.zeros(len(t))
 
-# %% ../nbs/00b_simulation.ipynb #a016131e
+
 def draw_dither(rng, t, period=None): # parameters of `dither`
     "Lost for 15 to 60 % of each swing, to 60 to 100 %."
     return {"period": float(rng.choice([1000., 707.1])), "duty": float(rng.uniform(0.15, 0.6)), "amplitude": float(rng.uniform(0.6, 1)), "phase": float(rng.uniform(0, 2*np.pi))}
@@ -354,7 +354,7 @@ def flare(
     x = t - peak
     return np.ones(len(t)), amplitude*np.exp(np.where(x < 0, x/rise, -x/decay))
 
-# %% ../nbs/00b_simulation.ipynb #6239778c
+
 def draw_flare(rng, t, period=None): # parameters of `flare`
     "Decay 0.5 to 8 ks (at most a third of the observation), rise 5 to 30 % of it, amplitude 3 to 60."
     decay = min(rng.lognormal(np.log(2000), 0.7), t[-1]/3)
@@ -371,7 +371,7 @@ def flares(
     "Several flares, added."
     return np.ones(len(t)), sum(flare(t, *one)[1] for one in zip(peak, rise, decay, amplitude))
 
-# %% ../nbs/00b_simulation.ipynb #7adcd7ab
+
 def draw_flares(rng, t, period=None): # parameters of `flares`
     "Two to five flares, each shorter than a lone one."
     n = int(rng.integers(2, 6))
@@ -397,7 +397,7 @@ def burst(
     if not event.sum() > 0: raise ValueError(f"peak must lie in the exposure (0 to {t[-1]:.0f} s): no frame sees a burst at {peak!r} s")
     return np.ones(len(t)), event/event.sum()*len(t)*amplitude/(1 - amplitude)
 
-# %% ../nbs/00b_simulation.ipynb #e208763a
+
 def draw_burst(rng, t, period=None): # parameters of `burst`
     "Spike of 1.5 to 5 s with 10 to 40 % of the burst, tail of 60 to 400 s."
     decay = np.exp(rng.uniform(np.log(60), np.log(400)))
@@ -415,7 +415,7 @@ def qpe(
     "Quasi-periodic eruptions, Gaussian in time."
     return np.ones(len(t)), amplitude*np.exp(-4*np.log(2)*(nearest_return(t, peak, period)/duration)**2)
 
-# %% ../nbs/00b_simulation.ipynb #5ea66fec
+
 def draw_qpe(rng, t, period=None): # parameters of `qpe`
     "2.5 to 6 eruptions in the observation, amplitude 5 to 40."
     period = period or t[-1]/rng.uniform(2.5, 6)
