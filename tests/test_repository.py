@@ -34,8 +34,8 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
-ROOMS = ["data", "regions", "fits", "simulation", "ingest", "representations", "features", "autoencoder", "deepsets", "embedding", "clustering",
-         "analogs", "finder", "pipeline", "cli"]
+ROOMS = ["data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "autoencoder", "deepsets",
+         "embedding", "clustering", "analogs", "finder", "pipeline", "cli"]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"data"}, "clustering": {"data", "embedding"}}
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 
