@@ -906,7 +906,7 @@ def _facts(x):
     if many and len(x): out["counts per source"] = "min {:.0f}, median {:.0f}, max {:.0f}".format(*np.quantile(x.counts, [0, 0.5, 1]))
     if not many and n: out["span"] = f"{x.span / 1e3:.2f} ks"
     if x.energy is not None and n: out["energies"] = f"{x.energy.min() / 1e3:.2f} to {x.energy.max() / 1e3:.2f} keV"
-    out["good time"] = "unknown" if x.gti is None else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} intervals"
+    out["good time"] = "unknown" if x.gti is None else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} interval{'s'[:len(x.gti) != 1]}"
     if x.columns: out["further columns"] = ", ".join(x.columns)
     return out
 
