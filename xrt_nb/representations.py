@@ -67,14 +67,18 @@ def _count_maps(clock, eps, offsets, start, width, tau_edges, eps_edges, out):
     "Add every photon to its source's map; `out` is (S, n_time * n_energy), zero at the beginning."
     n_t, n_e = len(tau_edges) - 1, len(eps_edges) - 1
     e0, e1 = eps_edges[0], eps_edges[n_e]
-    t_scale, e_scale = n_t / 1.0, n_e / (e1 - e0)
+    e_scale = n_e / (e1 - e0)
     for s in range(len(offsets) - 1):
         if width[s] <= 0: continue
         t0, w = start[s], width[s]
         for i in range(offsets[s], offsets[s + 1]):
-            x, y = (clock[i] - t0) / w, eps[i]
-            if 0 <= x <= 1 and e0 <= y <= e1:  # never true for NaN
-                out[s, _bin(x, tau_edges, t_scale) * n_e + _bin(y, eps_edges, e_scale)] += 1
+            f, g = (clock[i] - t0) * (n_t / w), (eps[i] - e0) * e_scale
+            k, j = int(f), int(g)
+            if not (0 <= f < n_t and 0 <= g < n_e and 1e-9 < f - k < 1 - 1e-9 and 1e-9 < g - j < 1 - 1e-9):  # near an edge, outside, or NaN
+                x, y = (clock[i] - t0) / w, eps[i]
+                if not (0 <= x <= 1 and e0 <= y <= e1): continue
+                k, j = _bin(x, tau_edges, n_t / 1.0), _bin(y, eps_edges, e_scale)
+            out[s, k * n_e + j] += 1
 
 # %% ../nbs/01_representations.ipynb #8863c4c2
 def min_max(
