@@ -27,6 +27,15 @@ def shared():
     return path
 
 
+@pytest.fixture
+def ax():
+    "Axes to draw into, closed afterwards."
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
 def pytest_collection_modifyitems(items):
     "Start what takes longest first, so that two workers end together (`--dist worksteal` keeps neighbours on one of them)."
     first = ["test_site", "test_notebooks"]

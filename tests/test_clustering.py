@@ -187,16 +187,6 @@ def test_random_lists_rarely_pass(case):
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def ax():
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots()
-    yield ax
-    plt.close(fig)
-
-
 def test_plot_draws_all_sorted_and_limited(ax, blobs):
     y = blobs[0]
     f = pd.DataFrame(y, columns=["tsne1", "tsne2"])

@@ -306,16 +306,6 @@ def test_properties_follow_their_ids():
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def ax():
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots()
-    yield ax
-    plt.close(fig)
-
-
 def legend(ax): return [t.get_text() for t in ax.get_legend().get_texts()] if ax.get_legend() else []
 
 

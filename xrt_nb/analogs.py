@@ -185,12 +185,6 @@ def plot_analogs(
     return axs
 
 # %% ../nbs/05_analogs.ipynb #4658f05d
-def _lists(ranking, x, r, banned, ids, k):
-    "The first k rows for a query: by distance in features `x`, or by the fixed order of a score."
-    d = cdist(x[[r]], x)[0] if ranking == "features" else -x
-    return _ranked(d, banned, ids, k)
-
-
 def retrieval(
     features, # (S, K) features; or (S,) a score, highest first, the same list for every query
     ids, # (S,) source ids
@@ -213,7 +207,7 @@ def retrieval(
     for q, r in zip(queries, rows):
         free = pool & (names != names[r])
         member = free & right & (kinds == kinds[r])
-        hit = _lists("score" if fixed else "features", x[:, 0] if fixed else x, r, ~free, ids, k)
+        hit = _ranked(-x[:, 0] if fixed else cdist(x[[r]], x)[0], ~free, ids, k)  # a score has one order for every query
         n, found = int(member.sum()), int(member[hit].sum())
         out.append({"query": q, "kind": kinds[r], "found": found, "n_relevant": n, "precision": found / k, "recall": found / max(min(k, n), 1), "chance": n / max(free.sum(), 1)})
     return pd.DataFrame(out)

@@ -175,9 +175,9 @@ def hardness(
     return mean, *(2 * beta.ppf(p, h + 1, s + 1) - 1 for p in ((1 - level) / 2, (1 + level) / 2))
 
 # %% ../nbs/02_features.ipynb #efdbb8cb
-def _band_counts(events, src, bands=BANDS):
-    "Photons of each source in each band, lower end included."
-    return {b: np.bincount(src[(events.energy >= lo) & (events.energy < hi)], minlength=len(events)) for b, (lo, hi) in bands.items()}
+def _band_counts(events, src, keep=True):
+    "Photons of each source in each band, lower end included; only those to `keep`."
+    return {b: np.bincount(src[keep & (events.energy >= lo) & (events.energy < hi)], minlength=len(events)) for b, (lo, hi) in BANDS.items()}
 
 
 def spectral_features(
@@ -199,6 +199,13 @@ def spectral_features(
     return out | {f"band{j:02d}": share[:, j] for j in range(n_energy)}
 
 # %% ../nbs/02_features.ipynb #d0ae84ac
+def _cell_counts(u, offsets, n_cells):
+    "Photons of each source in equal cells of the unit clock, (S, n_cells)."
+    n = np.diff(offsets)
+    cell = np.repeat(np.arange(len(n)), n) * n_cells + np.minimum((u * n_cells).astype(np.int64), n_cells - 1)
+    return np.bincount(cell, minlength=len(n) * n_cells).reshape(-1, n_cells)
+
+
 def _unit_clock(events, time_axis):
     "Times as fractions 0..1 of the chosen axis; 0.5 where the axis has no length."
     clock, start, width = _axis(events, time_axis)
@@ -233,7 +240,7 @@ def shape_features(
     q = quantiles(u, offsets, (0.05, 0.25, 0.75, 0.95))
     count = lambda keep: np.bincount(src[keep], minlength=len(n))
     late, inner, tot = count(u >= 0.5), count((u >= 0.25) & (u < 0.75)), np.maximum(n, 1)
-    cells = np.bincount(src * n_grid + np.minimum((u * n_grid).astype(np.int64), n_grid - 1), minlength=len(n) * n_grid).reshape(-1, n_grid)
+    cells = _cell_counts(u, offsets, n_grid)
     cdf = (np.cumsum(cells, axis=1) - cells / 2) / tot[:, None]
     lower = cdf < 0.5
     mean = lambda m, default: np.where(m.any(axis=1), (cdf * m).sum(axis=1) / np.maximum(m.sum(axis=1), 1), default)
@@ -272,11 +279,10 @@ def gregory_loredo_features(
     "Odds of a stepwise against a constant rate, averaged over 2..m_max bins."
     if m_max < 2: raise ValueError(f"`m_max` must be at least 2, got {m_max!r}")
     n = np.diff(offsets)
-    src, log_gamma = np.repeat(np.arange(len(n)), n), gammaln(np.arange(n.max(initial=0) + 2) + 1)
+    log_gamma = gammaln(np.arange(n.max(initial=0) + 2) + 1)
     odds = np.empty((m_max - 1, len(n)))
     for row, m in enumerate(range(2, m_max + 1)):
-        cells = np.bincount(src * m + np.minimum((u * m).astype(np.int64), m - 1), minlength=len(n) * m)
-        odds[row] = log_gamma[cells].reshape(-1, m).sum(axis=1) + n * np.log(m) + gammaln(m) - gammaln(n + m)
+        odds[row] = log_gamma[_cell_counts(u, offsets, m)].sum(axis=1) + n * np.log(m) + gammaln(m) - gammaln(n + m)
     top = odds.max(axis=0)
     log_mean = top + np.log(np.exp(odds - top).mean(axis=0))
     return {"gl_log_odds": log_mean / np.log(10), "gl_m": np.log10(2.0 + odds.argmax(axis=0))}
@@ -356,14 +362,14 @@ def block_features(
 ) -> dict: # blocks, block_contrast, block_length, block_hardness
     "Bayesian blocks on equal cells: their number, and the brightest block's contrast, length and hardness against the rest."
     n, src = events.counts, events.source_index
-    cells = np.bincount(src * n_cells + np.minimum((u * n_cells).astype(np.int64), n_cells - 1), minlength=len(n) * n_cells).reshape(-1, n_cells).astype(float)
+    cells = _cell_counts(u, events.offsets, n_cells).astype(float)
     out, span = np.zeros((len(n), 3)), np.zeros((len(n), 2))
     _brightest(cells, 4 - np.log(73.53 * p0 * np.maximum(n, 1) ** -0.478), out, span)
     inside = (u >= span[src, 0]) & (u < span[src, 1])
     h = {}
     for part, keep in {"in": inside, "out": ~inside}.items():
-        count = lambda band: np.bincount(src[keep & (events.energy >= BANDS[band][0]) & (events.energy < BANDS[band][1])], minlength=len(n))
-        h[part] = hardness(count("h"), count("s"))
+        count = _band_counts(events, src, keep)
+        h[part] = hardness(count["h"], count["s"])
     return {"blocks": np.log10(np.maximum(out[:, 0], 1)), "block_contrast": out[:, 1], "block_length": out[:, 2],
             "block_hardness": np.where(out[:, 0] > 1, h["in"] - h["out"], 0)}
 
