@@ -5,7 +5,7 @@
     python tools/lock.py --upgrade       move every version to the newest one the ranges allow
     python tools/lock.py --constraint F  stay with the versions of another lock file
 
-demo-lock.txt is what a user of the library needs; dev-lock.txt adds tests, notebooks and documentation. One lock serves
+demo-lock.txt is what a user of the library needs; dev-lock.txt adds every extra: tests, notebooks, documentation. One lock serves
 Python 3.11 to 3.13 on every system (markers choose), and both agree on every version. Needs `uv`: the one on the PATH, or
 one installed into a temporary environment and thrown away.
 """
@@ -36,7 +36,7 @@ def settings() -> dict:  # the [DEFAULT] section of settings.ini
 def wanted(cfg: dict) -> dict:  # {lock name: list of requirement ranges}
     "The requirements each lock has to satisfy."
     user = cfg["requirements"].split() + BUILD
-    dev = sorted(set(cfg["dev_requirements"].split()) | set(cfg["docs_requirements"].split()))
+    dev = sorted({r for key, value in cfg.items() if key.endswith("_requirements") for r in value.split()})
     return {"dev": user + dev, "demo": user}
 
 
