@@ -34,7 +34,7 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
-ROOMS = ["data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning",
+ROOMS = ["data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
          "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "finder", "catalogs", "products", "counterparts",
          "hierarchy", "pipeline", "cli"]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"data"}, "clustering": {"data", "embedding"}}
