@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'TARGETS', 'LIMITS', 'EventSets', 'event_sets', 'bucket_length', 'length_batches', 'pad_sets', 'set_targets',
-           'layer_sizes', 'set_network', 'forward', 'DeepSets', 'count_residuals']
+           'layer_sizes', 'first_weights', 'set_network', 'forward', 'DeepSets', 'count_residuals']
 
 # %% ../nbs/02b_deepsets.ipynb #3066c008
 import dataclasses
@@ -108,7 +108,7 @@ def pad_sets(
     which, # (B,) positions; -1 is an empty set
 ) -> tuple: # (B, L, F) rows, (B, L) mask, (B, C) context; all float32
     "Put some sets into one rectangular array."
-    which = np.asarray(which, dtype=np.int64)
+    which = np.asarray(which)
     n = np.where(which >= 0, np.diff(sets.offsets)[which], 0)
     mask = np.arange(bucket_length(n.max(initial=0))) < n[:, None]
     rows = np.zeros((*mask.shape, sets.rows.shape[1]), np.float32)
@@ -164,6 +164,16 @@ def layer_sizes(
     return {f"phi_{k}": pair for k, pair in enumerate(zip(first, first[1:]))} | dict(zip(names, zip(second, second[1:])))
 
 
+def first_weights(
+    shapes:dict, # from `layer_sizes`
+    seed:int=0, # the same numbers on every backend
+) -> list: # kernel, bias, kernel, bias, …; float32
+    "Draw the weights that training begins with (Glorot & Bengio 2010): uniform kernels, zero biases."
+    rng, out = np.random.default_rng(seed), []
+    for a, b in shapes.values(): out += [rng.uniform(-1, 1, (a, b)).astype(np.float32) * np.float32(np.sqrt(6 / (a + b))), np.zeros(b, np.float32)]
+    return out
+
+
 def set_network(
     seed:int=0, # of the first weights
     **sizes, # as in `layer_sizes`
@@ -172,12 +182,13 @@ def set_network(
     keras, shapes = require_keras(), layer_sizes(**sizes)
     inputs = [keras.Input((None, shapes["phi_0"][0]), name="rows"), keras.Input((None,), name="mask"), keras.Input((sizes.get("n_context", 2),), name="context")]
     x, pooled = inputs[0], False
-    for k, (name, (_, units)) in enumerate(shapes.items()):
+    for name, (_, units) in shapes.items():
         if not pooled and not name.startswith("phi"):
             x, pooled = keras.layers.Concatenate(name="pooled")([_pooling()(x, inputs[1]), inputs[2]]), True
-        first = keras.initializers.GlorotUniform(seed=np.random.SeedSequence([seed, k]).generate_state(1)[0].item() >> 1)
-        x = keras.layers.Dense(units, None if name == "targets" else "leaky_relu", kernel_initializer=first, name=name)(x)
-    return keras.Model(inputs, x, name="deepsets")
+        x = keras.layers.Dense(units, None if name == "targets" else "leaky_relu", kernel_initializer="zeros", name=name)(x)
+    model = keras.Model(inputs, x, name="deepsets")
+    model.set_weights(first_weights(shapes, seed))
+    return model
 
 # %% ../nbs/02b_deepsets.ipynb #ceb404a5
 def _dense(weights, name, x):
