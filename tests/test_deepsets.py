@@ -203,7 +203,7 @@ def test_it_learns_and_the_same_seed_gives_the_same_network(archive, fitted, oth
     again, third = (DeepSets(**SMALL | {"random_state": seed, "epochs": 6 if seed == 3 else 1}).fit(archive[0]) for seed in (3, 4))
     assert all(np.array_equal(again.arrays_[k], v) for k, v in fitted.arrays_.items()) and again.history_.equals(fitted.history_)
     assert not np.array_equal(third.arrays_["phi_0/kernel"], fitted.arrays_["phi_0/kernel"])
-    assert fitted.history_.val_loss.min() < 0.6 * fitted.history_.val_loss[0]
+    assert fitted.history_.val_loss.min() < 0.75 * fitted.history_.val_loss[0]
     y, p = set_targets(other).to_numpy(), fitted.predict(other)
     assert p.shape == y.shape and np.mean((p[:, 0] - y[:, 0]) ** 2) < 0.5 * y[:, 0].var()
     assert fitted.transform(other).shape == (60, 5) and fitted.get_feature_names_out().tolist() == [f"ds0{k}" for k in range(5)]

@@ -108,7 +108,7 @@ def pad_sets(
     which, # (B,) positions; -1 is an empty set
 ) -> tuple: # (B, L, F) rows, (B, L) mask, (B, C) context; all float32
     "Put some sets into one rectangular array."
-    which = np.asarray(which)
+    which = np.asarray(which, dtype=np.int64)
     n = np.where(which >= 0, np.diff(sets.offsets)[which], 0)
     mask = np.arange(bucket_length(n.max(initial=0))) < n[:, None]
     rows = np.zeros((*mask.shape, sets.rows.shape[1]), np.float32)
