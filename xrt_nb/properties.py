@@ -194,16 +194,21 @@ def _odds_of_all(u, offsets, m_max, log_gamma, knot, live, knot_offsets, thresho
 def _step_rate(u, weight, knot, live, rate, square):
     "Add the weighted mean and mean square of the stepwise rates, relative to the mean rate, on an even grid."
     n, grid = len(u), len(rate)
+    cells, first, second = np.empty(len(weight) + 1, np.int64), np.empty(len(weight) + 1), np.empty(len(weight) + 1)
     for row in range(len(weight)):
         if weight[row] < 1e-15: continue
         m = row + 2
-        cells, old, r = np.zeros(m), -1, 0.0
-        for i in range(n): cells[min(int(u[i] * m), m - 1)] += 1
+        cells[:m] = 0
+        for x in u: cells[min(int(x * m), m - 1)] += 1
+        for j in range(m):
+            r = (cells[j] + 1) * m / (n + m) / _exposed(j, m, knot, live)
+            first[j] = weight[row] * r
+            second[j] = first[j] * r * (cells[j] + 2) / (cells[j] + 1) * (n + m) / (n + m + 1)
+        step = m / grid
         for g in range(grid):
-            j = int((g + 0.5) / grid * m)
-            if j != old: old, r = j, (cells[j] + 1) * m / (n + m) / _exposed(j, m, knot, live)
-            rate[g] += weight[row] * r
-            square[g] += weight[row] * r * r * (cells[j] + 2) / (cells[j] + 1) * (n + m) / (n + m + 1)
+            j = int((g + 0.5) * step)
+            rate[g] += first[j]
+            square[g] += second[j]
 
 # %% ../nbs/02c_properties.ipynb #a133bf50
 def variability_index(
@@ -226,26 +231,57 @@ class GregoryLoredo:
     log_odds: float # natural logarithm of the odds of a stepwise against a constant rate
     m_used: int # number of bins up to which the odds were averaged
     log_odds_m: pd.Series = field(repr=False) # natural log odds indexed by the number of bins m
-    light_curve: pd.DataFrame = field(repr=False) # time_ks (since the window's start), rate [counts per s of exposure], sigma, exposure [s]
+    width: float = field(repr=False) # length of the axis [s]
+    u: np.ndarray = field(repr=False) # (N,) times as fractions of the axis
+    knots: tuple = field(repr=False) # starts and stops of good time as fractions, share of the exposure before each; empty without gaps
+    n_bins: int = field(repr=False) # points of the light curve
 
     @property
     def probability(self) -> float: return float(expit(self.log_odds))
 
     @property
-    def within(self) -> tuple: # (f3, f5)
-        "Share of the light curve within 3 and 5 average sigma of its mean, dead time left out."
-        lc = self.light_curve[self.light_curve["exposure"] > 0]
-        off = (lc["rate"] - lc["rate"].mean()).abs()
-        return float((off <= 3 * lc["sigma"].mean()).mean()), float((off <= 5 * lc["sigma"].mean()).mean())
-
-    @property
     def index(self) -> int: return int(variability_index(self.log_odds, *self.within))
 
-# %% ../nbs/02c_properties.ipynb #264b11b7
+# %% ../nbs/02c_properties.ipynb #b4950069
+@patch_to(GregoryLoredo, as_prop=True)
+def light_curve(self) -> pd.DataFrame: # time_ks (since the axis begins), rate [counts per s of exposure], sigma, exposure [s]
+    "The rate, averaged over all numbers of bins; in dead time it is only what the prior says."
+    (knot, live), n = self.knots, self.n_bins
+    rate, sigma, exposure = _light_curve(self.u, self.log_odds_m.to_numpy()[:self.m_used - 1], self.log_odds, knot, live, n)
+    total = self.width * (knot[1] - knot[0]) / (live[1] - live[0]) if len(knot) else self.width  # exposure [s]
+    mean = len(self.u) / total
+    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) / n * self.width / 1e3, "rate": rate * mean, "sigma": sigma * mean, "exposure": exposure * total})
+
+
+@patch_to(GregoryLoredo, as_prop=True)
+def within(self) -> tuple: # (f3, f5)
+    "Share of the light curve within 3 and 5 average sigma of its mean, dead time left out."
+    lc = self.light_curve
+    return _within(*(lc[c].to_numpy() for c in ("rate", "sigma", "exposure")))
+
+
+def _light_curve(u, odds, log_odds, knot, live, n):
+    "Mean and sigma of the rate relative to its mean, and share of the exposure, on an even grid."
+    constant = expit(-log_odds)
+    weight = np.exp(odds - np.logaddexp(0, log_odds)) / len(odds)
+    rate, square = np.full(n, constant), np.full(n, constant)
+    _step_rate(u, weight, knot, live, rate, square)
+    edge = np.arange(n + 1) / n
+    return rate, np.sqrt(np.maximum(square - rate**2, 0)), np.diff(np.interp(edge, knot, live) if len(knot) else edge)
+
+
+def _within(rate, sigma, exposure):
+    "Shares within 3 and 5 average sigma of the mean, where there is exposure."
+    off, sigma = np.abs(rate - rate[exposure > 0].mean())[exposure > 0], sigma[exposure > 0].mean()
+    return float((off <= 3 * sigma).mean()), float((off <= 5 * sigma).mean())
+
+# %% ../nbs/02c_properties.ipynb #ccdbeefe
 def _one(event_list, time_axis):
-    "A single source as a table of one, its axis checked."
+    "A single source as a table of one without its other columns, its axis checked."
     if not isinstance(event_list, EventList): raise TypeError(f"expected an EventList, got {type(event_list).__name__}; a whole table goes to gregory_loredo_table")
-    table = EventTable.from_lists([event_list])
+    gti, span = event_list.gti, {k: [v] for k, v in event_list.meta.items() if k in ("t_start", "t_stop")}
+    table = EventTable([event_list.id], [0, len(event_list)], event_list.time, gti=gti, gti_offsets=None if gti is None else [0, len(gti)],
+                       meta=pd.DataFrame(span, index=[event_list.id]) if span and (gti is None or not len(gti)) else None)
     if not len(event_list) or not _axis(table, time_axis)[2][0] > 0:
         raise EventDataError(f"source '{event_list.id}' has {len(event_list)} photons and no variability to speak of: a photon and an exposure are needed")
     return table
@@ -261,27 +297,13 @@ def gregory_loredo(
 ) -> GregoryLoredo: # log_odds, probability, index, log_odds_m, light_curve
     "Did this source vary? Odds, probability, index and light curve (Gregory & Loredo 1992), gaps accounted for."
     table = _one(event_list, time_axis)
-    u, (knot, live, _), (_, start, width) = _unit(table, time_axis), _knots(table, time_axis), _axis(table, time_axis)
+    u, (knot, live, _), width = _unit(table, time_axis), _knots(table, time_axis), _axis(table, time_axis)[2]
     m = int(_bins_of(width, m_max)[0])
     odds = np.empty(m - 1)
     _step_odds(u, gammaln(np.arange(len(u) + m + 1)), knot, live, odds)
     log_odds, used = _total_odds(odds, threshold)
-    n, rate, square, exposure = _light_curve(u, odds[:used - 1], log_odds, knot, live, n_bins or m)
-    total = width[0] * (knot[1] - knot[0]) / (live[1] - live[0]) if len(knot) else width[0]  # exposure [s]
-    time_ks = (np.arange(n) + 0.5) / n * width[0] / 1e3
-    curve = pd.DataFrame({"time_ks": time_ks, "rate": rate * len(u) / total, "sigma": square * len(u) / total, "exposure": exposure * total})
-    return GregoryLoredo(event_list.id, float(log_odds), int(used), pd.Series(odds, pd.RangeIndex(2, m + 1, name="m"), name="log_odds"), curve)
-
-
-def _light_curve(u, odds, log_odds, knot, live, n):
-    "Points, mean and sigma of the rate relative to its mean, and share of the exposure, on an even grid."
-    constant = expit(-log_odds)
-    weight = np.exp(odds - np.logaddexp(0, log_odds)) / len(odds)
-    rate, square = np.full(n, constant), np.full(n, constant)
-    _step_rate(u, weight, knot, live, rate, square)
-    edge = np.arange(n + 1) / n
-    done = np.interp(edge, knot, live) if len(knot) else edge
-    return n, rate, np.sqrt(np.maximum(square - rate**2, 0)), np.diff(done)
+    by_m = pd.Series(odds, pd.RangeIndex(2, m + 1, name="m"), name="log_odds")
+    return GregoryLoredo(event_list.id, float(log_odds), int(used), by_m, float(width[0]), u, (knot, live), int(n_bins or m))
 
 # %% ../nbs/02c_properties.ipynb #b6217489
 @patch_to(GregoryLoredo)
@@ -322,9 +344,7 @@ def gregory_loredo_table(
         one, k = u[offsets[s]:offsets[s + 1]], slice(ko[s], ko[s + 1])
         odds = np.empty(m[s] - 1)
         _step_odds(one, table, knot[k], live[k], odds)
-        _, rate, sigma, exposure = _light_curve(one, odds[:int(out[s, 1]) - 1], out[s, 0], knot[k], live[k], m[s])
-        off, sigma = np.abs(rate - rate[exposure > 0].mean())[exposure > 0], sigma[exposure > 0].mean()
-        f[s] = (off <= 3 * sigma).mean(), (off <= 5 * sigma).mean()
+        f[s] = _within(*_light_curve(one, odds[:int(out[s, 1]) - 1], out[s, 0], knot[k], live[k], m[s]))
     return pd.DataFrame({"log_odds": out[:, 0], "var_prob": expit(out[:, 0]), "var_index": variability_index(out[:, 0], *f.T), "m_used": out[:, 1].astype(int)},
                         index=pd.Index(events.ids.tolist(), name="obsreg_id", dtype=object))
 
