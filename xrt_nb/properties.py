@@ -449,10 +449,11 @@ def catalog_columns(
     n, (bkg, ratio) = _counts_in(events), _background(background, area_ratio, events)
     response = {b: _per_source(f"areas[{b!r}]", a, events) for b, a in (areas or dict.fromkeys(BANDS, 1.0)).items()}
     if lost := set(BANDS) - set(response): raise ValueError(f"`areas` must name the bands s, m and h; {', '.join(sorted(lost))} missing")
-    out = {"livetime": events.livetimes()} if time_axis != "events" else {}
+    out = {}
     for b in CATALOG_BANDS: out |= _net_counts(b, n[b], bkg[b], ratio, background is not None)
+    if background is not None: ratio = np.where(ratio == 1, 1 + 1e-12, ratio)  # a measured zero stays a measurement, see `hardness_ratio`
     for name, (h, s) in RATIOS.items():
-        r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio if background is None else np.where(ratio == 1, 1 + 1e-12, ratio), level, response=response[h] / response[s])
+        r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio, level, response=response[h] / response[s])
         out |= dict(zip((name, f"{name}_lolim", f"{name}_hilim"), r))
     for b, (lo, hi) in CATALOG_BANDS.items():
         v = gregory_loredo_table(events, m_max, time_axis=time_axis, keep=(events.energy >= lo) & (events.energy < hi))
