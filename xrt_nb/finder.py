@@ -394,6 +394,11 @@ def map_pairs(
     return found
 
 # %% ../nbs/05a_finder.ipynb #0c4e8dbe
+def _held(wanted, ids):
+    "Which of `wanted` are among `ids`; quick for a million of either."
+    return pd.Index(np.asarray(ids, dtype=object), dtype=object).get_indexer(np.asarray(wanted, dtype=object)) >= 0
+
+
 def _one_map(frame, pair):
     "The frame with the columns x, y of one map, checked."
     x, y = f"{pair}1", f"{pair}2"
@@ -408,7 +413,7 @@ def _match(frame, events, missing):
     "Keep or refuse sources of the map that have no events; add what the events know of theirs."
     if missing not in ("raise", "drop"): raise ValueError(f"`missing` must be 'raise' or 'drop', got {missing!r}")
     if events is None: return frame
-    here = frame["obsreg_id"].isin(events.ids)
+    here = _held(frame["obsreg_id"], events.ids.tolist())
     if not here.all():
         text = f"{int((~here).sum())} of {len(frame)} sources on the map are not among the {len(events)} of the events, the first is '{frame['obsreg_id'][~here].iloc[0]}'"
         if missing == "raise": raise UnknownSourceError(text + "; are these the events of this map? missing='drop' leaves such sources out")
@@ -427,7 +432,7 @@ def _spaces(frame, pair, given):
     for name, (x, standardize) in given.items():
         if isinstance(x, pd.DataFrame):
             x = x.set_axis(x.index.astype(str))
-            lost = frame["obsreg_id"][~frame["obsreg_id"].isin(x.index)]
+            lost = frame["obsreg_id"][~_held(frame["obsreg_id"], x.index)]
             if len(lost): raise UnknownSourceError(f"{len(lost)} of {len(frame)} sources on the map have no {name}, the first is '{lost.iloc[0]}'")
             x = x.loc[frame["obsreg_id"]]
         if len(x) != len(frame): raise ValueError(f"{name}: {len(x)} rows for {len(frame)} sources on the map; give a frame indexed by obsreg_id")
@@ -479,7 +484,7 @@ def _known_of(frame, known, found):
     if isinstance(known, (str, Path)): known = read_known(known)
     if known is None: known = found if found is not None else published_transients()
     known = known_series(known) if len(known) else pd.Series(dtype=object)
-    return known[known.index.isin(frame["obsreg_id"])]
+    return known[_held(known.index, frame["obsreg_id"])]
 
 # %% ../nbs/05a_finder.ipynb #a7650cb9
 class AnalogFinder:
@@ -545,7 +550,7 @@ def choose_embedding(
     before = self.archive.frame["obsreg_id"] if self.archive is not None else None
     self.archive, self.embedding = self.archives[name], name
     self._ids = self.frame["obsreg_id"].to_numpy(dtype=object)
-    self._index = pd.Index(self._ids)
+    self._index = pd.Index(self._ids, dtype=object)
     if before is None or not before.equals(self.frame["obsreg_id"]): self._past, self._future, self.hits = [], [], None
     rows = self._index.get_indexer(kept)
     self._rows, self._page = np.sort(rows[rows >= 0]).astype(np.uint32), 0
