@@ -860,7 +860,8 @@ def _draw_map(self, ax):
     if not chosen.any(): chosen[:] = True
     size = dict(s=(style[0] * 0.75) ** 2 / 2, linewidths=0, rasterized=len(self) > 5000)
     ax.scatter(x[~chosen], y[~chosen], color=UNSELECTED, alpha=0.6, **size)
-    ax.scatter(x[chosen], y[chosen], color=colours[chosen], alpha=style[1], **size)
+    few = dict(s=28, linewidths=0.7, edgecolors="black", alpha=1, zorder=3) if 0 < len(self._rows) <= 500 else dict(alpha=style[1])
+    ax.scatter(x[chosen], y[chosen], c=colours[chosen], **size | few)
     for cls in sorted(self._on):
         rows = self._rows_of(self.known.index[self.known == cls])
         ax.scatter(x[rows], y[rows], marker="s", s=45, facecolor="none", edgecolor=self._mark_colour(cls), linewidths=1.2, label=f"known {cls} ({len(rows)})")
@@ -892,6 +893,16 @@ def _draw_legend(self, fig, ax):
     if handles or title: ax.legend(handles=handles, title=title, fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
+def _small_png(fig):
+    "A PNG of 256 colours at 80 dots an inch, for notebooks that are kept under version control."
+    import io
+    from PIL import Image
+    out, buffer = io.BytesIO(), io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=80)
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    return out.getvalue()
+
+
 @patch_to(AnalogFinder)
 def figure(
     self,
@@ -901,14 +912,15 @@ def figure(
     "Draw what the window shows as a figure, for papers and pages."
     from matplotlib.figure import Figure
     kind = panel or (self.tab if self.tab in ("lc", "maps", "photons") else "lc")
-    fig = Figure(figsize=figsize, layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.25]) if self.events is not None else (fig, None)
+    beside = self.events is not None and len(self._rows) > 0  # pictures beside the map
+    fig = Figure(figsize=figsize if beside else (figsize[0] * 0.55, figsize[1]), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.25]) if beside else (fig, None)
     ax = left.add_subplot()
     self._draw_map(ax)
     ax.set_title(f"{self.embedding}: {len(self._rows)} of {len(self)} sources selected", fontsize="medium")
     self._draw_legend(left, ax)
     if right is not None: self._draw_page(kind, right)
-    fig._repr_png_ = lambda: png(fig)  # shows itself in a notebook, whether or not pyplot is there
+    fig._repr_png_ = lambda: _small_png(fig)  # shows itself in a notebook, whether or not pyplot is there
     return fig
 
 # %% ../nbs/05a_finder.ipynb #a2242e9c
