@@ -1289,7 +1289,7 @@ def _show_map(self):
     if drawn is None or not np.array_equal(np.sort(np.asarray(drawn)), f._rows):
         s.selection(f._rows)
     few = len(f._rows) <= 500  # outlines of more would hide the map
-    if self._once("outline", few): s.options(regl_scatterplot_options={"pointOutlineWidth": 2 if few else 0, "pointSizeSelected": 2 if few else 0})
+    if self._once("outline", few): s.options(regl_scatterplot_options={"pointOutlineWidth": 2 if few else 0.01, "pointSizeSelected": 2 if few else 0.01})
     query = f.hits["query"].iloc[0] if f.hits is not None and len(f.hits) else None
     if self._once("overlays", (tuple(sorted(f._on)), query)): s.annotations(self._overlays(query))
 
