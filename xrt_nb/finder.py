@@ -14,6 +14,7 @@ import json
 import re
 import warnings
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -1366,6 +1367,8 @@ def refresh(self):
 def widget(self):
     "The window as an ipywidgets box; made when it is first asked for."
     if self._window is None:
+        if lost := [m for m in ("ipywidgets", "jscatter") if find_spec(m) is None]:
+            raise XRTError(f"the live window needs {' and '.join(lost)}: pip install \"xrt_nb[finder]\"; figure() and the other methods work without")
         self._window = _Window(self)
         self.message = ""
     return self._window.box
