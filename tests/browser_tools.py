@@ -160,7 +160,7 @@ def browser(size=SIZES["1280x800"]):  # a page with .strangers and .errors
             page.strangers, page.errors = [], []
             page.on("request", lambda r: None if r.url.startswith(LOCAL) else page.strangers.append(r.url))
             page.on("websocket", lambda w: None if w.url.startswith(LOCAL) else page.strangers.append(w.url))
-            page.on("console", lambda m: page.errors.append(m.text[:300]) if m.type == "error" else None)
+            page.on("console", lambda m: page.errors.append(f"{m.text[:300]} ({m.location.get('url')})") if m.type == "error" else None)
             page.on("pageerror", lambda e: page.errors.append(f"uncaught: {str(e)[:300]}"))
             try:
                 yield page
@@ -226,21 +226,26 @@ class Map:
         return np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]), (self.low + self.high) / 2, box["height"] / 2 / half
 
     def pixels(self, points):
-        "Positions on the screen."
+        "Positions on the screen, in whole pixels as a mouse has them."
         middle, centre, scale = self.view()
-        return middle + (np.asarray(points) - centre) * [scale, -scale]
+        return np.round(middle + (np.asarray(points) - centre) * [scale, -scale])
+
+    def snapped(self, points):
+        "The points of the map that lie at these points' pixels."
+        middle, centre, scale = self.view()
+        return centre + (self.pixels(points) - middle) / [scale, -scale]
 
     def inside(self, polygon):  # ids
         "The sources inside a polygon on the map, counted here and not by the widget."
         from matplotlib.path import Path as Line
-        return set(self.ids[Line(polygon).contains_points(self.place)])
+        return set(self.ids[Line(self.snapped(polygon)).contains_points(self.place)])
 
     def drag(self, points):
         "Draw with the mouse through points of the map; the lasso closes itself."
-        mouse, (first, *rest) = self.page.mouse, self.pixels(points)
-        mouse.move(*first)
-        mouse.down()
-        for x, y in rest:
+        mouse, line = self.page.mouse, self.pixels(points)
+        mouse.move(*(line[0] + 5))
+        mouse.down()  # the line begins where the mouse first moves to
+        for x, y in line:
             mouse.move(x, y)
             self.page.wait_for_timeout(40)  # a faster hand than any: the map skips corners
         mouse.up()
