@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from xrt_nb.data import EventTable
 from xrt_nb.pipeline import file_hash
@@ -93,12 +94,18 @@ def process(command, folder, **more):
         try:
             yield server, log
         finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
+            end(server)
+
+
+def end(server, how=signal.SIGTERM):
+    "End a server; neither it nor a kernel of its may be left."
+    everyone = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)] if server.poll() is None else []
+    server.send_signal(how)
+    _, left = psutil.wait_procs(everyone, timeout=20)
+    for one in left:
+        one.kill()
+    server.wait(10)
+    assert not left, f"still there after signal {how}: {left}"
 
 
 def wait_for(what, seconds=60, server=None, log=None):

@@ -125,6 +125,7 @@ def _configure(folder, book, port, token):
                "MappingKernelManager.cull_interval": 60, "MappingKernelManager.cull_idle_timeout": 600}
     app = Voila()
     app.initialize([str(book), f"--port={port}", f"--token={token}", *(f"--{k}={v}" for k, v in options.items())])
+    app.tornado_settings = {**app.tornado_settings, "disable_check_xsrf": True}
     signal.signal(signal.SIGTERM, _terminate)  # again: Voila has put its own there, which fails before the loop runs
     return app
 
