@@ -394,6 +394,11 @@ def map_pairs(
     return found
 
 # %% ../nbs/05a_finder.ipynb #0c4e8dbe
+def _held(wanted, ids):
+    "Which of `wanted` are among `ids`; quick for a million of either."
+    return pd.Index(np.asarray(ids, dtype=object), dtype=object).get_indexer(np.asarray(wanted, dtype=object)) >= 0
+
+
 def _one_map(frame, pair):
     "The frame with the columns x, y of one map, checked."
     x, y = f"{pair}1", f"{pair}2"
@@ -408,7 +413,7 @@ def _match(frame, events, missing):
     "Keep or refuse sources of the map that have no events; add what the events know of theirs."
     if missing not in ("raise", "drop"): raise ValueError(f"`missing` must be 'raise' or 'drop', got {missing!r}")
     if events is None: return frame
-    here = frame["obsreg_id"].isin(events.ids)
+    here = _held(frame["obsreg_id"], events.ids.tolist())
     if not here.all():
         text = f"{int((~here).sum())} of {len(frame)} sources on the map are not among the {len(events)} of the events, the first is '{frame['obsreg_id'][~here].iloc[0]}'"
         if missing == "raise": raise UnknownSourceError(text + "; are these the events of this map? missing='drop' leaves such sources out")
@@ -427,7 +432,7 @@ def _spaces(frame, pair, given):
     for name, (x, standardize) in given.items():
         if isinstance(x, pd.DataFrame):
             x = x.set_axis(x.index.astype(str))
-            lost = frame["obsreg_id"][~frame["obsreg_id"].isin(x.index)]
+            lost = frame["obsreg_id"][~_held(frame["obsreg_id"], x.index)]
             if len(lost): raise UnknownSourceError(f"{len(lost)} of {len(frame)} sources on the map have no {name}, the first is '{lost.iloc[0]}'")
             x = x.loc[frame["obsreg_id"]]
         if len(x) != len(frame): raise ValueError(f"{name}: {len(x)} rows for {len(frame)} sources on the map; give a frame indexed by obsreg_id")
@@ -479,7 +484,7 @@ def _known_of(frame, known, found):
     if isinstance(known, (str, Path)): known = read_known(known)
     if known is None: known = found if found is not None else published_transients()
     known = known_series(known) if len(known) else pd.Series(dtype=object)
-    return known[known.index.isin(frame["obsreg_id"])]
+    return known[_held(known.index, frame["obsreg_id"])]
 
 # %% ../nbs/05a_finder.ipynb #a7650cb9
 class AnalogFinder:
@@ -545,7 +550,7 @@ def choose_embedding(
     before = self.archive.frame["obsreg_id"] if self.archive is not None else None
     self.archive, self.embedding = self.archives[name], name
     self._ids = self.frame["obsreg_id"].to_numpy(dtype=object)
-    self._index = pd.Index(self._ids)
+    self._index = pd.Index(self._ids, dtype=object)
     if before is None or not before.equals(self.frame["obsreg_id"]): self._past, self._future, self.hits = [], [], None
     rows = self._index.get_indexer(kept)
     self._rows, self._page = np.sort(rows[rows >= 0]).astype(np.uint32), 0
@@ -855,7 +860,8 @@ def _draw_map(self, ax):
     if not chosen.any(): chosen[:] = True
     size = dict(s=(style[0] * 0.75) ** 2 / 2, linewidths=0, rasterized=len(self) > 5000)
     ax.scatter(x[~chosen], y[~chosen], color=UNSELECTED, alpha=0.6, **size)
-    ax.scatter(x[chosen], y[chosen], color=colours[chosen], alpha=style[1], **size)
+    few = dict(s=28, linewidths=0.7, edgecolors="black", alpha=1, zorder=3) if 0 < len(self._rows) <= 500 else dict(alpha=style[1])
+    ax.scatter(x[chosen], y[chosen], c=colours[chosen], **size | few)
     for cls in sorted(self._on):
         rows = self._rows_of(self.known.index[self.known == cls])
         ax.scatter(x[rows], y[rows], marker="s", s=45, facecolor="none", edgecolor=self._mark_colour(cls), linewidths=1.2, label=f"known {cls} ({len(rows)})")
@@ -887,6 +893,16 @@ def _draw_legend(self, fig, ax):
     if handles or title: ax.legend(handles=handles, title=title, fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
+def _small_png(fig):
+    "A PNG of 256 colours at 80 dots an inch, for notebooks that are kept under version control."
+    import io
+    from PIL import Image
+    out, buffer = io.BytesIO(), io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=80)
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    return out.getvalue()
+
+
 @patch_to(AnalogFinder)
 def figure(
     self,
@@ -896,14 +912,15 @@ def figure(
     "Draw what the window shows as a figure, for papers and pages."
     from matplotlib.figure import Figure
     kind = panel or (self.tab if self.tab in ("lc", "maps", "photons") else "lc")
-    fig = Figure(figsize=figsize, layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.25]) if self.events is not None else (fig, None)
+    beside = self.events is not None and len(self._rows) > 0  # pictures beside the map
+    fig = Figure(figsize=figsize if beside else (figsize[0] * 0.55, figsize[1]), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=[1, 1.25]) if beside else (fig, None)
     ax = left.add_subplot()
     self._draw_map(ax)
     ax.set_title(f"{self.embedding}: {len(self._rows)} of {len(self)} sources selected", fontsize="medium")
     self._draw_legend(left, ax)
     if right is not None: self._draw_page(kind, right)
-    fig._repr_png_ = lambda: png(fig)  # shows itself in a notebook, whether or not pyplot is there
+    fig._repr_png_ = lambda: _small_png(fig)  # shows itself in a notebook, whether or not pyplot is there
     return fig
 
 # %% ../nbs/05a_finder.ipynb #a2242e9c
