@@ -265,16 +265,16 @@ class Map:
         return (imread(io.BytesIO(self.canvas.screenshot()))[..., :3] * 255).astype(np.uint8)
 
 
-def keep(page, name):
-    "Keep a picture of the page at every size."
+def keep(page, name, sizes=tuple(SIZES)):
+    "Keep a picture of the page at these sizes; the last one leaves the page as it was."
     before = page.viewport_size
-    for size, (width, height) in SIZES.items():
-        page.set_viewport_size({"width": width, "height": height})
-        page.wait_for_timeout(250)
+    for size in sizes:
+        page.set_viewport_size(dict(zip(("width", "height"), SIZES[size])))
+        page.wait_for_timeout(200)
         ARTEFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTEFACTS / f"{name}-{size}.png")
     page.set_viewport_size(before)
-    page.wait_for_timeout(250)
+    page.wait_for_timeout(100)
 
 
 ROLES = ("button", "checkbox", "combobox", "textbox", "spinbutton", "radio", "slider", "tab", "link")

@@ -54,6 +54,10 @@ class Desk:
         except AssertionError:
             raise AssertionError(f"the status line never said {pattern!r}, but {self.status()!r}; console: {self.page.errors}") from None
 
+    def keep(self, state):
+        "Keep pictures of the page: of the page by itself at every size, of JupyterLab at one."
+        bt.keep(self.page, f"{self.name}-{state}", list(bt.SIZES)[:2 if self.name == "page" else 1])
+
     def click(self, control):
         self.page.locator(f"button.xrt-{control}").click()
 
@@ -114,7 +118,7 @@ def lasso_and_box(desk, ids):
         assert len(held) == desk.selected() > 1000 and overlap(held, inside) >= 0.99
         (alt, height), = desk.pictures()
         assert height > 100 and alt.startswith("Light curves of ") and len(set(alt[16:].split(", ")) & set(held)) == 6
-        bt.keep(desk.page, f"{desk.name}-{mode}")
+        desk.keep(mode)
     print(f"{desk.name}: mouse-up to pictures {times} s")
 
 
@@ -125,7 +129,7 @@ def hover_and_click(desk):
     desk.page.mouse.move(x + 9, y + 9)
     desk.page.mouse.move(x, y)
     bt.wait_for(lambda: desk.page.locator(".xrt-finder").get_by_text(flare, exact=True).count(), 15)
-    bt.keep(desk.page, f"{desk.name}-hover")
+    desk.keep("hover")
     (x, y), = desk.map.pixels([place])
     desk.page.mouse.move(x + 9, y + 9)
     desk.page.mouse.click(x, y)
@@ -141,7 +145,7 @@ def colours_and_classes(desk):
     assert all(word in desk.at("legend", None).inner_text() for word in ("cluster", "1 (", "2 ("))
     assert desk.changes(lambda: desk.at("known-flare").check()) > 30
     assert "flare (4)" in desk.at("known", None).inner_text()
-    bt.keep(desk.page, f"{desk.name}-classes")
+    desk.keep("classes")
     assert desk.changes(lambda: desk.at("known-flare").uncheck()) > 30
 
 
@@ -155,12 +159,12 @@ def analogs(desk):
     (alt, _), = desk.pictures()
     near = np.argsort(((desk.map.place - desk.map.place[desk.map.ids == bt.FLARES[0]]) ** 2).sum(axis=1))[1:6]
     assert alt == "Light curves of " + ", ".join(desk.map.ids[near])
-    bt.keep(desk.page, f"{desk.name}-analogs")
-    for tab in ("E–t maps", "Photons", "Table", "Card"):
+    desk.keep("analogs")
+    for name, tab in (("maps", "E–t maps"), ("photons", "Photons"), ("table", "Table"), ("card", "Card")):
         desk.page.locator(".xrt-tabs").get_by_role("tab", name=tab).click()
-        desk.page.wait_for_function("t => document.querySelector('.xrt-tabs .lm-mod-current').innerText.trim() == t", arg=tab)
-        desk.page.wait_for_timeout(400)
-        bt.keep(desk.page, f"{desk.name}-{tab.lower().replace('–', '')}".replace(" ", "-"))
+        desk.page.locator(f".xrt-panel-{name} :is(img, table)").first.wait_for()
+        desk.wait(f"; {tab} 1 ")
+        desk.keep(name)
     assert desk.map.ids[near[0]] in desk.at("panel-card", None).inner_text()
     desk.page.locator(".xrt-tabs").get_by_role("tab", name="Light curves").click()
 
@@ -222,7 +226,7 @@ def test_as_a_page(chrome, archive):
         page.goto(address)
         desk = Desk(page, frame, "page")
         start(desk)
-        bt.keep(page, "page-start")
+        desk.keep("start")
         lasso_and_box(desk, lambda mode: desk.saved(folder, f"{mode}.csv"))
         hover_and_click(desk)
         colours_and_classes(desk)
