@@ -409,3 +409,10 @@ def test_choosing_another_map_makes_a_new_scatter(jscatter):
     f._window.c["embedding"].value = "b"
     assert f.scatter is not first and drawn(f) == f.selection == ["104_4", "105_5"]
     assert f._window.canvas.children == (f.scatter.widget,)
+
+
+def test_without_the_widgets_libraries_the_rest_works(desk, monkeypatch):
+    import xrt_nb.finder
+    monkeypatch.setattr(xrt_nb.finder, "find_spec", lambda name: None if name == "jscatter" else True)
+    with pytest.raises(XRTError, match="needs jscatter: pip install"): desk.widget
+    assert len(desk.analogs_of("104_4", 3)) == 3 and desk.figure().axes

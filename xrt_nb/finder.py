@@ -14,6 +14,7 @@ import json
 import re
 import warnings
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -1289,7 +1290,7 @@ def _show_map(self):
     if drawn is None or not np.array_equal(np.sort(np.asarray(drawn)), f._rows):
         s.selection(f._rows)
     few = len(f._rows) <= 500  # outlines of more would hide the map
-    if self._once("outline", few): s.options(regl_scatterplot_options={"pointOutlineWidth": 2 if few else 0, "pointSizeSelected": 2 if few else 0})
+    if self._once("outline", few): s.options(regl_scatterplot_options={"pointOutlineWidth": 2 if few else 0.01, "pointSizeSelected": 2 if few else 0.01})
     query = f.hits["query"].iloc[0] if f.hits is not None and len(f.hits) else None
     if self._once("overlays", (tuple(sorted(f._on)), query)): s.annotations(self._overlays(query))
 
@@ -1366,6 +1367,8 @@ def refresh(self):
 def widget(self):
     "The window as an ipywidgets box; made when it is first asked for."
     if self._window is None:
+        if lost := [m for m in ("ipywidgets", "jscatter") if find_spec(m) is None]:
+            raise XRTError(f"the live window needs {' and '.join(lost)}: pip install \"xrt_nb[finder]\"; figure() and the other methods work without")
         self._window = _Window(self)
         self.message = ""
     return self._window.box
