@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tsne_options', 'dbscan_options', 'picture_options', 'out_option', 'overwrite_option', 'Teaching', 'main', 'Bars',
-           'demo', 'ingest', 'represent', 'features', 'embed_command', 'cluster_command', 'analogs', 'run']
+           'demo', 'ingest', 'represent', 'features', 'embed_command', 'cluster_command', 'analogs', 'run', 'app']
 
 # %% ../nbs/09a_cli.ipynb #870ba88e
 import os
@@ -351,3 +351,24 @@ def run(case, events, out, known, truth, jobs, overwrite, **options):
     try: done = pipeline.run(case, events, out, known, frame, overwrite, jobs, bars, **_given(options))
     finally: bars.close()
     _say_done(done)
+
+# %% ../nbs/09a_cli.ipynb #22c9e56d
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--events", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of the run's events, for light curves and maps. Default: the finder looks in the run.")
+@click.option("--labels", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps your labels (.csv or .json). Default: RUN_labels.csv beside the run.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the first free one from 8866 on.")
+@click.option("--no-open", is_flag=True, help="Only print the address, don't open a browser.")
+def app(run, events, labels, port, no_open):
+    """Open the analog finder of a run in a browser, on this machine only. Ctrl-C ends it.
+
+    \b
+        xrt-nb app my_run
+        xrt-nb app my_run --events events.parquet --port 9000 --no-open
+    """
+    from xrt_nb.app import serve
+    from xrt_nb.data import XRTError
+    from xrt_nb.pipeline import read_run
+    try: read_run(run)
+    except XRTError as err: raise click.BadParameter(str(err), param_hint="RUN") from err
+    serve(run, events, port, not no_open, click.echo, labels)
