@@ -1,7 +1,7 @@
 """A real TAP server on this machine: DaCHS over PostgreSQL with pgSphere, private, in a folder of its own, gone when its maker is.
 
 `with TapServer(folder, tables) as url: ...` for tests; `python tests/tap/server.py FOLDER` serves a small catalogue until Ctrl-C.
-It installs nothing. On Debian the parts are `python3-gavo postgresql-15-pgsphere postgresql-15-q3c` (`PACKAGES`).
+It installs nothing. On Debian the parts are `python3-gavo postgresql-15-pgsphere` (`PACKAGES`).
 
 Both programs listen on 127.0.0.1 only, on ports the system hands out. They run as this user, or as `postgres` for root, with a clean
 environment (Debian's DaCHS must not see our virtual one), and are sent a signal by the kernel if this process dies without stopping them.
@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-PACKAGES = "python3-gavo postgresql-15-pgsphere postgresql-15-q3c"
+PACKAGES = "python3-gavo postgresql-15-pgsphere"
 TYPES = {"f": "double precision", "i": "integer", "b": "boolean", "U": "text"}
 NO_INT = -2147483648  # how a missing integer travels
 
@@ -140,7 +140,6 @@ class TapServer:
         self.run("createdb", "--encoding=UTF-8", "--template", "template0", "gavo")
         if self.run("psql", "-q", "-d", "gavo", "-c", "create extension pg_sphere", check=False).returncode:
             self.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-1", "-d", "gavo", "-f", "-", text=mended_pgsphere(self.extensions))
-        self.run("psql", "-q", "-d", "gavo", "-c", "create extension if not exists q3c")
         self.run("dachs", "init", "-d", f"host=127.0.0.1 port={self.db_port} dbname=gavo")
         self.load()
         self.keep("dachs", "serve", "start", "-f", log="serve.log", on_death="TERM")
