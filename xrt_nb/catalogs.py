@@ -298,7 +298,7 @@ class Query:
     def __repr__(self): return f"Query of {self.catalog}:\n{self.adql}"
 
 # %% ../nbs/06_catalogs.ipynb #9c3da070
-_ID = re.compile(r"\d{1,9}_\d{1,9}")
+_ID = re.compile(r"\d{1,9}_\d{1,9}", re.A)
 
 
 def _split_id(id):
