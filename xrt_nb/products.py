@@ -19,7 +19,6 @@ import tarfile
 import tempfile
 import threading
 import time
-import warnings
 import zlib
 from collections import deque
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import CatalogError, polite_get, polite_session
-from .data import EventDataError, EventTable, ParquetEvents, XRTError, XRTWarning, atomic, read_events
+from .data import EventDataError, EventTable, ParquetEvents, XRTError, atomic
 from .fits import _open as open_fits
 from .ingest import Ingest, _reason, ingest
 
