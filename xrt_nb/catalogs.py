@@ -89,11 +89,17 @@ def _keep_contents(r, **_):
     new = urlsplit(urljoin(r.url, r.headers.get("Location", "")))
     if new.path.rstrip("/") == urlsplit(r.url).path.rstrip("/") and not new.query: r.status_code = 308
 
+
+class _Whole(io.BytesIO):
+    "The contents of an answer that has been read to its end, in the place of the open connection."
+    def read(self, amt=-1, decode_content=None): return super().read(-1 if amt is None else amt)
+
 # %% ../nbs/06_catalogs.ipynb #213f9a87
 def polite_session(
     retries:int=4, # further attempts after a temporary failure
     timeout=(10, 120), # to connect, and between two pieces of the answer [s]
     backoff:float=1.0, # wait this long before the second attempt, twice as long before the third, ... [s]
+    whole:bool=False, # read every answer to its end at once, so that a cut-off one is asked for again
 ): # a requests.Session, for PyVO too
     "A session that waits and tries again, keeps a redirected POST whole, and says who it is."
     import requests
@@ -102,9 +108,14 @@ def polite_session(
     s.hooks["response"].append(_keep_contents)
     s.plain_send = s.send
 
+    def once(request, kw):
+        r = s.plain_send(request, **kw)
+        if whole: r.raw = _Whole(r.content)
+        return r
+
     def send(request, **kw):
         kw["timeout"] = kw.get("timeout") or timeout
-        return _politely(lambda: s.plain_send(request, **kw), f"{request.method} {request.url}", retries, backoff)
+        return _politely(lambda: once(request, kw), f"{request.method} {request.url}", retries, backoff)
     s.send = send
     return s
 
@@ -154,6 +165,8 @@ def literal(
 
 # %% ../nbs/06_catalogs.ipynb #02e8683a
 _COMPARE = {ast.Eq: "=", ast.NotEq: "<>", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_OPPOSITE = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.In: ast.NotIn, ast.Is: ast.IsNot}
+_OPPOSITE |= {v: k for k, v in _OPPOSITE.items()}
 
 
 def _operand(node, column):
@@ -178,14 +191,16 @@ def _compared(left, op, right, column):
     return f"{a} {_COMPARE[type(op)]} {_operand(right, column)}"
 
 # %% ../nbs/06_catalogs.ipynb #0139744a
-def _cut(node, column):
-    "One part of a cut."
-    if isinstance(node, ast.BoolOp): return "(" + f" {type(node.op).__name__.upper()} ".join(_cut(v, column) for v in node.values) + ")"
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not): return f"NOT ({_cut(node.operand, column)})"
+def _cut(node, column, negate=False):
+    "One part of a cut, or its opposite: not every parser of ADQL takes NOT (...), so it is carried to the comparisons."
+    if isinstance(node, ast.BoolOp):
+        both = isinstance(node.op, ast.And) != negate
+        return "(" + (" AND " if both else " OR ").join(_cut(v, column, negate) for v in node.values) + ")"
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not): return _cut(node.operand, column, not negate)
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
-        done = [_compared(a, op, b, column) for a, op, b in zip(sides, node.ops, sides[1:])]
-        return done[0] if len(done) == 1 else "(" + " AND ".join(done) + ")"
+        done = [_compared(a, _OPPOSITE[type(op)]() if negate else op, b, column) for a, op, b in zip(sides, node.ops, sides[1:])]
+        return done[0] if len(done) == 1 else "(" + (" OR " if negate else " AND ").join(done) + ")"
     raise ValueError(f"`where` understands comparisons joined by and, or, not; not {ast.unparse(node)!r}")
 
 
@@ -322,7 +337,8 @@ def _plan(self):
     by = [col(self.order.removeprefix("-"))] if self.order else []
     picked += place + by + [f"{t}.{k}" for t in "mso" if t in col.used for k in KEYS[t]]
     tables = col.chain()
-    conditions = [JOINS[a + b] for a, b in zip(tables, tables[1:])] + [f"a.match_type = {literal(self.match)}"] * ("a" in tables and self.match is not None) + conditions
+    if "a" in tables and self.match is not None: conditions.insert(0, f"a.match_type = {literal(self.match)}")
+    conditions = [JOINS[a + b] for a, b in zip(tables, tables[1:])] + conditions
     return col.outputs(list(dict.fromkeys(picked))), place, tables, conditions, listed, by
 
 
@@ -355,11 +371,11 @@ class TapService:
         url:str, # base address
         mode:str="sync", # "sync", or "async" for jobs that take longer than a minute
         wait:float=600.0, # give up on a job after this long [s]
-        session=None, # a requests session; `polite_session()` by default
+        session=None, # a requests session; `polite_session(whole=True)` by default
     ):
         import pyvo
         if mode not in ("sync", "async"): raise ValueError(f"`mode` must be sync or async, got {mode!r}")
-        self.url, self.mode, self.wait, self.session = url, mode, wait, session or polite_session()
+        self.url, self.mode, self.wait, self.session = url, mode, wait, session or polite_session(whole=True)
         self.service = pyvo.dal.TAPService(url, session=self.session)
 
     def fetch(self, adql, maxrec=None, uploads=None):
@@ -370,12 +386,7 @@ class TapService:
         if r.status_code >= 400 and b"<VOTABLE" not in r.content[:2000]: raise CatalogError(f"{self.url}: {r.status_code} {r.reason}: {_page_title(r.text[:5000])}")
         return r.content
 
-    def _sync(self, adql, maxrec, uploads):
-        def whole():
-            r = self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
-            r.content  # read to the end here, where a cut-off answer is asked for again
-            return r
-        return _politely(whole, self.url, retries=2, backoff=1.0)
+    def _sync(self, adql, maxrec, uploads): return self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
 
     def _async(self, adql, maxrec, uploads):
         job = self.service.submit_job(adql, maxrec=maxrec, uploads=uploads)
@@ -562,7 +573,9 @@ def ask(
     raw, facts = kept or (self.service.fetch(adql, maxrec, uploads), None)
     table, short = read_answer(raw, self.url)
     if short:
-        said = f"{self.url}: the answer was cut after {len(table)} rows; ask with a larger `maxrec`{f' than {maxrec}' if maxrec else ''}, for fewer rows, or in chunks"
+        most = maxrec is not None and len(table) < maxrec
+        said = f"{self.url}: the answer is marked as cut after {len(table)} rows; " + ("that is the service's own limit: ask for fewer rows, or in chunks" if most else
+               f"ask with a larger `maxrec`{f' than {maxrec}' if maxrec else ''}, for fewer rows, or in chunks")
         if overflow == "raise": raise CatalogError(f"{said} (overflow='warn' takes what came). The query:\n{adql}")
         warnings.warn(said, XRTWarning, stacklevel=2)
     table.meta.clear()
