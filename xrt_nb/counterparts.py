@@ -217,6 +217,7 @@ def match(
     n_sigma:float=5.0, # candidates are looked for up to this many standard deviations
     density_radius:float|None=None, # unrelated objects are counted up to here [arcsec]; 60, or twice the search
     prior:float|None=None, # probability that a counterpart is in `b`; learnt from the tables by default
+    density:float|None=None, # of unrelated objects, if known [arcsec^-2]; counted around each source by default
 ) -> pd.DataFrame: # one row per candidate, best first: COLUMNS; `attrs` holds the prior and the radius
     "Find the candidates of each source in another table, with probabilities."
     inner, outer = _check_match(a, b, n_sigma, density_radius)
@@ -228,7 +229,7 @@ def match(
         dist, like = likelihood(d[~far], cov[~far])
         found.append((i[~far], j[~far], sep[~far], dist, *d[~far].T, like))
     i, j, sep, dist, east, north, like = (np.concatenate(c) for c in zip(*found))
-    density = local_density(counts, np.pi * (outer**2 - inner**2))
+    density = local_density(counts, np.pi * (outer**2 - inner**2)) if density is None else np.full(len(a), float(density))
     p, p_any, c = match_probability(like / density[i], i, len(a), prior)
     order = np.lexsort((j, -p, i))
     rank = np.arange(len(i)) - np.r_[0, np.cumsum(np.bincount(i, minlength=len(a)))][i[order]] + 1
