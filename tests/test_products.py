@@ -416,3 +416,19 @@ def test_archive_from_the_shell(table, tmp_path):
     assert done.exit_code == 0 and "60,000 photons" in done.stdout, done.output
     assert read_events(tmp_path / "o.parquet") == read_events(tmp_path / "t.csv")
     assert shell("fetch", "archive", "5_1", "--out", tmp_path / "p.parquet").exit_code == 2
+
+
+def test_a_query_from_the_shell(tmp_path, monkeypatch):
+    from xrt_nb import catalogs
+    tables = catalogs.simulate_catalog(60, random_state=1)
+    real = catalogs.Catalog
+    monkeypatch.setattr(catalogs, "Catalog", lambda release: real(release, catalogs.LocalService(tables), cache=False))
+    hits = real("2.1", catalogs.LocalService(tables), cache=False).query("observation", where="var_index_b >= 8").frame()
+    wanted = as_detections(hits)
+    asked = []
+    monkeypatch.setattr(P, "fetch_events", lambda ids, out, **kw: (asked.append((ids, kw)), P.Fetch(out, pd.DataFrame(), pd.DataFrame(columns=["obsreg_id", "product", "reason"]), pd.DataFrame(), 0))[1])
+    done = shell("fetch", "--query", "var_index_b >= 8", "--out", tmp_path / "o")
+    assert done.exit_code == 0, done.output
+    assert sorted(set(asked[0][0])) == wanted and len(wanted) > 1 and asked[0][1]["release"] == "rel2.1"
+    assert f"{len(hits)} detections with var_index_b >= 8" in done.stderr
+    assert shell("fetch", "--query", "os.system('x')", "--out", tmp_path / "o").exit_code == 1

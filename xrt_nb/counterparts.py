@@ -371,7 +371,7 @@ def _answers(tap, adql, ra, dec, rows, maxrec): # yields pandas frames
     "Ask for the surroundings of some rows; an answer that was cut off is asked for again in two halves."
     from astropy.table import Table
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*the answer was cut", XRTWarning)
+        warnings.simplefilter("ignore", XRTWarning)  # that it was cut: seen to here
         t = tap.ask(adql, maxrec, {"positions": Table({"n": rows, "ra": ra[rows], "dec": dec[rows]})}, overflow="warn")
     if t.meta["complete"]: yield t.to_pandas()
     elif len(rows) == 1: raise CatalogError(f"{tap.url}: the surroundings of ra {ra[rows[0]]:.5f}, dec {dec[rows[0]]:.5f} alone are cut off at {len(t)} rows; ask with a smaller `density_radius`")
