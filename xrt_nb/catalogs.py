@@ -6,7 +6,7 @@
 __all__ = ['TRANSIENT', 'LONGEST_WAIT', 'RELEASES', 'SERVICES', 'LEVELS', 'TABLES', 'JOINS', 'KEYS', 'DEFAULT_COLUMNS',
            'CSC_UNITS', 'CatalogError', 'polite_session', 'polite_get', 'identifier', 'literal', 'cuts', 'sky_boxes',
            'separation', 'Query', 'TapService', 'read_answer', 'LocalService', 'default_cache', 'Tap', 'Catalog',
-           'simulate_catalog', 'resolve']
+           'simulate_catalog', 'resolve', 'gregory_loredo', 'hardness_ratio']
 
 # %% ../nbs/06_catalogs.ipynb #3ac39320
 import ast
@@ -33,6 +33,9 @@ from astropy.units import Unit, UnrecognizedUnit
 
 from . import __version__
 from .data import UnknownSourceError, XRTError, XRTWarning, atomic, patch_to
+
+# %% ../nbs/06_catalogs.ipynb #d7471140
+from .properties import gregory_loredo, hardness_ratio
 
 # %% ../nbs/06_catalogs.ipynb #0507135e
 class CatalogError(XRTError):
@@ -778,6 +781,9 @@ def _as_catalog(schema, m, ids, region, i, k, s, o, rng):
         cols = [(MaskedColumn(v.astype(np.int32) if v.dtype.kind == "i" else v, mask=hide[c]) if hide[c].any() else Column(v.astype(np.int32) if v.dtype.kind == "i" else v)) for c, v in t.items()]
         out[name] = Table(cols, names=list(t), descriptions=[DESCRIBED.get(c, "") for c in t], units=[CSC_UNITS.get(c) for c in t])
     return {f"{schema}.{name}": t for name, t in out.items()}
+
+# %% ../nbs/06_catalogs.ipynb #d153ab6a
+_all_ = ["gregory_loredo", "hardness_ratio"]
 
 # %% ../nbs/06_catalogs.ipynb #07636909
 def resolve(
