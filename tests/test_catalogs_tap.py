@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent / "tap"))
 import server  # noqa: E402
 from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, _simulated_sources, separation, simulate_catalog  # noqa: E402
 from xrt_nb.data import XRTWarning  # noqa: E402
+from xrt_nb.hierarchy import find, property_table  # noqa: E402
 
 DEFAULT, MOST = 5000, 40_000  # the server's row limits
 
@@ -124,10 +125,10 @@ def assert_same(got, want):
         np.testing.assert_array_equal(a[c][~gone].to_numpy(dtype=object), b[c][~gone].to_numpy(dtype=object), err_msg=c)
 
 
-@pytest.mark.parametrize("upload", [False, True])
-def test_join_of_1000_ids_is_that_of_pandas(url, joined, upload):
-    wanted = np.random.default_rng(5).choice(joined.obsreg_id.unique(), 1000, replace=False)
-    csc = Catalog("2.1", url, cache=False, upload=upload, chunk=None if upload else 250)
+@pytest.mark.parametrize("upload, n", [(True, 1000), (False, 300)])
+def test_join_of_many_ids_is_that_of_pandas(url, joined, upload, n):
+    wanted = np.random.default_rng(5).choice(joined.obsreg_id.unique(), n, replace=False)
+    csc = Catalog("2.1", url, cache=False, upload=upload, chunk=None if upload else 75)
     query = csc.query("observation", columns=COLUMNS, ids=wanted, match=None)
     got = query.frame()
     assert len(query.parts) == (1 if upload else 4)
@@ -253,6 +254,19 @@ def test_answers_of_the_server_replay_offline(url, tmp_path):
     again = Catalog("2.1", url, cache=tmp_path, offline=True).query(**ask).frame()
     pd.testing.assert_frame_equal(first, again)
     assert first.attrs == again.attrs and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_walk_from_sources_to_detections(url, tables, frames, joined):
+    csc = Catalog("2.1", url, cache=False)
+    h = find(csc, where="significance > 6", near=(0, 10), radius=600, match=None)
+    m = frames["m"]
+    assert set(h.sources.index) == set(m.name[(m.significance > 6) & (separation(m.ra, m.dec, 0, 10) <= 600)]) != set()
+    want = joined[joined["m.name"].isin(h.sources.index)]
+    walked = sorted((s.name, d.key) for s in h for d in s.detections)
+    assert walked == sorted(zip(want["m.name"], want.obsid.astype(str) + "." + want.obi.astype(str) + "." + want.region_id.astype(str)))
+    ids = list(joined.obsreg_id.unique()[:40])
+    here, there = (property_table(Catalog("2.1", service, cache=False), ids) for service in (LocalService(tables), url))
+    pd.testing.assert_frame_equal(here, there, check_dtype=False)
 
 
 def test_the_server_is_this_machines_own(url):
