@@ -58,8 +58,8 @@ def shared_by_workers(room, start, stop):
 def tables():
     "Five tables: real and simulated sources, simulated detections."
     rng = np.random.default_rng(11)
-    sources = _simulated_sources(600, rng)
     real = Path(os.environ["XRT_NB_SHARED"]) / "data" / "csc" / "umlcaxs_classified.csv.gz"
+    sources = _simulated_sources(600 if real.exists() else 5000, rng)
     if real.exists():
         known = pd.read_csv(real).rename(columns={"var_prob_b": "var_intra_prob_b"})
         sources = pd.concat([sources, known[["name", "ra", "dec", "hard_hm", "hard_hs", "hard_ms", "var_intra_prob_b"]]], ignore_index=True).drop_duplicates("name")
@@ -143,8 +143,9 @@ CENTRES = [(0.0, 10.0, 400), (359.97, 9.99, 300), (0.02, 10.0, 240), (200.0, 90.
 def test_cones_are_those_of_pandas(url, joined, ra, dec, radius):
     got = Catalog("2.1", url, cache=False).query("observation", columns=COLUMNS, near=(ra, dec), radius=radius, match=None).frame()
     far = separation(joined["m.ra"], joined["m.dec"], ra, dec)
-    assert len(got) and (np.diff(got.separation) >= 0).all()
-    assert_same(got, joined[far <= radius])
+    want = joined[far <= radius]
+    assert (len(want) or ra == 10.684) and (np.diff(got.separation) >= 0).all()  # M 31 holds real sources only
+    assert_same(got, want)
 
 
 def test_cone_is_that_of_adqls_geometry(url, frames):
