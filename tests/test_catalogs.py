@@ -378,7 +378,7 @@ def test_a_number_stays_that_number(number):
     assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", literal(number)) and type(number)(literal(number)) == number
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(NASTY | st.from_regex(r"[a-z_]{1,8}[ ;.'-]?[a-z]{0,3}"))
 def test_only_names_are_names(text):
     csc = Catalog("2.1", offline=True, cache=False)
@@ -402,7 +402,7 @@ def test_only_ids_are_ids(texts):
         csc.query("observation", ids=texts)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(NASTY.filter(lambda t: t.isprintable() and "\\" not in t), min_size=2, max_size=6, unique=True), st.booleans())
 def test_a_name_finds_its_own_row_and_no_other(names, upload):
     table = Table({"name": np.array(names, dtype=str), "ra": np.arange(len(names), dtype=float)})

@@ -667,7 +667,8 @@ def _sorted(table, by, down=False):
 def _table(self, refresh=False, overflow="raise"):
     "The answer as a plain masked Table."
     names, place, _, _, _, by = self._plan()
-    got = [self.catalog.ask(adql, self.maxrec, None if up is None else {"wanted": up}, refresh, overflow) for adql, up in self.parts]
+    most = self.maxrec or (self.limit + 1 if re.match("SELECT (DISTINCT )?TOP ", self.adql) else None)  # a service's own limit may be below the one wanted
+    got = [self.catalog.ask(adql, most, None if up is None else {"wanted": up}, refresh, overflow) for adql, up in self.parts]
     t = got[0] if len(got) == 1 else vstack(got, metadata_conflicts="silent")
     t.meta.update(adql=self.adql, complete=all(g.meta["complete"] for g in got), date=min(g.meta["date"] for g in got))
     if missing := [n for n in names.values() if n not in t.colnames]: raise CatalogError(f"{self.catalog}: the answer lacks column {missing[0]!r}; it has {', '.join(t.colnames)}")
