@@ -198,12 +198,14 @@ def _step_rate(u, weight, knot, live, rate, square):
     for row in range(len(weight)):
         if weight[row] < 1e-15: continue
         m = row + 2
-        cells[:m] = 0
+        f, cells[:m] = m / (n + m), 0
+        once, twice = weight[row] * f, weight[row] * f * m / (n + m + 1)
         for x in u: cells[min(int(x * m), m - 1)] += 1
-        for j in range(m):
-            r = (cells[j] + 1) * m / (n + m) / _exposed(j, m, knot, live)
-            first[j] = weight[row] * r
-            second[j] = first[j] * r * (cells[j] + 2) / (cells[j] + 1) * (n + m) / (n + m + 1)
+        for j in range(m): first[j], second[j] = once * (cells[j] + 1), twice * (cells[j] + 1) * (cells[j] + 2)
+        if len(knot) > 0:
+            for j in range(m):
+                e = _exposed(j, m, knot, live)
+                first[j], second[j] = first[j] / e, second[j] / e**2
         step = m / grid
         for g in range(grid):
             j = int((g + 0.5) * step)
@@ -318,7 +320,7 @@ def plot(
     ax.fill_between(lc["time_ks"], (rate - 3 * sigma).clip(lower=0), rate + 3 * sigma, color="#56B4E9", alpha=0.4, lw=0, step="mid")
     kwargs.setdefault("color", "#0072B2"); kwargs.setdefault("lw", 1.2)
     ax.step(lc["time_ks"], rate, where="mid", **kwargs)
-    ax.set(xlabel="time since start of exposure [ks]", ylabel="rate [counts/s]", ylim=(0, None), title=f"{self.id}: P = {self.probability:.3f}, index {self.index}")
+    ax.set(xlabel="time since start of exposure [ks]", ylabel="rate [counts/s]", ylim=(0, 1.15 * (rate + 3 * sigma).max()), title=f"{self.id}: P = {self.probability:.3f}, index {self.index}")
     return ax
 
 # %% ../nbs/02c_properties.ipynb #eddbccf5
@@ -361,7 +363,7 @@ def chance_of_odds(
     "Chance that a constant source with as many photons and the same gaps reaches odds as high; its answer is a p-value."
     if int(n_sims) != n_sims or n_sims < 1: raise ValueError(f"`n_sims` must be a whole number, at least 1; got {n_sims!r}")
     found = gregory_loredo(event_list, m_max, time_axis=time_axis, threshold=threshold)
-    (knot, live, _), n = _knots(table := _one(event_list, time_axis), time_axis), len(event_list)
+    (knot, live, _), n = _knots(_one(event_list, time_axis), time_axis), len(event_list)
     m = np.full(n_sims, len(found.log_odds_m) + 1)
     u = np.random.default_rng(rng).random((n_sims, n))
     if len(knot): u = np.interp(np.interp(0.0, knot, live) + u, live, knot)
@@ -447,10 +449,11 @@ def catalog_columns(
     n, (bkg, ratio) = _counts_in(events), _background(background, area_ratio, events)
     response = {b: _per_source(f"areas[{b!r}]", a, events) for b, a in (areas or dict.fromkeys(BANDS, 1.0)).items()}
     if lost := set(BANDS) - set(response): raise ValueError(f"`areas` must name the bands s, m and h; {', '.join(sorted(lost))} missing")
-    out = {"livetime": events.livetimes()} if time_axis != "events" else {}
+    out = {}
     for b in CATALOG_BANDS: out |= _net_counts(b, n[b], bkg[b], ratio, background is not None)
+    if background is not None: ratio = np.where(ratio == 1, 1 + 1e-12, ratio)  # a measured zero stays a measurement, see `hardness_ratio`
     for name, (h, s) in RATIOS.items():
-        r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio if background is None else np.where(ratio == 1, 1 + 1e-12, ratio), level, response=response[h] / response[s])
+        r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio, level, response=response[h] / response[s])
         out |= dict(zip((name, f"{name}_lolim", f"{name}_hilim"), r))
     for b, (lo, hi) in CATALOG_BANDS.items():
         v = gregory_loredo_table(events, m_max, time_axis=time_axis, keep=(events.energy >= lo) & (events.energy < hi))
