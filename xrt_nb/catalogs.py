@@ -17,6 +17,7 @@ import os
 import re
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -392,6 +393,7 @@ class TapService:
     def _sync(self, adql, maxrec, uploads): return self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
 
     def _async(self, adql, maxrec, uploads):
+        from pyvo.dal import DALAccessError
         job = self.service.submit_job(adql, maxrec=maxrec, uploads=uploads)
         try:
             job.run()
@@ -402,7 +404,8 @@ class TapService:
                 pause = min(10.0, 1.3 * pause)
             job.raise_if_error()
             return polite_get(job.result_uri, session=self.session)
-        finally: job.delete()
+        finally:
+            with suppress(DALAccessError, CatalogError): job.delete()  # must not hide what went wrong
 
 # %% ../nbs/06_catalogs.ipynb #b6bd7562
 CSC_UNITS = {"ra": "deg", "dec": "deg", "err_ellipse_r0": "arcsec", "err_ellipse_r1": "arcsec", "err_ellipse_ang": "deg", "theta": "arcmin", "livetime": "s",
