@@ -92,7 +92,7 @@ def ask(server, *steps, retries=2, timeout=0.5, **kwargs):
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [(500, HTML, b"oops"), (502, {}, b""), (503, {}, b"busy"), (504, {}, b""), (429, {}, b""), (200, XML, GOOD[:300], "short")], ids=lambda s: f"{s[0]}{s[3:]}")
+@pytest.mark.parametrize("step", [(500, HTML, b"oops"), (500, {"Content-Type": "application/xhtml+xml"}, b"<html/>"), (502, {}, b""), (503, XML, b"<VOTABLE/>"), (503, {}, b"busy"), (504, {}, b""), (429, {}, b""), (200, XML, GOOD[:300], "short")], ids=lambda s: f"{s[0]}{s[3:]}")
 def test_a_temporary_fault_is_asked_again(faulty, slept, step):
     t = ask(faulty, step, step, (200, XML, GOOD))
     assert len(t) == 2 and slept == [0.5, 1.0]

@@ -77,8 +77,9 @@ def _politely(
         except broken as err: reason, wait = f"{type(err).__name__}: {err}", None
         except requests.RequestException as err: raise CatalogError(f"{what}: {type(err).__name__}: {err}") from err
         else:
-            asked = r.headers.get("Retry-After")
-            if r.status_code not in TRANSIENT or ("xml" in r.headers.get("Content-Type", "") and not asked): return r
+            asked, kind = r.headers.get("Retry-After"), r.headers.get("Content-Type", "")
+            explained = r.status_code == 500 and "xml" in kind and "html" not in kind and not asked
+            if r.status_code not in TRANSIENT or explained: return r
             reason, wait = f"{r.status_code} {r.reason}", _retry_after(asked)
             r.close()
         if wait is not None and wait > LONGEST_WAIT:
