@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['tsne_options', 'dbscan_options', 'picture_options', 'out_option', 'overwrite_option', 'Teaching', 'main', 'Bars',
-           'demo', 'ingest', 'represent', 'features', 'embed_command', 'cluster_command', 'analogs', 'run', 'app']
+           'demo', 'ingest', 'fetch', 'represent', 'features', 'embed_command', 'cluster_command', 'analogs', 'run',
+           'app']
 
 # %% ../nbs/09a_cli.ipynb #870ba88e
 import os
@@ -198,6 +199,64 @@ def ingest(paths, region, energy_range, rmf, mission, times_only, jobs, chunk, r
     if all(tables): return _ingest_tables(paths, drop_bad, out, overwrite)
     extra = _given({"rmf": rmf, "mission": mission})
     _ingest_files(paths, out, overwrite, region=region, n_jobs=jobs, chunk=chunk, times_only=times_only, restart=restart, energy_range=energy_range, **extra)
+
+# %% ../nbs/09a_cli.ipynb #0cc6648e
+def _ids_of_file(path):
+    "Ids from a list, one in a line, or from a CSV table."
+    import pandas as pd
+    if path.suffix.lower() == ".csv": return pd.read_csv(path, dtype={"obsreg_id": str})
+    return path.read_text(encoding="utf-8").split()
+
+
+def _wanted(ids, lists, query, release):
+    "All detections that were named in one way or another."
+    from xrt_nb.products import as_detections
+    found = as_detections(ids) + [d for p in lists for d in as_detections(_ids_of_file(p))]
+    if query:
+        from xrt_nb.catalogs import Catalog
+        hits = Catalog(release).query("observation", where=query).frame()
+        click.echo(f"{len(hits):,} detections with {query}", err=True)
+        found += as_detections(hits)
+    if not found: raise click.UsageError("nothing to fetch: give ids, --ids FILE, --query TEXT, or archive")
+    return found
+
+
+@main.command()
+@click.argument("ids", nargs=-1, metavar="[ID]... | archive")
+@click.option("--ids", "lists", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of ids: one in a line, or a CSV with obsreg_id or obsid, obi, region_id.")
+@click.option("--query", help="Cut on catalogue properties, as \"var_index_b >= 8 and hard_hs < 0.9\".")
+@click.option("--release", type=click.Choice(["2.0", "2.1"]), default="2.1", show_default=True, help="Release of the catalogue.")
+@click.option("--product", "extra", multiple=True, type=click.Choice(["lc3", "pha3", "arf3", "rmf3"]), help="Further products: light curves, spectra, responses.")
+@click.option("--per-request", type=click.IntRange(1, 500), default=50, show_default=True, help="Detections in a package.")
+@click.option("--workers", type=click.IntRange(1, 4), default=2, show_default=True, help="Packages at a time.")
+@click.option("--service", help="Address of the file service. Default: the catalogue's own.")
+@click.option("--table", help="With archive: address or file of the table. Default: the published one.")
+@click.option("--energy-range", type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH", help="Energy band in eV.")
+@out_option
+@overwrite_option
+def fetch(ids, lists, query, release, extra, per_request, workers, service, table, energy_range, out, overwrite):
+    """Fetch photons of the Chandra Source Catalog, or the published table of photons.
+
+    OUT is a folder for the files, their manifest and events.parquet; with archive it is a .parquet file.
+    Exit status: 0 all well, 3 some files were not there (they are listed), 1 nothing could be done.
+
+    \b
+        xrt-nb fetch 23022_122 --product arf3 --out xrt200515
+        xrt-nb fetch --query "var_index_b >= 8" --out variable
+        xrt-nb fetch archive --out photons.parquet
+    """
+    from xrt_nb import products
+    if ids == ("archive",):
+        done = products.archive(out, **_given({"source": table}), overwrite=overwrite)
+        return click.echo(f"{done.n_sources:,} sources, {done.n_events:,} photons in {out}")
+    if "archive" in ids: raise click.UsageError("archive stands alone, without ids")
+    done = products.fetch_events(
+        _wanted(ids, lists, query, release), out, **_given({"base_url": service}), release=f"rel{release}", products=("regevt3", "reg3", *extra),
+        per_request=per_request, workers=workers, overwrite=overwrite, energy_range=energy_range)
+    click.echo(f"{len(done.files):,} files, {done.n_new:,} new, in {out}" + (f"; {done.ingest.n_sources:,} sources, {done.ingest.n_events:,} photons in {done.path}" if done.ingest else ""))
+    for r in done.absent.itertuples(): click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
+    for r in done.ingest.problems.itertuples() if done.ingest else (): click.echo(f"  {r.file}: {r.reason}", err=True)
+    if not done.ok: sys.exit(3)
 
 # %% ../nbs/09a_cli.ipynb #7b7749cc
 @main.command()
