@@ -172,6 +172,12 @@ def test_a_fault_that_stays_is_named_and_leaves_nothing(served, tmp_path, fault,
     assert left in (["manifest.jsonl"], []) and not (tmp_path / "o" / "manifest.jsonl").read_text()
 
 
+def test_a_service_that_wants_to_be_left_alone_is(served, tmp_path):
+    with FileService(served, lambda n, *_: (503, {"Retry-After": "7200"}, b"") if n else None) as csc, pytest.raises(CatalogError, match="(?s)gave up after 1 package in a row.*come back in 7200 s.*8 files are kept"):
+        fetch_products(ids_of(40), tmp_path / "o", base_url=csc.url, per_request=4, workers=1, **QUICK)
+    assert len(csc.requests) == 2
+
+
 def test_gzipped_packages_and_plain_files(tmp_path):
     plain = make_products(tmp_path / "plain", range(1, 6), zipped=False)
     with FileService(plain, lambda n, wanted, csc: (200, {}, gzip.compress(tar_of(csc.members(wanted))))) as csc:
