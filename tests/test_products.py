@@ -394,6 +394,23 @@ def test_the_published_table_goes_on_where_it_stopped(table, tmp_path):
     with pytest.raises(FileExistsError): archive(out, tmp_path / "t.csv", **opts)
 
 
+def test_a_source_that_comes_back_in_a_later_piece():
+    import pyarrow as pa
+    c = P._Census()
+    for piece in (["a", "b"], ["b", "c"], ["a"]): c.add(pa.array(piece))
+    assert not c.together and c.counts.tolist() == [2, 2, 1]
+
+
+def test_another_address_begins_anew(table, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    opts = {"progress": False, "download_options": {"retries": 0}}
+    with TableService(tmp_path / "t.csv", cut=500_000) as s:
+        with pytest.raises(CatalogError, match="broke off"): archive(tmp_path / "o.parquet", s.url + "/one.csv", **opts)
+        archive(tmp_path / "o.parquet", s.url + "/two.csv", **opts)
+        assert "Range" not in s.headers[1]
+    assert read_events(tmp_path / "o.parquet") == read_events(tmp_path / "t.csv")
+
+
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
