@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent / "tap"))
 import server  # noqa: E402
 from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, _simulated_sources, separation, simulate_catalog  # noqa: E402
 from xrt_nb.data import XRTWarning  # noqa: E402
+from xrt_nb.hierarchy import find, property_table  # noqa: E402
 
 DEFAULT, MOST = 5000, 40_000  # the server's row limits
 
@@ -57,8 +58,8 @@ def shared_by_workers(room, start, stop):
 def tables():
     "Five tables: real and simulated sources, simulated detections."
     rng = np.random.default_rng(11)
-    sources = _simulated_sources(600, rng)
     real = Path(os.environ["XRT_NB_SHARED"]) / "data" / "csc" / "umlcaxs_classified.csv.gz"
+    sources = _simulated_sources(600 if real.exists() else 5000, rng)
     if real.exists():
         known = pd.read_csv(real).rename(columns={"var_prob_b": "var_intra_prob_b"})
         sources = pd.concat([sources, known[["name", "ra", "dec", "hard_hm", "hard_hs", "hard_ms", "var_intra_prob_b"]]], ignore_index=True).drop_duplicates("name")
@@ -124,10 +125,10 @@ def assert_same(got, want):
         np.testing.assert_array_equal(a[c][~gone].to_numpy(dtype=object), b[c][~gone].to_numpy(dtype=object), err_msg=c)
 
 
-@pytest.mark.parametrize("upload", [False, True])
-def test_join_of_1000_ids_is_that_of_pandas(url, joined, upload):
-    wanted = np.random.default_rng(5).choice(joined.obsreg_id.unique(), 1000, replace=False)
-    csc = Catalog("2.1", url, cache=False, upload=upload, chunk=None if upload else 250)
+@pytest.mark.parametrize("upload, n", [(True, 1000), (False, 300)])
+def test_join_of_many_ids_is_that_of_pandas(url, joined, upload, n):
+    wanted = np.random.default_rng(5).choice(joined.obsreg_id.unique(), n, replace=False)
+    csc = Catalog("2.1", url, cache=False, upload=upload, chunk=None if upload else 75)
     query = csc.query("observation", columns=COLUMNS, ids=wanted, match=None)
     got = query.frame()
     assert len(query.parts) == (1 if upload else 4)
@@ -142,8 +143,9 @@ CENTRES = [(0.0, 10.0, 400), (359.97, 9.99, 300), (0.02, 10.0, 240), (200.0, 90.
 def test_cones_are_those_of_pandas(url, joined, ra, dec, radius):
     got = Catalog("2.1", url, cache=False).query("observation", columns=COLUMNS, near=(ra, dec), radius=radius, match=None).frame()
     far = separation(joined["m.ra"], joined["m.dec"], ra, dec)
-    assert len(got) and (np.diff(got.separation) >= 0).all()
-    assert_same(got, joined[far <= radius])
+    want = joined[far <= radius]
+    assert (len(want) or ra == 10.684) and (np.diff(got.separation) >= 0).all()  # M 31 holds real sources only
+    assert_same(got, want)
 
 
 def test_cone_is_that_of_adqls_geometry(url, frames):
@@ -211,7 +213,8 @@ def test_what_is_cut_short_is_never_taken_for_whole(url, tables):
     assert len(t) == 7 and t.meta["complete"] is False
     whole = csc.query("observation", columns=[], maxrec=n + 1).table()
     assert len(whole) == n and whole.meta["complete"] is True
-    assert len(csc.query("observation", columns=[], limit=7).table()) == 7
+    for limit in (7, DEFAULT + 500):  # the second is above what the server sends by itself
+        assert len(csc.query("observation", columns=[], limit=limit).table()) == limit
 
 
 def test_jobs_answer_as_the_synchronous_service_and_leave_nothing_behind(url):
@@ -224,7 +227,10 @@ def test_jobs_answer_as_the_synchronous_service_and_leave_nothing_behind(url):
         csc.query(columns="no_such").frame()
     with pytest.raises(CatalogError, match="the job is still"):
         Catalog("2.1", url, cache=False, mode="async", wait=0.0).query(**ask).frame()
-    assert TapService(url).service.get_job_list() == []
+    end = time.monotonic() + 30
+    while left := TapService(url).service.get_job_list():  # a job that is deleted while it starts needs a moment to go
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
 
 
 def test_errors_of_the_service_arrive_in_its_own_words(url):
@@ -253,6 +259,19 @@ def test_answers_of_the_server_replay_offline(url, tmp_path):
     again = Catalog("2.1", url, cache=tmp_path, offline=True).query(**ask).frame()
     pd.testing.assert_frame_equal(first, again)
     assert first.attrs == again.attrs and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_walk_from_sources_to_detections(url, tables, frames, joined):
+    csc = Catalog("2.1", url, cache=False)
+    h = find(csc, where="significance > 6", near=(0, 10), radius=600, match=None)
+    m = frames["m"]
+    assert set(h.sources.index) == set(m.name[(m.significance > 6) & (separation(m.ra, m.dec, 0, 10) <= 600)]) != set()
+    want = joined[joined["m.name"].isin(h.sources.index)]
+    walked = sorted((s.name, d.key) for s in h for d in s.detections)
+    assert walked == sorted(zip(want["m.name"], want.obsid.astype(str) + "." + want.obi.astype(str) + "." + want.region_id.astype(str)))
+    ids = list(joined.obsreg_id.unique()[:40])
+    here, there = (property_table(Catalog("2.1", service, cache=False), ids) for service in (LocalService(tables), url))
+    pd.testing.assert_frame_equal(here, there, check_dtype=False)
 
 
 def test_the_server_is_this_machines_own(url):

@@ -6,7 +6,7 @@
 __all__ = ['TRANSIENT', 'LONGEST_WAIT', 'RELEASES', 'SERVICES', 'LEVELS', 'TABLES', 'JOINS', 'KEYS', 'DEFAULT_COLUMNS',
            'CSC_UNITS', 'CatalogError', 'polite_session', 'polite_get', 'identifier', 'literal', 'cuts', 'sky_boxes',
            'separation', 'Query', 'TapService', 'read_answer', 'LocalService', 'default_cache', 'Tap', 'Catalog',
-           'simulate_catalog', 'resolve']
+           'simulate_catalog', 'resolve', 'gregory_loredo', 'hardness_ratio']
 
 # %% ../nbs/06_catalogs.ipynb #3ac39320
 import ast
@@ -17,6 +17,7 @@ import os
 import re
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -33,6 +34,9 @@ from astropy.units import Unit, UnrecognizedUnit
 
 from . import __version__
 from .data import UnknownSourceError, XRTError, XRTWarning, atomic, patch_to
+
+# %% ../nbs/06_catalogs.ipynb #d7471140
+from .properties import gregory_loredo, hardness_ratio
 
 # %% ../nbs/06_catalogs.ipynb #0507135e
 class CatalogError(XRTError):
@@ -298,7 +302,7 @@ class Query:
     def __repr__(self): return f"Query of {self.catalog}:\n{self.adql}"
 
 # %% ../nbs/06_catalogs.ipynb #9c3da070
-_ID = re.compile(r"\d{1,9}_\d{1,9}")
+_ID = re.compile(r"\d{1,9}_\d{1,9}", re.A)
 
 
 def _split_id(id):
@@ -389,6 +393,7 @@ class TapService:
     def _sync(self, adql, maxrec, uploads): return self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
 
     def _async(self, adql, maxrec, uploads):
+        from pyvo.dal import DALAccessError
         job = self.service.submit_job(adql, maxrec=maxrec, uploads=uploads)
         try:
             job.run()
@@ -399,7 +404,8 @@ class TapService:
                 pause = min(10.0, 1.3 * pause)
             job.raise_if_error()
             return polite_get(job.result_uri, session=self.session)
-        finally: job.delete()
+        finally:
+            with suppress(DALAccessError, CatalogError): job.delete()  # must not hide what went wrong
 
 # %% ../nbs/06_catalogs.ipynb #b6bd7562
 CSC_UNITS = {"ra": "deg", "dec": "deg", "err_ellipse_r0": "arcsec", "err_ellipse_r1": "arcsec", "err_ellipse_ang": "deg", "theta": "arcmin", "livetime": "s",
@@ -664,7 +670,8 @@ def _sorted(table, by, down=False):
 def _table(self, refresh=False, overflow="raise"):
     "The answer as a plain masked Table."
     names, place, _, _, _, by = self._plan()
-    got = [self.catalog.ask(adql, self.maxrec, None if up is None else {"wanted": up}, refresh, overflow) for adql, up in self.parts]
+    most = self.maxrec or (self.limit + 1 if re.match("SELECT (DISTINCT )?TOP ", self.adql) else None)  # a service's own limit may be below the one wanted
+    got = [self.catalog.ask(adql, most, None if up is None else {"wanted": up}, refresh, overflow) for adql, up in self.parts]
     t = got[0] if len(got) == 1 else vstack(got, metadata_conflicts="silent")
     t.meta.update(adql=self.adql, complete=all(g.meta["complete"] for g in got), date=min(g.meta["date"] for g in got))
     if missing := [n for n in names.values() if n not in t.colnames]: raise CatalogError(f"{self.catalog}: the answer lacks column {missing[0]!r}; it has {', '.join(t.colnames)}")
@@ -778,6 +785,9 @@ def _as_catalog(schema, m, ids, region, i, k, s, o, rng):
         cols = [(MaskedColumn(v.astype(np.int32) if v.dtype.kind == "i" else v, mask=hide[c]) if hide[c].any() else Column(v.astype(np.int32) if v.dtype.kind == "i" else v)) for c, v in t.items()]
         out[name] = Table(cols, names=list(t), descriptions=[DESCRIBED.get(c, "") for c in t], units=[CSC_UNITS.get(c) for c in t])
     return {f"{schema}.{name}": t for name, t in out.items()}
+
+# %% ../nbs/06_catalogs.ipynb #d153ab6a
+_all_ = ["gregory_loredo", "hardness_ratio"]
 
 # %% ../nbs/06_catalogs.ipynb #07636909
 def resolve(
