@@ -172,6 +172,12 @@ def test_a_fault_that_stays_is_named_and_leaves_nothing(served, tmp_path, fault,
     assert left in (["manifest.jsonl"], []) and not (tmp_path / "o" / "manifest.jsonl").read_text()
 
 
+def test_a_service_that_wants_to_be_left_alone_is(served, tmp_path):
+    with FileService(served, lambda n, *_: (503, {"Retry-After": "7200"}, b"") if n else None) as csc, pytest.raises(CatalogError, match="(?s)gave up after 1 package in a row.*come back in 7200 s.*8 files are kept"):
+        fetch_products(ids_of(40), tmp_path / "o", base_url=csc.url, per_request=4, workers=1, **QUICK)
+    assert len(csc.requests) == 2
+
+
 def test_gzipped_packages_and_plain_files(tmp_path):
     plain = make_products(tmp_path / "plain", range(1, 6), zipped=False)
     with FileService(plain, lambda n, wanted, csc: (200, {}, gzip.compress(tar_of(csc.members(wanted))))) as csc:
@@ -386,6 +392,23 @@ def test_the_published_table_goes_on_where_it_stopped(table, tmp_path):
             assert ("Range" in s.headers[0]) and len(s.headers) == 1
         assert sorted(p.name for p in tmp_path.iterdir()) == ["o.parquet", "t.csv"]
     with pytest.raises(FileExistsError): archive(out, tmp_path / "t.csv", **opts)
+
+
+def test_a_source_that_comes_back_in_a_later_piece():
+    import pyarrow as pa
+    c = P._Census()
+    for piece in (["a", "b"], ["b", "c"], ["a"]): c.add(pa.array(piece))
+    assert not c.together and c.counts.tolist() == [2, 2, 1]
+
+
+def test_another_address_begins_anew(table, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    opts = {"progress": False, "download_options": {"retries": 0}}
+    with TableService(tmp_path / "t.csv", cut=500_000) as s:
+        with pytest.raises(CatalogError, match="broke off"): archive(tmp_path / "o.parquet", s.url + "/one.csv", **opts)
+        archive(tmp_path / "o.parquet", s.url + "/two.csv", **opts)
+        assert "Range" not in s.headers[1]
+    assert read_events(tmp_path / "o.parquet") == read_events(tmp_path / "t.csv")
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

@@ -387,8 +387,8 @@ def _work_through(work, queue, workers, patience): # yields (package, refused, b
                     package, (refused, broken) = running.pop(f), f.result()
                     got = sum(k in work.manifest.rows for k in package)
                     failures = failures + 1 if broken and not got else 0
-                    if failures >= patience:
-                        raise CatalogError(f"gave up after {failures} packages in a row without a file; the last: {broken}. "
+                    if failures >= patience or "asks to come back in" in broken:
+                        raise CatalogError(f"gave up after {failures} package{'s'[:failures > 1]} in a row without a file; the last: {broken}. "
                                            f"{len(work.manifest.rows)} files are kept in {work.manifest.path.parent}; call again to go on")
                     yield package, refused, broken
         finally:
@@ -494,7 +494,7 @@ def fetch_events(
 
 # %% ../nbs/06a_products.ipynb #6a4350dc
 PUBLISHED = "https://huggingface.co/datasets/StevenDillmann/chandra_xray_eventfiles/resolve/main/eventfiles_table.csv" # photons of the paper
-PIECE = 1 << 24 # bytes of a CSV table read at a time
+PIECE = 1 << 22 # bytes of a CSV table read at a time; Arrow reads up to a dozen pieces ahead
 PHOTONS = 1 << 19 # photons held before they are written
 
 
@@ -505,7 +505,7 @@ def _pieces(path, columns, piece): # yields (ids, times, energies), an Arrow arr
     kinds = dict(zip(columns, (pa.string(), pa.float64(), pa.float64())))
     how = arrow_csv.ConvertOptions(include_columns=list(columns), column_types=kinds, strings_can_be_null=True, null_values=["", "nan", "NaN", "NA"])
     try:
-        with pa.input_stream(str(path)) as f, arrow_csv.open_csv(f, arrow_csv.ReadOptions(block_size=piece), convert_options=how) as reader:
+        with pa.input_stream(str(path)) as f, arrow_csv.open_csv(f, arrow_csv.ReadOptions(use_threads=False, block_size=piece), convert_options=how) as reader:
             for b in reader: yield b[columns[0]], *(b[c].to_numpy(zero_copy_only=False) for c in columns[1:])
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as err:
         if isinstance(err, FileNotFoundError): raise
