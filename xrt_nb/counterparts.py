@@ -289,7 +289,7 @@ def simulate_counterparts(
 def reliability(
     pairs:pd.DataFrame, # of `match`
     truth, # mapping source id -> id of its counterpart
-    edges=np.linspace(0, 1, 11), # bins of probability
+    edges=tuple(k / 10 for k in range(11)), # bins of probability
 ) -> pd.DataFrame: # low, high, n, mean_p, fraction, error; one row per bin
     "Compare stated probabilities with the fraction that is true."
     true = pairs["match"].to_numpy() == pairs["id"].map(truth).to_numpy()
@@ -303,7 +303,7 @@ def reliability(
 def completeness_purity(
     pairs:pd.DataFrame, # of `match`
     truth, # mapping source id -> id of its counterpart
-    cuts=np.linspace(0, 0.99, 100), # on the probability of the best candidate
+    cuts=tuple(k / 100 for k in range(100)), # on the probability of the best candidate
 ) -> pd.DataFrame: # cut, completeness, purity
     "How many true counterparts a cut keeps, and how many of those kept are true."
     top = pairs[pairs["rank"] == 1]
