@@ -7,7 +7,6 @@ __all__ = ['PROPERTIES', 'SOURCE_COLUMNS', 'property_table', 'add_properties', '
            'Products']
 
 # %% ../nbs/06c_hierarchy.ipynb #e8f07924
-import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from .catalogs import RELEASES, CatalogError
 from .data import EventTable, UnknownSourceError, XRTWarning, patch_to, read_events
 from .fits import read_event_list
 from .products import fetch_events, fetch_products
+from .properties import add_columns
 
 # %% ../nbs/06c_hierarchy.ipynb #d427afbe
 PROPERTIES = ("hard_hm", "hard_hs", "hard_ms", "var_prob_b", "var_prob_h", "var_prob_m", "var_prob_s", "var_index_b", "flux_significance_b", "theta", "livetime", "instrument",
@@ -57,20 +57,19 @@ def add_properties(
     properties:pd.DataFrame, # indexed by id, as from `property_table`; more ids than needed may be there
     columns=None, # which; all by default
     overwrite:bool=False, # let the properties replace what `meta` holds
-) -> EventTable: # the same photons (not copied), with the properties in `meta`
-    "Join properties to the sources of a table, by id."
+) -> EventTable: # a new table with the properties in `meta`
+    "Join properties to the sources of a table, by id; what is known already stays, what is missing is filled."
     table = properties if columns is None else properties[list(columns)]
     if table.index.has_duplicates: raise ValueError(f"`properties` has id '{table.index[table.index.duplicated()][0]}' twice; one row per id is needed")
     names = events.ids.tolist()
     if lost := [i for i in names if i not in table.index]: warnings.warn(f"no properties for {len(lost)} of {len(names)} sources, first '{lost[0]}'", XRTWarning, stacklevel=2)
-    table, meta = table.reindex(names), events.meta.copy()
-    for c in table.columns:
-        old, new = meta.get(c), pd.Series(table[c].array, index=meta.index)
-        if c == "name" and old is not None: meta["target"] = old
-        meta[c] = new if old is None else (new.where(new.notna(), old) if overwrite or c == "name" else old.where(old.notna(), new))
-    out = copy.copy(events)
-    out.meta = out._check_meta(meta)
-    return out
+    table, meta, out = table.reindex(names), events.meta, {}
+    for c in table:
+        new = pd.Series(table[c].array, index=meta.index)
+        if c == "name" and c in meta: out["target"] = meta[c]
+        if c not in meta: out[c] = new
+        else: out[c] = new.where(new.notna(), meta[c]) if overwrite or c == "name" else meta[c].where(meta[c].notna(), new)
+    return add_columns(events, pd.DataFrame(out, index=meta.index), overwrite=True)
 
 # %% ../nbs/06c_hierarchy.ipynb #10a7d25c
 @dataclass
