@@ -416,3 +416,15 @@ def test_without_the_widgets_libraries_the_rest_works(desk, monkeypatch):
     monkeypatch.setattr(xrt_nb.finder, "find_spec", lambda name: None if name == "jscatter" else True)
     with pytest.raises(XRTError, match="needs jscatter: pip install"): desk.widget
     assert len(desk.analogs_of("104_4", 3)) == 3 and desk.figure().axes
+
+
+def test_maps_of_different_archives_share_labels_but_not_their_known_transients():
+    a, events, features, known = archive()
+    b = archive(20, seed=1)[0].assign(obsreg_id=[f"{500 + k}_1" for k in range(20)])
+    f = AnalogFinder({"a": a, "b": b}, known=known)
+    f.toggle_known("flare"); f.select("103_3"); f.mark("dip")
+    f.choose_embedding("b")
+    assert f.state()["known"] == [] and f.selection == [] and f.figure().axes
+    f.select("503_1"); f.mark("flare"); f.color_by("label")
+    assert f.colouring.counts[:1] == [1] and f.labels.counts() == {"dip": 1, "flare": 1}
+    f.choose_embedding("a"); assert f.colouring.labels[0] == "dip"

@@ -298,7 +298,7 @@ def draw_panel(
     from matplotlib.figure import Figure
     if kind not in ("lc", "maps", "photons"): raise ValueError(f"`kind` must be 'lc', 'maps' or 'photons', got {kind!r}")
     shown, titles = ([query] if query else []) + list(ids), titles or {}
-    cols = {"lc": 2, "maps": 3, "photons": 3}[kind]
+    cols = min({"lc": 2, "maps": 3, "photons": 3}[kind], max(len(shown), 1))
     whole = bool(query) and kind == "lc"  # the query's light curve takes a whole row
     rows = max(-(-(len(shown) + whole) // cols), 2)
     with rc_context({"font.size": 7.5, "axes.linewidth": 0.6}):
@@ -530,8 +530,16 @@ def _open_labels(self, labels):
     "Take labels, or a path to keep them in."
     self._label_path = Path(labels) if isinstance(labels, (str, Path)) else None
     if isinstance(labels, Labels): self.labels = labels
-    elif self._label_path is not None and self._label_path.exists(): self.labels = Labels.read(self._label_path, ids=self._ids, run=self.archive.run)
-    else: self.labels = Labels(ids=self._ids, run=self.archive.run)
+    elif self._label_path is not None and self._label_path.exists(): self.labels = Labels.read(self._label_path, **self._label_scope())
+    else: self.labels = Labels(**self._label_scope())
+
+
+@patch_to(AnalogFinder)
+def _label_scope(self):
+    "Ids that may be labelled, those of all maps, and the run that the labels belong to."
+    maps = list(self.archives.values())
+    ids = [a.frame["obsreg_id"].to_numpy(dtype=object) for a in maps]
+    return dict(ids=ids[0] if len(maps) == 1 else np.concatenate(ids), run=maps[0].run)
 
 
 @patch_to(AnalogFinder)
@@ -550,7 +558,7 @@ def choose_embedding(
     kept = self.selection if self.archive is not None else []
     before = self.archive.frame["obsreg_id"] if self.archive is not None else None
     self.archive, self.embedding = self.archives[name], name
-    self._ids = self.frame["obsreg_id"].to_numpy(dtype=object)
+    self._ids, self._on = self.frame["obsreg_id"].to_numpy(dtype=object), self._on & set(self.known)
     self._index = pd.Index(self._ids, dtype=object)
     if before is None or not before.equals(self.frame["obsreg_id"]): self._past, self._future, self.hits = [], [], None
     rows = self._index.get_indexer(kept)
@@ -1012,7 +1020,7 @@ def open_labels(
     unknown:str="raise", # ids that are not in this archive: "raise" or "drop"
 ):
     "Replace the labels by those of a file; a file from another run is refused."
-    self.labels = Labels.read(path, ids=self._ids, run=self.archive.run, unknown=unknown)
+    self.labels = Labels.read(path, unknown=unknown, **self._label_scope())
     self.message = f"labels of {len(self.labels)} sources opened"
     self._labelled()
 
