@@ -428,3 +428,14 @@ def test_maps_of_different_archives_share_labels_but_not_their_known_transients(
     f.select("503_1"); f.mark("flare"); f.color_by("label")
     assert f.colouring.counts[:1] == [1] and f.labels.counts() == {"dip": 1, "flare": 1}
     f.choose_embedding("a"); assert f.colouring.labels[0] == "dip"
+
+
+def test_what_the_mouse_is_told(jscatter):
+    frame = archive(9)[0].iloc[:4].assign(hard_hs=[np.nan, 1 / 3, -2e-7, np.inf], name=["x", None, "z", "<b>"], counts=pd.array([1, None, 3, 4], dtype="Int64"))
+    w = AnalogFinder(frame).scatter.widget
+    told = []
+    w.send = lambda message, **_: told.append(message["properties"])
+    for k in range(4): w._handle_tooltip({"type": "tooltip", "index": k, "preview": None, "properties": w.tooltip_properties})
+    assert [t["id"] for t in told] == list(frame.obsreg_id) and [t["name"] for t in told] == ["x", "unknown", "z", "<b>"]
+    assert told[0]["hard_hs"] == told[1]["counts"] == "unknown" and told[1]["hard_hs"] == 0.3333 and told[2]["hard_hs"] == -2e-7
+    assert {"id", "name", "gl_log_odds", "hard_hs", "cluster", "counts"} == set(told[0])

@@ -1226,7 +1226,12 @@ def _file_controls(self):
 
 # %% ../nbs/05a_finder.ipynb #5ca0da71
 def _short(values):
-    "Numbers with four digits, for the label beside the mouse."
+    "Numbers with four digits, for the label beside the mouse; what is missing is called unknown."
+    gone = values.isna().to_numpy()
+    if gone.any():
+        out = np.full(len(values), "unknown", dtype=object)
+        out[~gone] = _short(values[~gone])
+        return out
     if not pd.api.types.is_float_dtype(values): return values.to_numpy()
     v = values.to_numpy(dtype=np.float64, na_value=np.nan)
     scale = 10.0 ** (3 - np.floor(np.log10(np.where(np.isfinite(v) & (v != 0), np.abs(v), 1))))
