@@ -192,3 +192,24 @@ def test_many(tmp_path):
     pd.testing.assert_frame_equal(back.frame(), labels.frame())
     labels.undo()
     assert labels.counts() == {"other": 20_000}
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_two_windows_on_one_file(kind, tmp_path):
+    path = tmp_path / f"labels.{kind}"
+    one, two = Labels("abcd", "f00d"), Labels("abcd", "f00d")
+    one.mark("a", "flare")
+    assert one.keep(path).empty
+    two.mark(["a", "b"], "dip")
+    conflicts = two.keep(path)  # never read the file, and yet
+    assert list(conflicts.obsreg_id) == ["a"] and set(Labels.read(path).frame().obsreg_id) == {"a", "b"}
+    one.mark("c", "other")
+    one.keep(path)
+    assert set(Labels.read(path).frame().obsreg_id) == {"a", "b", "c"}
+    one.undo()
+    one.keep(path)
+    assert "c" not in Labels.read(path)
+    strange = Labels("abcd", "beef")
+    strange.mark("d", "dip")
+    with pytest.raises(EventDataError, match="another run"):
+        strange.keep(path)
