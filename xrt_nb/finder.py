@@ -947,7 +947,7 @@ def _draw_page(self, kind, fig=None):
 @patch_to(AnalogFinder)
 def _labelled(self):
     "After labels changed: save them, and colour again if they are the colour."
-    if self._label_path is not None: self.labels.save(self._label_path, overwrite=True)
+    if self._label_path is not None: self.labels.keep(self._label_path)
     if self.color == "label": self.color_by("label", self._kind)
     else: self._refresh()
 

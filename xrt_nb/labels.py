@@ -7,6 +7,7 @@ __all__ = ['LABELS', 'MARK', 'COLUMNS', 'Labels', 'merge_labels']
 
 # %% ../nbs/05_labels.ipynb #0af4cae6
 import csv
+import hashlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,6 +52,7 @@ class Labels:
         self.run = run
         self._ids = None if ids is None else {str(i) for i in ids}
         self._start, self._marks = {}, {}  # id -> mark: at the start, and now
+        self._kept = None  # digest of the file as it was last read or kept
         self._done, self._undone = [], []  # steps: [(id, mark before or None, mark after or None), ...]
 
     def __len__(self): return len(self._marks)
@@ -234,8 +236,14 @@ def read(
     here = rows_in_archive(pd.DataFrame({"obsreg_id": list(marks)}, dtype=object), ids, unknown, path).obsreg_id
     labels = Labels(ids, run or (runs.pop() if len(runs) == 1 else None) or None)
     labels._start = {i: marks[i] for i in here}
-    labels._marks = dict(labels._start)
+    labels._marks, labels._kept = dict(labels._start), _digest(path)
     return labels
+
+
+def _digest(path):
+    "What a file holds, in short; None without a file."
+    path = Path(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 # %% ../nbs/05_labels.ipynb #a624f2f3
 def _joined(x, y):
@@ -260,3 +268,16 @@ def merge_labels(
         if x[0] != y[0] or (x[1] and y[1] and x[1] != y[1]): rows.append((i, x[0], y[0], merged.label_of(i), *(z for pair in zip(x[1:], y[1:]) for z in pair)))
     columns = ["obsreg_id", "label_a", "label_b", "kept", *(f"{c}_{s}" for c in MARK[1:] for s in "ab")]
     return merged, pd.DataFrame(rows, columns=columns, dtype=object)
+
+# %% ../nbs/05_labels.ipynb #e474b3a2
+@patch_to(Labels)
+def keep(self,
+    path, # .csv or .json
+) -> pd.DataFrame: # conflicts with what somebody else saved there, as from `merge_labels`
+    "Save to a file that others may save to as well: their labels are merged in, the later mark stands."
+    merged, conflicts = self, pd.DataFrame()
+    if _digest(path) not in (None, self._kept): merged, conflicts = merge_labels(self, Labels.read(path, self._ids, self.run))
+    self._marks = merged._marks
+    self.save(path, overwrite=True)
+    self._kept = _digest(path)
+    return conflicts
