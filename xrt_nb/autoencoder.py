@@ -122,10 +122,10 @@ class DenseAutoencoder(Autoencoder):
         n_latent:int=24, # latents
         hidden:tuple=(192, 48), # units of the layers between
         loss:str="mse", # "mse" on pictures scaled to 0..1 (published), or "poisson" on counts
-        l1:float=1e-5, # penalty on the latents
+        l1:float=1e-7, # penalty on the latents
         l2:float=0.0, # penalty on the bottleneck's weights
-        learning_rate:float=1e-3, # of Adam, halved on plateaus
-        batch_size:int=128, # pictures a batch
+        learning_rate:float=3e-3, # of Adam, halved on plateaus
+        batch_size:int=64, # pictures a batch
         epochs:int=60, # at most so many
         patience:int=10, # stop after so many without improvement
         validation:float=0.2, # share of the sources that judges
@@ -154,7 +154,7 @@ def _check(self):
 
 @patch_to(Autoencoder)
 def _network(self, shape, rng, mean=0.05):
-    "Build and compile: (model, encoder's layers). `mean` is the average pixel, where the decoder begins."
+    "Build and compile: (model, encoder's layers). `mean` is the average pixel, or picture, where the decoder begins."
     keras = require_keras()
     bottleneck = {"activity_regularizer": keras.regularizers.L1(self.l1), "kernel_regularizer": keras.regularizers.L2(self.l2)}
     encoder, decoder = self._layers(shape, bottleneck)
@@ -166,7 +166,8 @@ def _network(self, shape, rng, mean=0.05):
         x = keras.layers.Multiply(name="expected")([x, inputs[1]])
     model = keras.Model(inputs, x, name="autoencoder")
     draw_weights(encoder + decoder, rng)
-    decoder[-1].bias.assign(np.full(decoder[-1].bias.shape, np.log(np.e - 1) if self.loss == "poisson" else np.log(mean / (1 - mean)), np.float32))
+    start = np.log(np.e - 1) if self.loss == "poisson" else np.log(mean / (1 - mean))
+    decoder[-1].bias.assign(np.broadcast_to(start, decoder[-1].bias.shape).astype(np.float32))
     model.compile(keras.optimizers.Adam(self.learning_rate), self.loss)
     return model, encoder
 
@@ -228,7 +229,7 @@ def fit(
     rng = np.random.default_rng(self.random_state)
     seed = int(rng.integers(2 ** 31))
     rows = grouped_split(np.arange(given[0]) if groups is None else groups, self.validation, seed)
-    self.model_, parts = self._network(shape, rng, float(np.clip(x.mean(), 1e-4, 0.5)))
+    self.model_, parts = self._network(shape, rng, np.clip(x.mean() if len(shape) > 1 else np.asarray(x[rows[0]].mean(axis=0)).ravel(), 1e-4, 0.5))
     order = shuffled(len(rows[0]), self.batch_size, seed)
     if getattr(self, "mirror", False): order = _mirrored(order, len(rows[0]), seed)
     data, judge = batches(_taker(x, raw, offset, shape, rows[0]), order), batches(_taker(x, raw, offset, shape, rows[1]), in_turn(len(rows[1])))
