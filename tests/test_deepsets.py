@@ -20,8 +20,6 @@ from xrt_nb.features import summary_features
 from xrt_nb.learning import TrainingError, file_sha256, manifest_path, read_arrays
 from xrt_nb.simulation import simulate_archive
 
-# Keras 3.15 on JAX hands numpy an array without the copy keyword that numpy 2 wants; nothing of ours
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 quiet = settings(deadline=None, max_examples=40)
 SMALL = dict(n_latent=5, phi=(16, 8), rho=(8,), max_events=64, batch_size=32, epochs=6, patience=6, learning_rate=5e-3, random_state=3)
 WINDOW = [[0.0, 1000.0]]

@@ -146,7 +146,7 @@ def read_arrays(
     "Read plain arrays; anything else, such as a pickle, is refused."
     import zipfile
     try:
-        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
+        with open(path, "rb") as f, np.load(f, allow_pickle=False) as z: return {k: z[k] for k in z.files}
     except FileNotFoundError: raise
     except (ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as err: raise EventDataError(f"{path} is not a whole .npz file of plain numbers ({err})") from err
 
@@ -263,6 +263,11 @@ def _write_manifest(path, manifest, overwrite):
     return path
 
 # %% ../nbs/02_learning.ipynb #3f588009
+def _shapes(model):
+    "Names and shapes of all weights."
+    return [[v.path, list(v.shape)] for v in model.weights]
+
+
 def _bare(model):
     "The same layers and weights without loss and optimiser."
     return require_keras().Model(model.inputs, model.outputs, name=model.name)
@@ -275,7 +280,7 @@ def save_network(
     overwrite:bool=False, # replace an existing pair of files
 ) -> Path: # the path written
     "Write a network's weights and a manifest with their hash."
-    path = Path(path)
+    path, manifest = Path(path), manifest | {"weights": _shapes(model)}
     if path.suffix == ".npz": return write_arrays(path, {v.path: np.asarray(v) for v in model.weights}, manifest, overwrite)
     if path.suffix != ".keras": raise ValueError(f"{path.name}: networks are written as .npz or .keras")
     if manifest_path(path).exists() and not overwrite: raise FileExistsError(f"{manifest_path(path)} exists; choose another name or pass overwrite=True")
@@ -308,7 +313,8 @@ def load_weights(
 ): # the model
     "Fill a network with saved numbers; the file's configuration is never run."
     path = Path(path)
-    read_network_manifest(path)
+    stored = read_network_manifest(path).get("weights")
+    if path.suffix != ".npz" and stored != _shapes(model): raise EventDataError(f"{path} doesn't fit the network: it holds {stored}, the network has {_shapes(model)}")
     if path.suffix == ".npz":
         arrays = read_arrays(path)
         if extra := sorted(set(arrays) - {v.path for v in model.weights}): raise EventDataError(f"{path}: {extra[0]} is not part of the network")
