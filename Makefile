@@ -60,7 +60,7 @@ lint: dev ## ruff on the exported library and the tools
 docs: dev ## the documentation site, in _site/
 	$(PY) docs/make_site.py --out _site
 bench: dev ## run the benchmarks (minutes)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
 lock: ## requirements/*-lock.txt from settings.ini (UPGRADE=1 moves to the newest versions)
 	$(or $(PYTHON),python3) tools/lock.py $(if $(UPGRADE),--upgrade)
 wheel: dev ## a wheel of the library, in dist/

@@ -6,26 +6,17 @@ Prints ratios (the machine's speed cancels) and checks that the counts are ident
 """
 
 import argparse
-import time
 
 import numpy as np
 from sklearn.decomposition import PCA
+
+from stopwatch import seconds
 
 from xrt_nb.features import pca
 from xrt_nb.representations import EtDtCube, EtMap, quality_table
 from xrt_nb.simulation import simulate_archive
 
 RANGE = [np.log10(500), np.log10(7000)]
-
-
-def seconds(f, repeat=1):  # (best time, result)
-    "Time a call, best of `repeat`."
-    best, out = np.inf, None
-    for _ in range(repeat):
-        start = time.perf_counter()
-        out = f()
-        best = min(best, time.perf_counter() - start)
-    return best, out
 
 
 def plain_maps(events, ok):

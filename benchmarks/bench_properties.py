@@ -6,28 +6,19 @@ Prints ratios (the machine's speed cancels) and how far the numbers agree.
 """
 
 import argparse
-import time
 
 import numpy as np
 import pandas as pd
 from scipy.special import betainc, gammaln
 from scipy.stats import poisson
 
+from stopwatch import seconds
+
 from xrt_nb.data import EventList
 from xrt_nb.properties import _own_photons, gregory_loredo, gregory_loredo_table, hardness_ratio
 from xrt_nb.simulation import simulate_archive
 
 SPAN = 25e3
-
-
-def seconds(f, repeat=1):  # (best time, result)
-    "Time a call, best of `repeat`."
-    best, out = np.inf, None
-    for _ in range(repeat):
-        start = time.perf_counter()
-        out = f()
-        best = min(best, time.perf_counter() - start)
-    return best, out
 
 
 def plain_odds(t, m_max):

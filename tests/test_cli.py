@@ -102,8 +102,8 @@ def test_the_steps_one_by_one(photons, folder):
 
 
 def test_run_refuses_what_it_cannot_do(photons, folder):
-    r = shell("run", "3D-AE", "photons.csv", "--out", "ae")
-    assert r.exit_code == 1 and "needs a trained autoencoder" in r.stderr
+    r = shell("run", "3D-PCA", "photons.csv", "--out", "ae", "--encoder", "photons.csv")
+    assert r.exit_code == 1 and "`encoder` is for the cases 2D-AE and 3D-AE, not for 3D-PCA" in r.stderr
     r = shell("run", "5D", "photons.csv", "--out", "x")
     assert r.exit_code == 1 and "2D-PCA, 3D-PCA, 2D-AE, 3D-AE" in r.stderr
     r = shell("run", "2D-PCA", "photons.csv", "--out", "x", "-p", "500")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'MERGE', 'published_transients', 'read_known', 'find_analogs', 'closeness', 'find_class_analogs',
-           'plot_analogs', 'retrieval', 'retrieval_table', 'compare_retrieval', 'write_selection', 'read_selection']
+           'plot_analogs', 'retrieval', 'retrieval_table', 'compare_retrieval', 'write_selection', 'rows_in_archive',
+           'read_selection']
 
 # %% ../nbs/05_analogs.ipynb #14a7e2dd
 import warnings
@@ -254,6 +255,23 @@ def write_selection(
     with atomic(path, overwrite) as tmp: frame.to_csv(tmp, index=False, lineterminator="\n")
     return Path(path)
 
+# %% ../nbs/05_analogs.ipynb #3079c450
+def rows_in_archive(
+    frame:pd.DataFrame, # with the column obsreg_id
+    ids=None, # ids of the archive at hand; default: don't check
+    unknown:str="raise", # ids not in the archive: "raise" or "drop" (and count)
+    where="the table", # what to call the frame in messages
+) -> pd.DataFrame: # the rows whose ids the archive holds
+    "Check that an archive holds the sources of a table."
+    if unknown not in ("raise", "drop"): raise ValueError(f"`unknown` must be 'raise' or 'drop', got {unknown!r}")
+    if ids is None: return frame
+    here = frame.obsreg_id.isin([str(i) for i in ids])
+    if (~here).any():
+        text = f"{where}: {int((~here).sum())} of {len(frame)} sources are not in this archive, first '{frame.obsreg_id[~here].iloc[0]}'"
+        if unknown == "raise": raise UnknownSourceError(text + "; is it another archive's selection? unknown='drop' leaves them out")
+        warnings.warn(text + "; left out", XRTWarning, stacklevel=3)
+    return frame[here].reset_index(drop=True)
+
 
 def read_selection(
     path, # CSV with the column obsreg_id
@@ -261,14 +279,7 @@ def read_selection(
     unknown:str="raise", # ids not in the archive: "raise" or "drop" (and count)
 ) -> pd.DataFrame: # the rows, ids as strings
     "Read chosen sources back and check that the archive holds them."
-    if unknown not in ("raise", "drop"): raise ValueError(f"`unknown` must be 'raise' or 'drop', got {unknown!r}")
-    try: frame = pd.read_csv(path, dtype={"obsreg_id": str})
+    try: frame = pd.read_csv(path, dtype={"obsreg_id": str}, keep_default_na=False, na_values=[""])  # "NA" is a legal id
     except pd.errors.EmptyDataError: raise EventDataError(f"{path}: the file is empty") from None
     if "obsreg_id" not in frame: raise EventDataError(f"{path}: no column 'obsreg_id'; there are {', '.join(frame.columns)}")
-    if ids is None: return frame
-    here = frame.obsreg_id.isin([str(i) for i in ids])
-    if (~here).any():
-        text = f"{path}: {int((~here).sum())} of {len(frame)} sources are not in this archive, first '{frame.obsreg_id[~here].iloc[0]}'"
-        if unknown == "raise": raise UnknownSourceError(text + "; is it another archive's selection? unknown='drop' leaves them out")
-        warnings.warn(text + "; left out", XRTWarning, stacklevel=2)
-    return frame[here].reset_index(drop=True)
+    return rows_in_archive(frame, ids, unknown, path)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'conv_layers', 'dense_layers', 'draw_weights', 'Autoencoder', 'ConvAutoencoder', 'DenseAutoencoder',
-           'poisson_offset', 'deviance', 'plot_reconstructions', 'load_autoencoder']
+           'poisson_offset', 'deviance', 'plot_reconstructions', 'load_autoencoder', 'load_encoder',
+           'load_published_encoder']
 
 # %% ../nbs/02a_autoencoder.ipynb #f463c71a
 from pathlib import Path
@@ -17,7 +18,9 @@ from .data import EventDataError, patch_to
 from .learning import (batches, CountScore, grouped_split, in_turn, load_weights, read_network_manifest, require_keras, save_network,
                              shuffled, train, TrainingError, weights_of)
 from .published import check_chain, Encoder, EPSILON, Layer, load_encoder, load_published_encoder, prepare_pictures, SLOPE
-from .representations import exposure_map
+
+# %% ../nbs/02a_autoencoder.ipynb #1f9d182d
+_all_ = ["load_encoder", "load_published_encoder"]
 
 # %% ../nbs/02a_autoencoder.ipynb #c1ff9204
 def conv_layers(
@@ -31,7 +34,7 @@ def conv_layers(
     def _act(): return layers.LeakyReLU(negative_slope=SLOPE)
     def _conv(n, k, s, name): return layers.Conv2D(n, k, s, "same", activation=_act(), name=name)
     def _up(n, name): return layers.Conv2DTranspose(n, 2, 2, "same", activation=_act(), name=name)
-    def _norm(name): return layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=name)
+    def _norm(name): return layers.BatchNormalization(momentum=0.99, epsilon=EPSILON, name=name)
     def _dense(n, name, **more): return layers.Dense(n, activation=_act(), name=name, **more)
     encoder = [_conv(32, 3, 1, "look1"), _norm("norm1"), _conv(32, 2, 2, "halve1"), _conv(16, 3, 1, "look2"), _norm("norm2"), _conv(16, 2, 2, "halve2"),
                layers.Flatten(name="flatten"), _dense(192, "dense1"), _dense(48, "dense2"), _dense(n_latent, "bottleneck", **bottleneck)]
@@ -95,13 +98,14 @@ class ConvAutoencoder(Autoencoder):
         batch_size:int=32, # pictures a batch
         epochs:int=60, # at most so many
         patience:int=10, # stop after so many without improvement
+        mirror:bool=True, # show half of the maps backwards in time while training
         validation:float=0.2, # share of the sources that judges
         random_state=None, # seed of weights, batches and split
         checkpoint=None, # .npz to resume an interrupted training from
         progress=False, # True for a progress bar, or a function called with epochs done and all
     ):
         self.n_latent, self.loss, self.l1, self.l2, self.learning_rate, self.batch_size = n_latent, loss, l1, l2, learning_rate, batch_size
-        self.epochs, self.patience, self.validation, self.random_state, self.checkpoint, self.progress = epochs, patience, validation, random_state, checkpoint, progress
+        self.epochs, self.patience, self.mirror, self.validation, self.random_state, self.checkpoint, self.progress = epochs, patience, mirror, validation, random_state, checkpoint, progress
 
     def _shape(self, shape):
         s = tuple(int(n) for n in shape if n != 1)
@@ -118,10 +122,10 @@ class DenseAutoencoder(Autoencoder):
         n_latent:int=24, # latents
         hidden:tuple=(192, 48), # units of the layers between
         loss:str="mse", # "mse" on pictures scaled to 0..1 (published), or "poisson" on counts
-        l1:float=1e-5, # penalty on the latents
+        l1:float=1e-7, # penalty on the latents
         l2:float=0.0, # penalty on the bottleneck's weights
-        learning_rate:float=1e-3, # of Adam, halved on plateaus
-        batch_size:int=128, # pictures a batch
+        learning_rate:float=3e-3, # of Adam, halved on plateaus
+        batch_size:int=64, # pictures a batch
         epochs:int=60, # at most so many
         patience:int=10, # stop after so many without improvement
         validation:float=0.2, # share of the sources that judges
@@ -150,7 +154,7 @@ def _check(self):
 
 @patch_to(Autoencoder)
 def _network(self, shape, rng, mean=0.05):
-    "Build and compile: (model, encoder's layers). `mean` is the average pixel, where the decoder begins."
+    "Build and compile: (model, encoder's layers). `mean` is the average pixel, or picture, where the decoder begins."
     keras = require_keras()
     bottleneck = {"activity_regularizer": keras.regularizers.L1(self.l1), "kernel_regularizer": keras.regularizers.L2(self.l2)}
     encoder, decoder = self._layers(shape, bottleneck)
@@ -162,7 +166,8 @@ def _network(self, shape, rng, mean=0.05):
         x = keras.layers.Multiply(name="expected")([x, inputs[1]])
     model = keras.Model(inputs, x, name="autoencoder")
     draw_weights(encoder + decoder, rng)
-    decoder[-1].bias.assign(np.full(decoder[-1].bias.shape, np.log(np.e - 1) if self.loss == "poisson" else np.log(mean / (1 - mean)), np.float32))
+    start = np.log(np.e - 1) if self.loss == "poisson" else np.log(mean / (1 - mean))
+    decoder[-1].bias.assign(np.broadcast_to(start, decoder[-1].bias.shape).astype(np.float32))
     model.compile(keras.optimizers.Adam(self.learning_rate), self.loss)
     return model, encoder
 
@@ -183,15 +188,26 @@ def poisson_offset(
     return (mean * np.repeat(exposure, per_bin, axis=1)).reshape(len(mean), *shape)
 
 # %% ../nbs/02a_autoencoder.ipynb #c56ab733
+def _mirrored(order, n, seed):
+    "An order in which each row is, by a coin, itself or its mirror image: row + n."
+    def _order(epoch):
+        rng = np.random.default_rng([int(seed), int(epoch), 1])
+        return [rows + n * rng.integers(0, 2, len(rows)) for rows in order(epoch)]
+    return _order
+
+
 def _taker(x, counts, offset, shape, chosen):
-    "A function that makes the batch of some rows of the chosen ones."
-    def _dense(a, rows): return np.asarray(a[rows].toarray() if issparse(a) else a[rows], dtype=np.float32).reshape(len(rows), *shape)
+    "A function that makes the batch of some rows of the chosen ones; rows beyond their number are mirrored in time."
+    def _dense(a, rows, back):
+        out = np.array(a[rows].toarray() if issparse(a) else a[rows], dtype=np.float32).reshape(len(rows), *shape)
+        out[back] = out[back, ::-1]
+        return out
 
     def _take(rows):
-        rows = chosen[rows]
-        if counts is None: return (picture := _dense(x, rows)), picture
-        even = offset[rows] if offset.ndim > 2 or offset.shape[1:] == shape else np.broadcast_to(offset[rows].reshape(-1, *[1] * len(shape)), (len(rows), *shape))
-        return (_dense(x, rows), np.ascontiguousarray(even)), _dense(counts, rows)
+        back, rows = rows >= len(chosen), chosen[rows % len(chosen)]
+        if counts is None: return (picture := _dense(x, rows, back)), picture
+        even = offset if offset.ndim > 2 or offset.shape[1:] == shape else np.broadcast_to(offset.reshape(-1, *[1] * len(shape)), (len(offset), *shape))
+        return (_dense(x, rows, back), _dense(even, rows, back)), _dense(counts, rows, back)
     return _take
 
 # %% ../nbs/02a_autoencoder.ipynb #b3931a02
@@ -213,8 +229,10 @@ def fit(
     rng = np.random.default_rng(self.random_state)
     seed = int(rng.integers(2 ** 31))
     rows = grouped_split(np.arange(given[0]) if groups is None else groups, self.validation, seed)
-    self.model_, parts = self._network(shape, rng, float(np.clip(x.mean(), 1e-4, 0.5)))
-    data, judge = (batches(_taker(x, raw, offset, shape, r), order) for r, order in ((rows[0], shuffled(len(rows[0]), self.batch_size, seed)), (rows[1], in_turn(len(rows[1])))))
+    self.model_, parts = self._network(shape, rng, np.clip(x.mean() if len(shape) > 1 else np.asarray(x[rows[0]].mean(axis=0)).ravel(), 1e-4, 0.5))
+    order = shuffled(len(rows[0]), self.batch_size, seed)
+    if getattr(self, "mirror", False): order = _mirrored(order, len(rows[0]), seed)
+    data, judge = batches(_taker(x, raw, offset, shape, rows[0]), order), batches(_taker(x, raw, offset, shape, rows[1]), in_turn(len(rows[1])))
     about = {k: v for k, v in self.get_params().items() if k not in ("epochs", "checkpoint", "progress")} | {"rows": given[0], "sum": float(x.sum())}
     try: self.history_ = train(self.model_, data, judge, self.epochs, self.patience, self.checkpoint, about, self.progress)
     finally: self.encoder_ = _numbers(parts, shape, poisson)

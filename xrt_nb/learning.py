@@ -50,7 +50,7 @@ def grouped_split(
     if not 0 < fraction < 1: raise ValueError(f"`fraction` must be between 0 and 1, got {fraction!r}")
     n = len(np.unique(groups.astype(str)))
     if n < 2: raise TrainingError(f"{len(groups)} rows of {n} source{'s' * (n != 1)}: training needs at least two sources, one of them to validate")
-    split = GroupShuffleSplit(1, test_size=fraction, random_state=random_state)
+    split = GroupShuffleSplit(1, test_size=min(max(round(fraction * n), 1), n - 1), random_state=random_state)
     return tuple(np.sort(part) for part in next(split.split(groups, groups=groups.astype(str))))
 
 # %% ../nbs/02_learning.ipynb #add314da

@@ -1,0 +1,246 @@
+"""The finder in a real browser, with a real mouse: 100,000 sources in JupyterLab, and as a page of its own.
+
+Two long tests rather than twenty short ones: starting a server, a browser and a map of this size takes longer than all the looking.
+Pictures of every state are left in `tests/artefacts/`.
+"""
+
+import os
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import browser_tools as bt
+from xrt_nb.labels import Labels
+
+LASSO = [[-25, -6], [-4, -9], [5, 12], [-8, 22], [-14, 12], [-27, 14]]
+BOX = [[8, -18], [26, 2]]
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    "Nothing to hand out: there is a browser, or these tests are passed over (and fail where they must not be)."
+    if bt.chromium() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium on this machine: apt-get install chromium")
+        print("no Chromium on this machine: the tests in a browser are passed over; apt-get install chromium")
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+
+
+@pytest.fixture
+def archive(tmp_path):
+    "A folder with a finished run of 100,000 sources, and its map."
+    return tmp_path, bt.make_run(tmp_path / "run")
+
+
+class Desk:
+    "The finder on a page: its controls by their class, what it says, what it did."
+
+    def __init__(self, page, frame, name):
+        self.page, self.map, self.name = page, bt.Map(page, frame), name
+
+    def at(self, control, inner="input, select, button, textarea"):
+        return self.page.locator(f".xrt-{control}").locator(inner) if inner else self.page.locator(f".xrt-{control}")
+
+    def status(self):
+        return self.page.locator(".xrt-status").inner_text().strip()
+
+    def wait(self, pattern, seconds=30):
+        "Wait until the status line says something; it is changed last, after all pictures."
+        try:
+            bt.wait_for(lambda: re.search(pattern, self.status()), seconds)
+        except AssertionError:
+            raise AssertionError(f"the status line never said {pattern!r}, but {self.status()!r}; console: {self.page.errors}") from None
+
+    def keep(self, state):
+        "Keep pictures of the page: of the page by itself at every size, of JupyterLab at one."
+        bt.keep(self.page, f"{self.name}-{state}", list(bt.SIZES)[:2 if self.name == "page" else 1])
+
+    def click(self, control):
+        self.page.locator(f"button.xrt-{control}").click()
+
+    def fill(self, control, text):
+        field = self.at(control)
+        field.fill(str(text))
+        field.press("Tab")
+
+    def selected(self, pattern="sources selected"):
+        "How many sources the status line says are selected, once it says so."
+        self.wait(rf"^[1-9]\d* of \d+ {pattern}")
+        return int(re.match(r"\d+", self.status())[0])
+
+    def saved(self, folder, name):
+        "Save the selection by the controls of the page, and read the file that is on the disk."
+        self.fill("path", name)
+        self.click("save")
+        bt.wait_for(lambda: (folder / name).exists(), 20)
+        return list(pd.read_csv(folder / name, dtype={"obsreg_id": str}).obsreg_id)
+
+    def pictures(self):
+        "The pictures of the panel on show, loaded: their descriptions and heights."
+        return self.page.evaluate("() => [...document.querySelectorAll('.xrt-panel img')].filter(e => e.complete && e.offsetParent).map(e => [e.alt, e.naturalHeight])")
+
+    def changes(self, act, seconds=15):
+        "Whether the map looks different after an action, by how many pixels."
+        self.page.mouse.move(2, 2)
+        before = self.map.picture()
+        act()
+        return bt.wait_for(lambda: int((np.abs(self.map.picture().astype(int) - before).max(axis=2) > 30).sum()), seconds)
+
+
+def overlap(a, b):
+    return len(set(a) & set(b)) / len(set(a) | set(b))
+
+
+def start(desk):
+    "The finder has come, with its whole map."
+    desk.page.wait_for_selector(".xrt-status")
+    desk.page.wait_for_selector(".xrt-finder canvas")
+    desk.page.locator(".xrt-finder").evaluate("e => e.scrollIntoView()")
+    desk.wait("^0 of 100000 sources selected")
+    bt.wait_for(lambda: (desk.map.picture() < 250).any(), 30)
+
+
+def lasso_and_box(desk, ids):
+    "What Python holds is what lies inside the line that was drawn, counted here."
+    times = []
+    for mode, drawn, polygon in (("lasso", LASSO, LASSO), ("box", BOX, [[8, -18], [26, -18], [26, 2], [8, 2]])):
+        desk.page.locator(".xrt-mouse button", has_text=mode).click()
+        before = desk.status()
+        desk.map.drag(drawn if mode == "lasso" else [drawn[0], np.mean(drawn, axis=0), drawn[1]])
+        clock = time.monotonic()
+        bt.wait_for(lambda: desk.status() != before and desk.selected() > 1, 30)
+        times.append(round(time.monotonic() - clock, 2))
+        held, inside = ids(mode), desk.map.inside(polygon)
+        print(f"{mode}: {len(held)} sources held, {len(inside)} inside, overlap {overlap(held, inside):.5f}")
+        assert len(held) == desk.selected() > 1000 and overlap(held, inside) >= 0.99
+        (alt, height), = desk.pictures()
+        assert height > 100 and alt.startswith("Light curves of ") and len(set(alt[16:].split(", ")) & set(held)) == 6
+        desk.keep(mode)
+    print(f"{desk.name}: mouse-up to pictures {times} s")
+
+
+def hover_and_click(desk):
+    "A known transient stands alone at the rim: the mouse over it names it, a click selects it."
+    flare, place = bt.FLARES[0], desk.map.place[desk.map.ids == bt.FLARES[0]][0]
+    (x, y), = desk.map.pixels([place])
+    desk.page.mouse.move(x + 9, y + 9)
+    desk.page.mouse.move(x, y)
+    bt.wait_for(lambda: desk.page.locator(".xrt-finder").get_by_text(flare, exact=True).count(), 15)
+    desk.keep("hover")
+    (x, y), = desk.map.pixels([place])
+    desk.page.mouse.move(x + 9, y + 9)
+    desk.page.mouse.click(x, y)
+    desk.wait("^1 of 100000")
+    assert desk.at("analog-id").input_value() == flare
+
+
+def colours_and_classes(desk):
+    "Another property and the known transients change what the canvas shows, and the legend says so."
+    desk.click("clear")
+    desk.wait("^0 of")
+    assert desk.changes(lambda: desk.at("color").select_option("cluster")) > 2000
+    assert all(word in desk.at("legend", None).inner_text() for word in ("cluster", "1 (", "2 ("))
+    assert desk.changes(lambda: desk.at("known-flare").check()) > 30
+    assert "flare (4)" in desk.at("known", None).inner_text()
+    desk.keep("classes")
+    assert desk.changes(lambda: desk.at("known-flare").uncheck()) > 30
+
+
+def analogs(desk):
+    "Typed on the keyboard alone: the analogs of a flare, in the order of their distance."
+    desk.fill("analog-id", bt.FLARES[0])
+    desk.fill("analog-k", 5)
+    desk.at("analog-space").select_option("map")
+    desk.page.locator("button.xrt-analogs-go").press("Enter")
+    desk.wait(f"^5 of .* analogs of {bt.FLARES[0]}")
+    (alt, _), = desk.pictures()
+    near = np.argsort(((desk.map.place - desk.map.place[desk.map.ids == bt.FLARES[0]]) ** 2).sum(axis=1))[1:6]
+    assert alt == "Light curves of " + ", ".join(desk.map.ids[near])
+    desk.keep("analogs")
+    for name, tab in (("maps", "E–t maps"), ("photons", "Photons"), ("table", "Table"), ("card", "Card")):
+        desk.page.locator(".xrt-tabs").get_by_role("tab", name=tab).click()
+        desk.page.locator(f".xrt-panel-{name} :is(img, table)").first.wait_for()
+        desk.wait(f"; {tab} 1 ")
+        desk.keep(name)
+    assert desk.map.ids[near[0]] in desk.at("panel-card", None).inner_text()
+    desk.page.locator(".xrt-tabs").get_by_role("tab", name="Light curves").click()
+
+
+def mark(desk, word="flare"):
+    "Label what is selected."
+    desk.at("label").select_option(word)
+    desk.click("mark")
+    desk.wait("labelled " + word)
+
+
+def accessible(desk):
+    "Every control has a name, and the Tab key reaches it."
+    listed = bt.controls(desk.page)
+    assert len(listed) > 25 and [role for role, name in listed if not name.strip()] == []
+    names = {"color", "embedding", "mouse", "query", "query-go", "cluster", "all", "invert", "clear", "undo", "analog-id", "analog-k", "analog-space", "analog-own", "analogs-go",
+             "known-flare", "label", "label-text", "mark", "path", "save", "open", "binsize", "tabs"}
+    assert {f"xrt-{n}" for n in names} - bt.tab_stops(desk.page) == set()
+
+
+def clean(page):
+    "Nothing left this machine, and the console is empty."
+    assert page.strangers == [] and page.errors == []
+
+
+def test_in_jupyterlab(chrome, archive):
+    folder, frame = archive
+    bt.code_notebook(folder / "finder.ipynb", "from xrt_nb.finder import AnalogFinder\nfinder = AnalogFinder('run')\nfinder")
+    with bt.jupyterlab(folder) as address, bt.browser() as page:
+        bt.open_notebook(page, address, "finder.ipynb")
+        page.errors.clear()  # JupyterLab's own, before there was a finder
+        bt.run_all(page)
+        desk = Desk(page, frame, "jupyterlab")
+        start(desk)
+        lasso_and_box(desk, lambda _: bt.ask(page, "finder.selection"))
+        assert bt.ask(page, "sorted(finder.frame.obsreg_id[finder.scatter.widget.selection])") == bt.ask(page, "finder.selection")
+        hover_and_click(desk)
+        colours_and_classes(desk)
+        analogs(desk)
+        mark(desk)
+        held = bt.ask(page, "finder.selection")
+        assert sorted(desk.saved(folder, "chosen.csv")) == held and bt.ask(page, "finder.labels.ids_of('flare')") == held
+        page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        clean(page)
+        page.reload()  # the kernel lives on
+        start_again(desk, "^5 of 100000")
+        assert bt.ask(page, "finder.labels.ids_of('flare')") == held
+
+
+def start_again(desk, pattern):
+    "The page was loaded again."
+    desk.page.wait_for_selector(".xrt-finder canvas")
+    desk.wait(pattern)
+
+
+def test_as_a_page(chrome, archive):
+    folder, frame = archive
+    with bt.app(folder, folder / "run") as address, bt.browser() as page:
+        page.goto(address)
+        desk = Desk(page, frame, "page")
+        start(desk)
+        desk.keep("start")
+        lasso_and_box(desk, lambda mode: desk.saved(folder, f"{mode}.csv"))
+        hover_and_click(desk)
+        colours_and_classes(desk)
+        analogs(desk)
+        mark(desk)
+        held = sorted(desk.saved(folder, "chosen.csv"))
+        accessible(desk)
+        page.reload()  # a new kernel, which opens the labels that were saved
+        start(desk)
+        desk.fill("ids", held[0])
+        desk.click("ids-go")
+        desk.wait("^1 of")
+        page.locator(".xrt-tabs").get_by_role("tab", name="Card").click()
+        desk.page.wait_for_function("() => document.querySelector('.xrt-panel-card').innerText.includes('flare')")
+        (path,) = folder.glob("*labels.csv")
+        assert Labels.read(path).ids_of("flare") == held
+        clean(page)
