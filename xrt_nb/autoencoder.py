@@ -32,14 +32,14 @@ def conv_layers(
     layers = require_keras().layers
     h, w = shape[0] // 4, shape[1] // 4
     def _act(): return layers.LeakyReLU(negative_slope=SLOPE)
-    def _conv(n, k, s, name): return layers.Conv2D(n, k, s, "same", activation=_act(), name=name)
-    def _up(n, name): return layers.Conv2DTranspose(n, 2, 2, "same", activation=_act(), name=name)
+    def _conv(n, k, s, name): return layers.Conv2D(n, k, s, "same", activation=_act(), kernel_initializer="zeros", name=name)
+    def _up(n, name): return layers.Conv2DTranspose(n, 2, 2, "same", activation=_act(), kernel_initializer="zeros", name=name)
     def _norm(name): return layers.BatchNormalization(momentum=0.99, epsilon=EPSILON, name=name)
-    def _dense(n, name, **more): return layers.Dense(n, activation=_act(), name=name, **more)
+    def _dense(n, name, **more): return layers.Dense(n, activation=_act(), kernel_initializer="zeros", name=name, **more)
     encoder = [_conv(32, 3, 1, "look1"), _norm("norm1"), _conv(32, 2, 2, "halve1"), _conv(16, 3, 1, "look2"), _norm("norm2"), _conv(16, 2, 2, "halve2"),
                layers.Flatten(name="flatten"), _dense(192, "dense1"), _dense(48, "dense2"), _dense(n_latent, "bottleneck", **bottleneck)]
     decoder = [_dense(48, "dense3"), _dense(192, "dense4"), _dense(h * w * 16, "dense5"), layers.Reshape((h, w, 16), name="unflatten"),
-               _up(16, "double1"), _norm("norm3"), _conv(16, 3, 1, "look3"), _up(32, "double2"), _norm("norm4"), layers.Conv2D(1, 3, 1, "same", name="picture")]
+               _up(16, "double1"), _norm("norm3"), _conv(16, 3, 1, "look3"), _up(32, "double2"), _norm("norm4"), layers.Conv2D(1, 3, 1, "same", kernel_initializer="zeros", name="picture")]
     return encoder, decoder
 
 # %% ../nbs/02a_autoencoder.ipynb #92ccc607
@@ -51,9 +51,9 @@ def dense_layers(
 ) -> tuple: # list of encoder layers, list of decoder layers (Keras)
     "A fully connected encoder and its mirror image."
     layers = require_keras().layers
-    def _dense(n, name, **more): return layers.Dense(n, activation=layers.LeakyReLU(negative_slope=SLOPE), name=name, **more)
+    def _dense(n, name, **more): return layers.Dense(n, activation=layers.LeakyReLU(negative_slope=SLOPE), kernel_initializer="zeros", name=name, **more)
     encoder = [_dense(n, f"dense{i}") for i, n in enumerate(hidden, 1)] + [_dense(n_latent, "bottleneck", **bottleneck)]
-    return encoder, [_dense(n, f"mirror{i}") for i, n in enumerate(reversed(hidden), 1)] + [layers.Dense(shape[0], name="picture")]
+    return encoder, [_dense(n, f"mirror{i}") for i, n in enumerate(reversed(hidden), 1)] + [layers.Dense(shape[0], kernel_initializer="zeros", name="picture")]
 
 # %% ../nbs/02a_autoencoder.ipynb #befc0ad1
 def draw_weights(
