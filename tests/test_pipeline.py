@@ -207,3 +207,52 @@ def test_demo_keeps_its_input(tmp_path):
     frame = pd.read_csv(out / "input" / "truth.csv", dtype={"obsreg_id": str}).set_index("obsreg_id")
     known = pd.read_csv(out / "input" / "known.csv")
     assert frame.known.sum() == len(known)
+
+
+@pytest.fixture(scope="module")
+def learnt(archive, tmp_path_factory):
+    "A run of 2D-AE that trained its own network, for an epoch."
+    events, truth = archive
+    return run("2D-AE", events, tmp_path_factory.mktemp("ae") / "run", known_ids(truth), truth, epochs=1, **QUICK)
+
+
+def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
+    from xrt_nb.published import load_encoder
+    ids, maps = pipeline.load_pictures(learnt / "representations.npz")
+    r = read_run(learnt)
+    assert np.array_equal(load_encoder(learnt / "encoder.npz").transform(maps), r.features.loc[ids].to_numpy(np.float32))
+    scores, report = pd.read_csv(learnt / "anomalies.csv", dtype={"obsreg_id": str}), (learnt / "report.html").read_text()
+    assert sorted(scores.obsreg_id) == sorted(ids) and scores.z.is_monotonic_decreasing and scores.p.between(0, 1).all()
+    assert "autoencoder trained on this archive" in report and r.manifest["versions"]["keras"]
+    assert not [f for f in learnt.iterdir() if f.name.startswith("training-")], "the checkpoint goes when the run is whole"
+
+
+def test_a_given_encoder_is_applied_and_not_trained(archive, learnt, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "learn_features", lambda *a, **k: pytest.fail("trained"))
+    events, truth = archive
+    done = run("2D-AE", events, tmp_path / "given", known_ids(truth), encoder=learnt / "encoder.npz", **QUICK)
+    assert read_run(done).features.equals(read_run(learnt).features)
+    said = read_run(done).manifest["parameters"]["features"]["encoder"]
+    assert said == {"file": "encoder.npz", "sha256": file_hash(learnt / "encoder.npz")}
+    assert str(tmp_path) not in (done / "manifest.json").read_text()
+    with pytest.raises(XRTError): run("2D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "report.html", **QUICK)
+    with pytest.raises(ValueError, match="has 12 latents"): run("2D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "encoder.npz", n_components=5, **QUICK)
+    with pytest.raises(ValueError, match="takes pictures of shape 24 × 16"): run("3D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "encoder.npz", **QUICK)
+
+
+def test_the_published_encoder_runs(archive, shared, tmp_path):
+    events, truth = archive
+    done = run("2D-AE", events, tmp_path / "published", known_ids(truth), encoder=shared / "data" / "official" / "encoder_et.h5", **QUICK)
+    assert read_run(done).features.shape[1] == 12 and "encoder_et.h5" in (done / "report.html").read_text()
+
+
+def test_an_interrupted_training_goes_on(archive, tmp_path, monkeypatch):
+    events, truth = archive
+    epochs = []
+
+    def stop(step, i, n):
+        if step == "features" and i: epochs.append(i)
+        if step == "features" and i == 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): run("3D-AE", events, tmp_path / "run", known_ids(truth), epochs=2, progress=stop, **QUICK)
+    run("3D-AE", events, tmp_path / "run", known_ids(truth), epochs=2, progress=stop, **QUICK)
+    assert epochs == [1, 2] and len(pd.read_csv(tmp_path / "run" / "training.csv")) == 2
