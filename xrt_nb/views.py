@@ -7,7 +7,7 @@ __all__ = ['OTHER', 'UNSELECTED', 'PANELS', 'MAX_BINS', 'MAX_DOTS', 'MAPS', 'ROL
            'colouring', 'point_style', 'legend_html', 'page_rows', 'draw_panel', 'known_columns', 'map_pairs',
            'table_html', 'sky_links', 'card_html']
 
-# %% ../nbs/05_views.ipynb #93293388
+# %% ../nbs/05_views.ipynb #2fc77b0a
 import ast
 import re
 import warnings
@@ -22,7 +22,7 @@ from .data import EventDataError, EventTable, XRTError
 from .embedding import GREY, OKABE_ITO
 from .representations import EtMap, plot_map
 
-# %% ../nbs/05_views.ipynb #55a3df05
+# %% ../nbs/05_views.ipynb #ee73ffd0
 _COMPARE = {ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal, ast.Eq: np.equal, ast.NotEq: np.not_equal}
 
 
@@ -31,7 +31,7 @@ def _refuse(text, node=None):
     part = f" in {ast.unparse(node)[:80]!r}" if node is not None else ""
     return ValueError(f"query: {text}{part}; allowed are comparisons of columns with numbers and words, in [...], and, or, not")
 
-# %% ../nbs/05_views.ipynb #842b333f
+# %% ../nbs/05_views.ipynb #1ca0bee9
 def _column(name, frame, node):
     "A column and its kind: number, word or truth."
     if name not in frame: raise _refuse(f"there is no column {name!r}, the columns are {', '.join(map(str, frame.columns[:30]))}{', …' if frame.shape[1] > 30 else ''}")
@@ -40,7 +40,7 @@ def _column(name, frame, node):
     if pd.api.types.is_numeric_dtype(v): return v.to_numpy(dtype=np.float64, na_value=np.nan), "number"
     return np.where(v.isna(), None, v.astype(str).astype(object)), "word"
 
-# %% ../nbs/05_views.ipynb #1388c0fb
+# %% ../nbs/05_views.ipynb #4f358ebc
 def _constant(node):
     "The value of a number, word or truth that is written out; None if it is something else."
     sign = 1
@@ -52,7 +52,7 @@ def _constant(node):
         except OverflowError: raise _refuse("a number is too large", node) from None
     return sign * node.value if type(node.value) is float else node.value
 
-# %% ../nbs/05_views.ipynb #6b738009
+# %% ../nbs/05_views.ipynb #201bc651
 def _operand(node, frame):
     "One side of a comparison: its value or column, and its kind."
     if isinstance(node, ast.Name): return _column(node.id, frame, node)
@@ -60,13 +60,13 @@ def _operand(node, frame):
     if value is None: raise _refuse(f"{type(node).__name__} is not understood", node)
     return value, {str: "word", bool: "truth", float: "number"}[type(value)]
 
-# %% ../nbs/05_views.ipynb #fc913045
+# %% ../nbs/05_views.ipynb #0753e8ef
 def _missing(value, kind):
     "Where an operand has no value."
     if np.ndim(value) == 0 or kind == "truth": return False
     return np.isnan(value) if kind == "number" else np.equal(value, None)
 
-# %% ../nbs/05_views.ipynb #2577508e
+# %% ../nbs/05_views.ipynb #311f105e
 def _compare(left, op, right, frame, whole):
     "One comparison, (S,) bool; False where a value is missing."
     (a, kind), inside = _operand(left, frame), isinstance(op, (ast.In, ast.NotIn))
@@ -86,7 +86,7 @@ def _compare(left, op, right, frame, whole):
     if not np.ndim(a) and inside: raise _refuse("`in` needs a column on its left", whole)
     return np.asarray(result, dtype=bool) & ~np.asarray(gone, dtype=bool)
 
-# %% ../nbs/05_views.ipynb #eae25aa2
+# %% ../nbs/05_views.ipynb #18a2ea90
 def _truth(node, frame):
     "The rows where a condition holds, (S,) bool."
     if isinstance(node, ast.BoolOp):
@@ -100,7 +100,7 @@ def _truth(node, frame):
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)): raise _refuse("write `and`, `or` instead of &, |", node)
     raise _refuse(f"{type(node).__name__} is not a condition", node)
 
-# %% ../nbs/05_views.ipynb #7218a70e
+# %% ../nbs/05_views.ipynb #a01a9a40
 def query_mask(
     expression:str, # e.g. "gl_log_odds > 3 and hard_hs < 0"; a column whose name is no word goes into `backticks`
     frame:pd.DataFrame, # the columns
@@ -117,7 +117,7 @@ def query_mask(
     except (SyntaxError, RecursionError, MemoryError) as e:
         raise ValueError(f"query: {expression!r} can't be read ({getattr(e, 'msg', None) or 'nested too deeply'})") from None
 
-# %% ../nbs/05_views.ipynb #a05394c5
+# %% ../nbs/05_views.ipynb #ac599084
 OTHER, UNSELECTED = "#777777", "#CFCFCF" # classes beyond the seven largest; points that are not selected
 
 
@@ -131,7 +131,7 @@ class Colouring(NamedTuple):
     counts: list # sources of each label
     limits: tuple # ends of the colour bar (low, high), or ()
 
-# %% ../nbs/05_views.ipynb #a7e720c0
+# %% ../nbs/05_views.ipynb #d7063e8c
 def is_class(
     values:pd.Series, # a property
 ) -> bool: # True for words, truths and cluster numbers
@@ -139,7 +139,7 @@ def is_class(
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values): return True
     return str(values.name) in ("cluster", "group", "label") and bool((values.dropna() % 1 == 0).all())
 
-# %% ../nbs/05_views.ipynb #af808a6c
+# %% ../nbs/05_views.ipynb #769cc18e
 def _number_colours(v, name):
     "Viridis between two percentiles, and a grey for what is missing."
     from matplotlib import colormaps
@@ -151,7 +151,7 @@ def _number_colours(v, name):
     labels, counts = (["unknown"], [int(gone.sum())]) if gone.any() else ([], [])
     return Colouring(name, "number", codes, [to_hex(c) for c in colormaps["viridis"](range(256))] + [GREY], labels, counts, (float(low), float(high)) if (~gone).any() else ())
 
-# %% ../nbs/05_views.ipynb #2552ff7a
+# %% ../nbs/05_views.ipynb #88c14b1d
 def _class_colours(values, name):
     "Okabe–Ito for the seven largest classes, grey for the others and for what is missing."
     codes, names = pd.factorize(values.astype(object).where(values.notna(), None))
@@ -169,7 +169,7 @@ def _class_colours(values, name):
     colours, labels, counts = (list(c) for c in zip(*legend))
     return Colouring(name, "class", place[codes], colours, labels, counts, ())
 
-# %% ../nbs/05_views.ipynb #45380979
+# %% ../nbs/05_views.ipynb #ead03a9a
 def colouring(
     values, # Series of a property, or None for one colour
     n:int=0, # sources, where `values` is None
@@ -183,7 +183,7 @@ def colouring(
     if not pd.api.types.is_numeric_dtype(values): raise ValueError(f"property {values.name!r} holds words, so it can't be coloured as a number; use kind='class'")
     return _number_colours(values.to_numpy(dtype=np.float64, na_value=np.nan), str(values.name))
 
-# %% ../nbs/05_views.ipynb #37cc4bcf
+# %% ../nbs/05_views.ipynb #c28da94e
 def point_style(
     n:int, # points on the map
 ) -> tuple: # diameter [pixels], opacity
@@ -191,7 +191,7 @@ def point_style(
     x = np.clip(np.log10(max(n, 1)), 2, 6)
     return round(float(np.interp(x, [2, 3, 4, 5, 6], [9, 6.5, 4.5, 2.5, 1.3])), 2), round(float(np.interp(x, [2, 3, 4, 5, 6], [0.95, 0.9, 0.75, 0.5, 0.3])), 2)
 
-# %% ../nbs/05_views.ipynb #a2bdb420
+# %% ../nbs/05_views.ipynb #49b20700
 def legend_html(
     c:Colouring, # of the map
     greyed:bool=False, # whether unselected points are grey
@@ -210,7 +210,7 @@ def legend_html(
     parts += [f"<span class='xrt-note'>{escape(note)}</span>" for note in notes]
     return " ".join(parts)
 
-# %% ../nbs/05_views.ipynb #a1d3949c
+# %% ../nbs/05_views.ipynb #6ead6fc9
 def page_rows(
     n:int, # rows in all
     per_page:int, # rows on a page
@@ -221,16 +221,16 @@ def page_rows(
     page = min(max(int(page), 0), pages - 1)
     return page * per_page, min((page + 1) * per_page, n), page, pages
 
-# %% ../nbs/05_views.ipynb #146e09b3
+# %% ../nbs/05_views.ipynb #583a9f36
 PANELS = {"lc": "Light curves", "maps": "E–t maps", "photons": "Photons", "table": "Table", "card": "Card"} # tab names
 MAX_BINS, MAX_DOTS = 5000, 20_000 # per tile
 
-# %% ../nbs/05_views.ipynb #a6699a4f
+# %% ../nbs/05_views.ipynb #b62f3e1c
 def _origin(ev):
     "The clock of a source: its exposure where that is known."
     return "exposure" if ev.gti is not None or {"t_start", "t_stop"} <= ev.meta.keys() else "events"
 
-# %% ../nbs/05_views.ipynb #baee36b4
+# %% ../nbs/05_views.ipynb #2b95f041
 def _draw_light_curve(ax, ev, bin_size):
     origin = _origin(ev)
     length = ev.window[1] - ev.window[0] if origin == "exposure" else ev.span
@@ -238,16 +238,16 @@ def _draw_light_curve(ax, ev, bin_size):
     ev.plot_light_curve(bin_size, origin, width=1, ax=ax, ms=3)
     ax.set(xlabel="time [ks]")
 
-# %% ../nbs/05_views.ipynb #9e5616bc
+# %% ../nbs/05_views.ipynb #3965c435
 def _draw_et_map(ax, ev):
     plot_map(EtMap(time_axis=_origin(ev)).transform(ev)[0], colorbar=False, ax=ax)
 
-# %% ../nbs/05_views.ipynb #9c585289
+# %% ../nbs/05_views.ipynb #90ab1ec6
 def _dot_area(n):
     "Area of a dot for one of `n` photons [points squared]: few are large, thousands don't merge."
     return float(np.clip(2500 / max(n, 1), 4, 20))
 
-# %% ../nbs/05_views.ipynb #78e59d40
+# %% ../nbs/05_views.ipynb #ac3090af
 def _draw_photons(axs, ev):
     if _origin(ev) == "events" and not ev.span: raise ValueError("all photons at one instant, exposure unknown")
     some = slice(None, None, max(-(-len(ev) // MAX_DOTS), 1))
@@ -258,14 +258,14 @@ def _draw_photons(axs, ev):
     axs[1].set(xlabel="time [ks]", ylabel="keV", yscale="log", xlim=axs[0].get_xlim())
     axs[1].set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"]); axs[1].minorticks_off()
 
-# %% ../nbs/05_views.ipynb #9436d6d2
+# %% ../nbs/05_views.ipynb #e9dee52d
 def _say(ax, text):
     "Words in the place of a picture."
     from textwrap import fill
     ax.clear(); ax.set_axis_off()
     ax.text(0.5, 0.5, fill(text, 34), ha="center", va="center", transform=ax.transAxes, color="0.3")
 
-# %% ../nbs/05_views.ipynb #3792d355
+# %% ../nbs/05_views.ipynb #59eb75e5
 def _tile(fig, place, kind, ev, bin_size, title, query):
     "Draw one source into a cell of the grid."
     if kind == "photons":
@@ -283,13 +283,13 @@ def _tile(fig, place, kind, ev, bin_size, title, query):
     axs[0].set_title(title, fontsize="medium", color=OKABE_ITO[4] if query else "black", pad=3)
     return axs
 
-# %% ../nbs/05_views.ipynb #3eb77504
+# %% ../nbs/05_views.ipynb #f4560780
 def _grid(kind, n, whole):
     "Rows and columns for the tiles of a page; one tile may take a whole row."
     cols = min({"lc": 2, "maps": 3, "photons": 3}[kind], max(n, 1))
     return max(-(-(n + whole) // cols), 2), cols
 
-# %% ../nbs/05_views.ipynb #da57f9d8
+# %% ../nbs/05_views.ipynb #e119d1df
 def draw_panel(
     kind:str, # "lc", "maps" or "photons"
     events:EventTable, # holds the ids
@@ -318,19 +318,19 @@ def draw_panel(
             if at // cols < rows - 1 and k + cols < len(shown): axs[-1].set_xlabel("")
     return fig
 
-# %% ../nbs/05_views.ipynb #e7a02994
+# %% ../nbs/05_views.ipynb #3c4ec633
 MAPS = ("tsne", "umap", "pca", "phate", "map") # a pair of columns NAME1, NAME2 is a map
 ROLES = {"name": ("name",), "variability": ("var_index_b", "var_intra_index_b", "var_index", "gl_log_odds"), "hardness": ("hard_hs", "hard_hm", "hard_ms"),
          "cluster": ("cluster",), "counts": ("counts", "n_events", "log_counts")} # what a column may be called
 
-# %% ../nbs/05_views.ipynb #2322dd04
+# %% ../nbs/05_views.ipynb #807abc92
 def known_columns(
     frame:pd.DataFrame, # the map with its properties
 ) -> list: # names of columns that are there, one a role, in the order of `ROLES`
     "Find the columns that a reader looks for first."
     return [next(c for c in names if c in frame) for names in ROLES.values() if any(c in frame for c in names)]
 
-# %% ../nbs/05_views.ipynb #da2be6cc
+# %% ../nbs/05_views.ipynb #d935f493
 def map_pairs(
     frame:pd.DataFrame, # with at least one pair of columns such as tsne1, tsne2
 ) -> list: # names of the maps that the columns hold
@@ -339,13 +339,13 @@ def map_pairs(
     if not found: raise EventDataError(f"no map in this frame: it needs the columns tsne1 and tsne2 (or {', '.join(m + '1' for m in MAPS[1:])}, …), it has {', '.join(map(str, frame.columns[:20]))}")
     return found
 
-# %% ../nbs/05_views.ipynb #82acbc1d
+# %% ../nbs/05_views.ipynb #2dc568ac
 def _cell(v):
     "A value as short text."
     if v is None or v is pd.NaT or (isinstance(v, float) and np.isnan(v)): return ""
     return f"{v:.4g}" if isinstance(v, (float, np.floating)) else str(v)
 
-# %% ../nbs/05_views.ipynb #32a5f7ab
+# %% ../nbs/05_views.ipynb #7a98615a
 def table_html(
     frame:pd.DataFrame, # one page of rows
     caption:str="", # for those who hear the page
@@ -355,7 +355,7 @@ def table_html(
     rows = "".join("<tr>" + "".join(f"<td>{escape(_cell(v))}</td>" for v in row) + "</tr>" for row in frame.itertuples(index=False))
     return f"<table class='xrt-table'><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
-# %% ../nbs/05_views.ipynb #d6675e98
+# %% ../nbs/05_views.ipynb #249480b0
 def sky_links(
     ra:float, # right ascension [deg]
     dec:float, # declination [deg]
@@ -370,7 +370,7 @@ def sky_links(
             "SIMBAD": f"https://simbad.cds.unistra.fr/simbad/sim-coo?Coord={place}&CooFrame=ICRS&Radius={radius:g}&Radius.unit=arcsec",
             "ESASky": f"https://sky.esa.int/esasky/?target={place}&fov=0.05&cooframe=J2000"}
 
-# %% ../nbs/05_views.ipynb #e1fce9ec
+# %% ../nbs/05_views.ipynb #4aa11518
 def card_html(
     row:pd.Series, # one source: obsreg_id and whatever is known
     label:str="", # its label
