@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTError, XRTWarning
-from xrt_nb.finder import (AnalogFinder, card_html, colouring, draw_panel, known_columns, legend_html, map_pairs, open_archives, page_rows,
-                           point_style, query_mask, sky_links, table_html)
+from xrt_nb.finder import AnalogFinder, open_archives
 from xrt_nb.labels import Labels
+from xrt_nb.views import (card_html, colouring, draw_panel, known_columns, legend_html, map_pairs, page_rows, point_style, query_mask, sky_links,
+                          table_html)
 
 quiet = settings(deadline=None, max_examples=80)
 
