@@ -101,7 +101,7 @@ def end(server, how=signal.SIGTERM):
     "End a server; neither it nor a kernel of its may be left."
     everyone = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)] if server.poll() is None else []
     server.send_signal(how)
-    _, left = psutil.wait_procs(everyone, timeout=20)
+    _, left = psutil.wait_procs(everyone, timeout=60)
     for one in left:
         one.kill()
     server.wait(10)

@@ -137,7 +137,7 @@ def test_damaged_copies_are_refused_or_read_whole(official, tmp_path):
     "Flipped, cut and blanked bytes: an encoder of finite numbers, or one kind of error."
     rng, whole, refused = np.random.default_rng(7), official.read_bytes(), 0
     path = tmp_path / "damaged.h5"
-    for k in range(30):
+    for k in range(20):
         data = bytearray(whole)
         at = int(rng.integers(0, 20_000 if k % 2 else len(data)))  # half of them where the structure is
         if k % 3 == 0: data = data[:at]
@@ -145,9 +145,9 @@ def test_damaged_copies_are_refused_or_read_whole(official, tmp_path):
         else: data[at:at + 64] = bytes(64)
         path.write_bytes(data)
         try:
-            assert np.isfinite(load_published_encoder(path, time_limit=8).transform(np.ones((1, 24, 16)))).all()
+            assert np.isfinite(load_published_encoder(path, time_limit=5).transform(np.ones((1, 24, 16)))).all()
         except EventDataError: refused += 1
-    assert refused >= 10
+    assert refused >= 7
 
 
 def test_a_file_that_can_not_be_finished_is_given_up(official, tmp_path):
