@@ -576,3 +576,9 @@ def test_empty_answers_keep_their_columns():
         assert len(t) == 0 and "ra" in t.colnames and t["ra"].unit == u.deg
     f = csc.query("observation", ids=["1_1", "2_2"]).frame()
     assert len(f) == 0 and "obsreg_id" in f
+
+
+def test_without_the_extra_the_install_command_is_given(monkeypatch):
+    monkeypatch.setattr(catalogs, "find_spec", lambda name: None)
+    for call in (catalogs.polite_session, lambda: catalogs.TapService("http://127.0.0.1:9/tap")):
+        with pytest.raises(CatalogError, match=r'need pyvo and requests: pip install "xrt_nb\[catalogs\]"'): call()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRANSIENT', 'LONGEST_WAIT', 'RELEASES', 'SERVICES', 'LEVELS', 'TABLES', 'JOINS', 'KEYS', 'DEFAULT_COLUMNS',
-           'CSC_UNITS', 'CatalogError', 'polite_session', 'polite_get', 'identifier', 'literal', 'cuts', 'sky_boxes',
-           'separation', 'Query', 'TapService', 'read_answer', 'LocalService', 'default_cache', 'Tap', 'Catalog',
-           'simulate_catalog', 'resolve', 'gregory_loredo', 'hardness_ratio']
+           'CSC_UNITS', 'CatalogError', 'check_extra', 'polite_session', 'polite_get', 'identifier', 'literal', 'cuts',
+           'sky_boxes', 'separation', 'Query', 'TapService', 'read_answer', 'LocalService', 'default_cache', 'Tap',
+           'Catalog', 'simulate_catalog', 'resolve', 'gregory_loredo', 'hardness_ratio']
 
 # %% ../nbs/06_catalogs.ipynb #3ac39320
 import ast
@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -41,6 +42,11 @@ from .properties import gregory_loredo, hardness_ratio
 # %% ../nbs/06_catalogs.ipynb #0507135e
 class CatalogError(XRTError):
     "A catalogue or archive that can't be reached, or an answer that can't be used; the message says what to do."
+
+
+def check_extra():
+    "Say how to install what talks to services, if it isn't there."
+    if lost := [name for name in ("pyvo", "requests") if find_spec(name) is None]: raise CatalogError(f'catalogues and archives need {" and ".join(lost)}: pip install "xrt_nb[catalogs]"')
 
 
 TRANSIENT = (429, 500, 502, 503, 504) # answers that may be different next time
@@ -107,6 +113,7 @@ def polite_session(
     whole:bool=False, # read every answer to its end at once, so that a cut-off one is asked for again
 ): # a requests.Session, for PyVO too
     "A session that waits and tries again, keeps a redirected POST whole, and says who it is."
+    check_extra()
     import requests
     s = requests.Session()
     s.headers["User-Agent"] = f"xrt_nb/{__version__} {s.headers['User-Agent']}"
@@ -378,6 +385,7 @@ class TapService:
         wait:float=600.0, # give up on a job after this long [s]
         session=None, # a requests session; `polite_session(whole=True)` by default
     ):
+        check_extra()
         import pyvo
         if mode not in ("sync", "async"): raise ValueError(f"`mode` must be sync or async, got {mode!r}")
         self.url, self.mode, self.wait, self.session = url, mode, wait, session or polite_session(whole=True)
