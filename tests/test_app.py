@@ -76,7 +76,8 @@ def test_any_name_of_a_folder_gives_the_same_cell(name, tmp_path):
 
 def test_ctrl_c_with_a_page_open_leaves_nothing(run, tmp_path):
     "The address without its token is a login page; with it, a page of this server alone; after Ctrl-C no kernel and no file is left."
-    with bt.process(["-c", "from xrt_nb.cli import main; main()", "app", run, "--no-open", "--port", bt.free_port()], tmp_path, TMPDIR=str(tmp_path)) as (server, log):
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from xrt_nb.cli import main; main()"  # a job in the background inherits a deaf ear
+    with bt.process(["-c", start, "app", run, "--no-open", "--port", bt.free_port()], tmp_path, TMPDIR=str(tmp_path)) as (server, log):
         bt.wait_for(lambda: "Press Ctrl-C" in log.read_text(), server=server, log=log)
         address = next(word for word in log.read_text().split() if word.startswith("http"))
         with urllib.request.urlopen(address.split("?")[0], timeout=20) as login:
