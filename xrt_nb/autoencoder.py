@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from .data import EventDataError, patch_to
 from .learning import (batches, CountScore, grouped_split, in_turn, load_weights, read_network_manifest, require_keras, save_network,
                              shuffled, train, TrainingError, weights_of)
-from .published import check_chain, Encoder, EPSILON, Layer, load_encoder, load_published_encoder, prepare_pictures, SLOPE
+from .published import check_chain, Encoder, EPSILON, KINDS, Layer, load_encoder, load_published_encoder, prepare_pictures, SLOPE
 
 # %% ../nbs/02a_autoencoder.ipynb #1f9d182d
 _all_ = ["load_encoder", "load_published_encoder"]
@@ -243,9 +243,8 @@ def fit(
 # %% ../nbs/02a_autoencoder.ipynb #3cbf213e
 def _numbers(parts, shape, counts):
     "Trained Keras layers as an `Encoder`."
-    kinds = {"Conv2D": "conv", "BatchNormalization": "norm", "Flatten": "flatten", "Dense": "dense"}
     def _stride(v): return int(v.strides[0]) if type(v).__name__ == "Conv2D" else 1
-    layers = [Layer(kinds[type(v).__name__], v.name, tuple(weights_of(v)), SLOPE if type(v).__name__ in ("Conv2D", "Dense") else 1.0, _stride(v), EPSILON) for v in parts]
+    layers = [Layer(KINDS[type(v).__name__], v.name, tuple(weights_of(v)), SLOPE if type(v).__name__ in ("Conv2D", "Dense") else 1.0, _stride(v), EPSILON) for v in parts]
     return Encoder(layers, shape, counts)
 
 

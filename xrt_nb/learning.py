@@ -28,8 +28,7 @@ def require_keras(): # the keras module
     "Import Keras 3, on JAX unless KERAS_BACKEND names another backend."
     if util.find_spec("keras") is None: raise XRTError(f"networks need Keras, which is not installed: {INSTALL}")
     backend = os.environ.setdefault("KERAS_BACKEND", "jax")
-    module = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow", "openvino": "openvino"}.get(backend, backend)
-    if util.find_spec(module) is None: raise XRTError(f"Keras' backend {backend!r} is not installed: {INSTALL} brings JAX; or set KERAS_BACKEND to one that is there")
+    if util.find_spec(backend) is None: raise XRTError(f"Keras' backend {backend!r} is not installed: {INSTALL} brings JAX; or set KERAS_BACKEND to one that is there")
     import keras
     if int(keras.__version__.split(".")[0]) < 3: raise XRTError(f"networks need Keras 3, found {keras.__version__}: {INSTALL}")
     return keras
@@ -121,6 +120,11 @@ def weights_of(
     "Copies of all weights, in Keras' order."
     return [np.asarray(v).copy() for v in model.weights]
 
+
+def _shapes(model):
+    "Names and shapes of all weights."
+    return [[v.path, list(v.shape)] for v in model.weights]
+
 # %% ../nbs/02_learning.ipynb #4f71cd49
 def _save_state(path, model, state, about):
     "Write everything that training needs to go on."
@@ -173,7 +177,7 @@ def train(
     "Train until the validation loss stops falling; the network ends with its best weights."
     for name, value in (("epochs", epochs), ("patience", patience)):
         if int(value) != value or value < 1: raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}")
-    about = {"about": about or {}, "weights": [[v.path, list(v.shape)] for v in model.weights]}
+    about = {"about": about or {}, "weights": _shapes(model)}
     state = {"history": [], "best": weights_of(model)}
     if checkpoint is not None and Path(checkpoint).exists(): state = _load_state(checkpoint, model, about)
     from tqdm import tqdm
@@ -263,11 +267,6 @@ def _write_manifest(path, manifest, overwrite):
     return path
 
 # %% ../nbs/02_learning.ipynb #3f588009
-def _shapes(model):
-    "Names and shapes of all weights."
-    return [[v.path, list(v.shape)] for v in model.weights]
-
-
 def _bare(model):
     "The same layers and weights without loss and optimiser."
     return require_keras().Model(model.inputs, model.outputs, name=model.name)

@@ -23,7 +23,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from .data import EventDataError, patch_to, XRTError, XRTWarning
 from .learning import INSTALL, read_arrays, read_network_manifest, require_keras, write_arrays
-from .representations import min_max
+from .representations import _min_max_rows, min_max
 
 # %% ../nbs/02_published.ipynb #baff3057
 class Layer(NamedTuple):
@@ -108,17 +108,10 @@ def prepare_pictures(
     values = pictures.data if issparse(pictures) else np.asarray(pictures)
     bad = ~np.isfinite(values)
     if bad.any(): raise EventDataError(f"pictures hold {bad.sum()} values that are not finite" + ("" if issparse(pictures) else f", the first in row {np.argwhere(bad)[0][0]}"))
-    if counts: pictures = _scaled_rows(pictures) if issparse(pictures) else min_max(values)
+    if counts: pictures = _min_max_rows(pictures.tocsr().astype(np.float32)) if issparse(pictures) else min_max(values)
     elif values.size and (values.max() > 1 + 1e-6 or values.min() < -1e-6): warnings.warn(f"this network was trained on pictures scaled to 0..1, these reach {values.max():g}: draw them with normalize=True", XRTWarning, stacklevel=3)
     if issparse(pictures): return pictures.tocsr().astype(np.float32)
     return np.asarray(pictures, dtype=np.float32).reshape(len(pictures), *input_shape)
-
-
-def _scaled_rows(x):
-    "Sparse rows divided by their maxima: cubes always hold a zero, so this is min–max scaling."
-    x = x.tocsr().astype(np.float32)
-    top = x.max(axis=1).toarray().ravel()
-    return x.multiply((1 / np.where(top > 0, top, 1))[:, None]).tocsr().astype(np.float32)
 
 # %% ../nbs/02_published.ipynb #034ee7bd
 @patch_to(Encoder)
