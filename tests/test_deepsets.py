@@ -13,11 +13,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from xrt_nb import deepsets
-from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning
+from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning, file_hash
 from xrt_nb.deepsets import (LIMITS, TARGETS, DeepSets, EventSets, bucket_length, count_residuals, event_sets, forward, layer_sizes, length_batches, pad_sets,
                              set_network, set_targets)
 from xrt_nb.features import summary_features
-from xrt_nb.learning import TrainingError, file_sha256, manifest_path, read_arrays
+from xrt_nb.learning import TrainingError, manifest_path, read_arrays
 from xrt_nb.simulation import simulate_archive
 
 quiet = settings(deadline=None, max_examples=40)
@@ -321,7 +321,7 @@ def test_too_few_reference_sources_give_no_score(archive):
 def rewrite(path, arrays, **manifest):
     "Write other arrays, with a manifest whose hash is right."
     np.savez(path, **arrays)
-    about = json.loads(manifest_path(path).read_text()) | {"sha256": file_sha256(path)} | manifest
+    about = json.loads(manifest_path(path).read_text()) | {"sha256": file_hash(path)} | manifest
     manifest_path(path).write_text(json.dumps(about))
 
 

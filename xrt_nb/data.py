@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['UNITS', 'XRTError', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_column', 'bad_rows', 'why_bad',
            'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'EventList', 'running_mean', 'poisson_errors',
-           'EventTable', 'concat', 'atomic', 'read_events']
+           'EventTable', 'concat', 'atomic', 'file_hash', 'read_events']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -713,6 +714,13 @@ def atomic(
         os.replace(tmp, path)
     finally:
         Path(tmp).unlink(missing_ok=True)
+
+
+def file_hash(
+    path, # a file
+) -> str: # 64 hexadecimal digits
+    "SHA-256 of a file's bytes."
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _umask():

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['INSTALL', 'require_keras', 'TrainingError', 'grouped_split', 'shuffled', 'in_turn', 'batches', 'weights_of',
-           'read_arrays', 'train', 'plot_history', 'manifest_path', 'file_sha256', 'write_arrays', 'save_network',
+           'read_arrays', 'train', 'plot_history', 'manifest_path', 'write_arrays', 'save_network',
            'read_network_manifest', 'load_weights', 'CountScore', 'count_window']
 
 # %% ../nbs/02_learning.ipynb #69e3ee95
-import hashlib
 import json
 import os
 from importlib import metadata, util
@@ -18,7 +17,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
-from .data import atomic, EventDataError, patch_to, XRTError
+from .data import atomic, EventDataError, file_hash, patch_to, XRTError
 
 # %% ../nbs/02_learning.ipynb #7c898df5
 INSTALL = 'pip install "xrt_nb[ae]"'
@@ -234,13 +233,6 @@ def manifest_path(
     return Path(f"{path}.json")
 
 
-def file_sha256(
-    path, # a file
-) -> str: # 64 hexadecimal digits
-    "SHA-256 of a file's bytes."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def _versions():
     "Versions of what made a network."
     import xrt_nb
@@ -262,7 +254,7 @@ def write_arrays(
 
 def _write_manifest(path, manifest, overwrite):
     "Write the manifest of a finished file."
-    entry = {"format": 1, "file": path.name, "sha256": file_sha256(path)} | manifest | {"versions": _versions()}
+    entry = {"format": 1, "file": path.name, "sha256": file_hash(path)} | manifest | {"versions": _versions()}
     with atomic(manifest_path(path), overwrite) as tmp: tmp.write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n")
     return path
 
@@ -301,7 +293,7 @@ def read_network_manifest(
     try: manifest = json.loads(about.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as err: raise EventDataError(f"{about} is not JSON ({err})") from err
     if not isinstance(manifest, dict) or "sha256" not in manifest: raise EventDataError(f"{about} is not the manifest of a network: it has no sha256")
-    if (found := file_sha256(path)) != manifest["sha256"]: raise EventDataError(f"{path} is not the file its manifest describes: SHA-256 {found[:12]}…, expected {str(manifest['sha256'])[:12]}…; it was damaged, changed or mixed up")
+    if (found := file_hash(path)) != manifest["sha256"]: raise EventDataError(f"{path} is not the file its manifest describes: SHA-256 {found[:12]}…, expected {str(manifest['sha256'])[:12]}…; it was damaged, changed or mixed up")
     if kind is not None and manifest.get("class") != kind: raise EventDataError(f"{path} holds a {manifest.get('class')}, not a {kind}")
     return manifest
 

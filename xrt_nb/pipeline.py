@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['CASES', 'STEP_PARAMETERS', 'BELONGS', 'NO_SCORES', 'FILES', 'DEMO_SOURCES', 'DEMO_SEED', 'Case', 'case_of',
-           'parameters_of', 'fingerprint_events', 'fingerprint', 'file_hash', 'Workspace', 'read_manifest',
-           'save_pictures', 'load_pictures', 'draw_pictures', 'clock_for', 'make_features', 'learn_features',
-           'apply_encoder', 'search', 'png', 'html_table', 'render_report', 'files_of', 'run', 'Run', 'read_run',
-           'demo']
+           'parameters_of', 'fingerprint_events', 'fingerprint', 'Workspace', 'read_manifest', 'save_pictures',
+           'load_pictures', 'draw_pictures', 'clock_for', 'make_features', 'learn_features', 'apply_encoder', 'search',
+           'png', 'html_table', 'render_report', 'files_of', 'run', 'Run', 'read_run', 'demo']
 
 # %% ../nbs/09_pipeline.ipynb #487c6ec8
 import base64
@@ -33,10 +32,10 @@ from scipy.sparse import csr_array, issparse
 from . import __version__
 from .analogs import closeness, compare_retrieval, find_analogs, find_class_analogs, plot_analogs, published_transients, read_known, retrieval_table
 from .clustering import cluster, cluster_table, plot_clusters, transient_clusters
-from .data import EventDataError, EventTable, XRTError, XRTWarning, atomic, patch_to, read_events
+from .data import EventDataError, EventTable, XRTError, XRTWarning, atomic, file_hash, patch_to, read_events
 from .embedding import embed, embedding_frame, known_series, plot_embedding, published_tsne, read_embedding, write_embedding
 from .features import feature_frame, pca, scree, summary_features
-from .learning import file_sha256, plot_history
+from .learning import plot_history
 from .autoencoder import ConvAutoencoder, DenseAutoencoder
 from .published import Encoder, load_encoder
 from .representations import EtDtCube, EtMap, quality_table
@@ -95,7 +94,7 @@ def _given_encoder(given):
     path = Path(given["encoder"])
     encoder = load_encoder(path)
     if given.get("n_components") not in (None, encoder.n_latent): raise ValueError(f"`n_components` is {given['n_components']}, but {path.name} has {encoder.n_latent} latents")
-    return {"encoder": {"file": path.name, "sha256": file_sha256(path)}, "n_components": int(encoder.n_latent), "ae_seed": None, "epochs": None}
+    return {"encoder": {"file": path.name, "sha256": file_hash(path)}, "n_components": int(encoder.n_latent), "ae_seed": None, "epochs": None}
 
 # %% ../nbs/09_pipeline.ipynb #85eab965
 def fingerprint_events(
@@ -115,13 +114,6 @@ def fingerprint(
 ) -> str: # 64 hexadecimal digits
     "Hash parameters and earlier fingerprints."
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def file_hash(
-    path, # a file
-) -> str: # 64 hexadecimal digits
-    "SHA-256 of a file's bytes."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../nbs/09_pipeline.ipynb #a2800ed8
 class Workspace:

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import CatalogError, polite_get, polite_session
-from .data import EventDataError, EventTable, ParquetEvents, XRTError, atomic
+from .data import EventDataError, EventTable, ParquetEvents, XRTError, atomic, file_hash
 from .fits import _open as open_fits
 from .ingest import Ingest, _reason, ingest
 
@@ -286,8 +286,7 @@ def checksum(
     path, # file
 ) -> str|None: # hexadecimal SHA-256, None if there is no such file
     "Compute a file's checksum."
-    try:
-        with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    try: return file_hash(path)
     except FileNotFoundError: return None
 
 # %% ../nbs/06a_products.ipynb #41cbd0d3
