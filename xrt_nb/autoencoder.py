@@ -188,6 +188,14 @@ def poisson_offset(
     return (mean * np.repeat(exposure, per_bin, axis=1)).reshape(len(mean), *shape)
 
 # %% ../nbs/02a_autoencoder.ipynb #c56ab733
+@patch_to(Autoencoder)
+def _inputs(self, X, shape, exposure):
+    "Scaled pictures, and for the Poisson loss the counts and their offset."
+    poisson = self.loss == "poisson"
+    x = prepare_pictures(X, shape, counts=poisson)
+    return (x, X.tocsr() if issparse(X) else np.asarray(X), poisson_offset(X, shape, exposure)) if poisson else (x, None, None)
+
+
 def _mirrored(order, n, seed):
     "An order in which each row is, by a coin, itself or its mirror image: row + n."
     def _order(epoch):
@@ -224,8 +232,7 @@ def fit(
     self._check()
     if len(given := np.shape(X)) < 2: raise ValueError(f"pictures must have shape (S, …), got {given}")
     shape, poisson = self._shape(given[1:]), self.loss == "poisson"
-    x = prepare_pictures(X, shape, counts=poisson)
-    raw, offset = (X.tocsr() if issparse(X) else np.asarray(X), poisson_offset(X, shape, exposure)) if poisson else (None, None)
+    x, raw, offset = self._inputs(X, shape, exposure)
     rng = np.random.default_rng(self.random_state)
     seed = int(rng.integers(2 ** 31))
     rows = grouped_split(np.arange(given[0]) if groups is None else groups, self.validation, seed)
@@ -263,9 +270,8 @@ def _passed(self, X, exposure=None, batch_size=512):
     "Yield (rows, what the network was shown as target, what it made of it) batch by batch."
     check_is_fitted(self)
     if getattr(self, "model_", None) is None: raise TrainingError("this autoencoder was loaded without its decoder; reconstructions need the whole network")
-    shape, poisson = self.encoder_.input_shape, self.loss == "poisson"
-    x = prepare_pictures(X, shape, counts=poisson)
-    raw, offset = (X.tocsr() if issparse(X) else np.asarray(X), poisson_offset(X, shape, exposure)) if poisson else (None, None)
+    shape = self.encoder_.input_shape
+    x, raw, offset = self._inputs(X, shape, exposure)
     take = _taker(x, raw, offset, shape, np.arange(x.shape[0]))
     for lo in range(0, x.shape[0], batch_size):
         rows = np.arange(lo, min(lo + batch_size, x.shape[0]))

@@ -35,7 +35,7 @@ from .clustering import cluster, cluster_table, plot_clusters, transient_cluster
 from .data import EventDataError, EventTable, XRTError, XRTWarning, atomic, file_hash, patch_to, read_events
 from .embedding import embed, embedding_frame, known_series, plot_embedding, published_tsne, read_embedding, write_embedding
 from .features import feature_frame, pca, scree, summary_features
-from .learning import plot_history
+from .learning import plot_history, read_arrays
 from .autoencoder import ConvAutoencoder, DenseAutoencoder
 from .published import Encoder, load_encoder
 from .representations import EtDtCube, EtMap, quality_table
@@ -258,12 +258,11 @@ def load_pictures(
     path, # .npz file of `save_pictures`
 ) -> tuple: # ids (S,), maps (S, n_time, n_energy) or CSR cubes
     "Read maps or cubes back; a file with anything but plain numbers is refused."
-    import zipfile
     try:
-        with np.load(path, allow_pickle=False) as z:
-            if "maps" in z: return z["ids"], z["maps"]
-            return z["ids"], csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as err: raise EventDataError(f"{path}: not a whole file of maps or cubes ({err})") from err
+        z = read_arrays(path)
+        if "maps" in z: return z["ids"], z["maps"]
+        return z["ids"], csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
+    except (ValueError, KeyError) as err: raise EventDataError(f"{path}: not a whole file of maps or cubes ({err})") from err
 
 # %% ../nbs/09_pipeline.ipynb #e3270023
 def draw_pictures(
