@@ -46,9 +46,11 @@ readme: dev ## nbs/index.ipynb -> README.md
 	$(PY) tools/parity.py --write readme
 
 ##@ Check
-.PHONY: test parity lint
-test: parity ## parity of notebooks and library, then every test and every notebook
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+.PHONY: test test-slow parity lint
+test: parity ## parity of notebooks and library, then every notebook and every test that is not slow
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+test-slow: dev ## what takes longer: fuzzing in depth, many kills, oldest versions, everything again without real data
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 parity: dev ## library, README and clean notebooks are what the notebooks generate
 	$(PY) tools/parity.py
 lint: dev ## ruff on the exported library and the tools
