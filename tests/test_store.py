@@ -21,7 +21,7 @@ import pytest
 
 from xrt_nb import _store
 from xrt_nb._store import (StoreBusy, StoreError, StoreExists, StoreMissing, WorkFolder, XRTError, append, atomic, file_hash,
-                           fingerprint, finish_part, finished_part, inside, locked, read_json, store_error, sweep, write_json, write_text, writing)
+                           fingerprint, finish_part, finished_part, inside, locked, read_json, store_error, sweep, write_text, writing)
 
 CALLS = ("open", "close", "rename", "replace", "link", "unlink", "mkdir", "rmdir", "chmod", "fsync", "write")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child")
