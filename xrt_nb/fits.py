@@ -26,7 +26,7 @@ import numpy as np
 from astropy.io import fits
 
 from .data import EventDataError, EventList, XRTError, XRTWarning, in_gti, merge_gti, patch_to
-from .regions import EventFileError, Region, cannot_open, region_from_objects, region_from_text
+from .regions import EventFileError, Region, cannot_open, open_file, region_from_objects, region_from_text
 
 # %% ../nbs/00a_fits.ipynb #6426bb9b
 def _short(value, most=120):
@@ -693,22 +693,43 @@ def read_fits_region(
     return Region(list(terms.values()), t.where)
 
 # %% ../nbs/00a_fits.ipynb #79368789
-def as_region(
-    region, # Region, region file (FITS, DS9, CIAO), object or list of objects of the package `regions`
-    band:str="B", # band of a reg3 file
-    wcs=None, # sky coordinates of the event columns, from `event_wcs`
-    where:str="", # event file, for messages
-) -> Region: # in event pixels
-    "Turn whatever describes a patch of sky into a `Region`."
+_LONGEST = 1 << 26 # bytes of a region text
+
+
+def as_region(region, band="B", wcs=None, where="", role="source"):
+    """Turn whatever describes a patch of sky into a `Region`.
+
+    Parameters
+    ----------
+    region : Region, str, Path, or object(s) of the package regions
+        A region file may be FITS, DS9 or CIAO.
+    band : str
+        Band of a reg3 file: B, U, S, M or H.
+    wcs : astropy.wcs.WCS, optional
+        Sky coordinates of the event columns, from `event_wcs`.
+    where : str
+        The event file, for messages.
+    role : {"source", "background"}
+        Whether shapes that DS9 marks as background are left out, or are what is wanted.
+
+    Returns
+    -------
+    Region
+        In event pixels.
+
+    Raises
+    ------
+    EventFileError
+        If the file can't be opened or anything in it is not understood.
+    """
     if isinstance(region, Region): return region
-    if not isinstance(region, (str, Path)): return region_from_objects(region, wcs, where)
-    _regular(region)
-    try:
-        with open(region, "rb") as f: head = f.read(1 << 20)
-    except OSError as err: raise cannot_open(region, err) from None
+    if not isinstance(region, (str, Path)): return region_from_objects(region, wcs, where, role)
+    with open_file(region) as f: head = f.read(_LONGEST)
     if not head or head[:6] == b"SIMPLE" or head[:2] == b"\x1f\x8b": return read_fits_region(region, band)
-    if len(head) == 1 << 20 or b"\0" in head: raise EventFileError(f"{region}: neither a FITS file nor the text of a region")
-    return region_from_text(head.decode("utf-8", "replace"), wcs, f"{region}: ")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventFileError(f"{region}: its text is UTF-16; save it as UTF-8")
+    if b"\0" in head: raise EventFileError(f"{region}: neither a FITS file nor the text of a region")
+    if len(head) == _LONGEST: raise EventFileError(f"{region}: a region text of more than {_LONGEST >> 20} MB; split it")
+    return region_from_text(head.decode("utf-8", "replace"), wcs, f"{region}: ", role)
 
 # %% ../nbs/00a_fits.ipynb #1a5215dd
 def _bits(column):
@@ -985,7 +1006,7 @@ def good_times(self, cuts, t, gti, now): # (G, 2) intervals [s], or None
 def background(self, region, source, band, wcs, t, g, gti, now, energy_range) -> dict: # n_background, area_ratio, background
     "Counts of a background region after the same cuts, and its area over the source's."
     if region is None: return {}
-    patch, cuts, chip = as_region(region, band, wcs, self.header.where), _Cuts(len(t)), self.chip
+    patch, cuts, chip = as_region(region, band, wcs, self.header.where, "background"), _Cuts(len(t)), self.chip
     cuts.keep("region", self.inside(patch))
     self.good_times(cuts, t, "union" if isinstance(gti, str) and gti == "main" else gti, now)
     if g is not None: cuts.keep("gti", _within(cuts.of(t), g))
