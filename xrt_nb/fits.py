@@ -13,9 +13,7 @@ __all__ = ['BLOCK', 'CHUNK', 'UNZIPPED', 'HEADER', 'UNITS', 'MISSIONS', 'PLACES'
 import gzip
 import io
 import math
-import os
 import re
-import stat
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ import numpy as np
 from astropy.io import fits
 
 from .data import EventDataError, EventList, XRTError, XRTWarning, in_gti, merge_gti, patch_to
-from .regions import EventFileError, Region, cannot_open, region_from_objects, region_from_text
+from .regions import EventFileError, Region, open_file, region_from_objects, region_from_text
 
 # %% ../nbs/00a_fits.ipynb #6426bb9b
 def _short(value, most=120):
@@ -147,20 +145,9 @@ def _unzip(path, raw):
     return out
 
 
-def _regular(path):
-    "Refuse what is not an ordinary file: reading from a pipe or a device might never end."
-    try: mode = os.stat(path).st_mode
-    except OSError as err: raise cannot_open(path, err) from None
-    except ValueError as err: raise EventFileError(f"{_short(path)!r}: not the name of a file ({err})") from None
-    if stat.S_ISDIR(mode): raise EventFileError(f"{path}: a folder, not a file")
-    if not stat.S_ISREG(mode): raise EventFileError(f"{path}: a pipe or a device, not a file; copy its content to a file first")
-
-
 def _open(path):
     "A file's bytes as a file object, unpacked."
-    _regular(path)
-    try: raw = open(path, "rb")
-    except OSError as err: raise cannot_open(path, err) from None
+    raw = open_file(path)
     magic = raw.read(6)
     raw.seek(0)
     if magic[:2] == b"\x1f\x8b":
@@ -573,7 +560,7 @@ def clock(
         "second": unit[0], "zero": unit[1], "said": None if timesys else said,
     }
 
-
+# %% ../nbs/00a_fits.ipynb #8f81e9f1
 def _seconds(values, unit, now):
     "Times of a column or a card, in a unit of `time_unit`, as seconds since the reference day of a clock."
     second, zero = unit
@@ -768,7 +755,7 @@ def select_good_times(
     for c, g in zip(present, of) if len(of) > 1 else (): keep &= (chips != c) | _within(time, g)
     return keep, total
 
-# %% ../nbs/00a_fits.ipynb #96752d01
+# %% ../nbs/00a_fits.ipynb #f8032a8d
 _SYSTEMS = ("ICRS", "FK5", "FK4", "FK4-NO-E")
 
 
@@ -800,7 +787,7 @@ def _sky_system(header, primary=None, column=None): # (system, year or None)
         return name, equinox
     return "ICRS", None
 
-# %% ../nbs/00a_fits.ipynb #d037b63c
+# %% ../nbs/00a_fits.ipynb #76b6bd57
 def sky_frame(header:Header, primary:Header|None=None):
     """
     The celestial frame of a header's positions.
@@ -997,22 +984,43 @@ def read_fits_region(
     return Region(list(terms.values()), t.where)
 
 # %% ../nbs/00a_fits.ipynb #79368789
-def as_region(
-    region, # Region, region file (FITS, DS9, CIAO), object or list of objects of the package `regions`
-    band:str="B", # band of a reg3 file
-    wcs=None, # sky coordinates of the event columns, from `event_wcs`
-    where:str="", # event file, for messages
-) -> Region: # in event pixels
-    "Turn whatever describes a patch of sky into a `Region`."
+_LONGEST = 1 << 26 # bytes of a region text
+
+
+def as_region(region, band="B", wcs=None, where="", role="source"):
+    """Turn whatever describes a patch of sky into a `Region`.
+
+    Parameters
+    ----------
+    region : Region, str, Path, or object(s) of the package regions
+        A region file may be FITS, DS9 or CIAO.
+    band : str
+        Band of a reg3 file: B, U, S, M or H.
+    wcs : astropy.wcs.WCS, optional
+        Sky coordinates of the event columns, from `event_wcs`.
+    where : str
+        The event file, for messages.
+    role : {"source", "background"}
+        Whether shapes that DS9 marks as background are left out, or are what is wanted.
+
+    Returns
+    -------
+    Region
+        In event pixels.
+
+    Raises
+    ------
+    EventFileError
+        If the file can't be opened or anything in it is not understood.
+    """
     if isinstance(region, Region): return region
-    if not isinstance(region, (str, Path)): return region_from_objects(region, wcs, where)
-    _regular(region)
-    try:
-        with open(region, "rb") as f: head = f.read(1 << 20)
-    except OSError as err: raise cannot_open(region, err) from None
+    if not isinstance(region, (str, Path)): return region_from_objects(region, wcs, where, role)
+    with open_file(region) as f: head = f.read(_LONGEST)
     if not head or head[:6] == b"SIMPLE" or head[:2] == b"\x1f\x8b": return read_fits_region(region, band)
-    if len(head) == 1 << 20 or b"\0" in head: raise EventFileError(f"{region}: neither a FITS file nor the text of a region")
-    return region_from_text(head.decode("utf-8", "replace"), wcs, f"{region}: ")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventFileError(f"{region}: its text is UTF-16; save it as UTF-8")
+    if b"\0" in head: raise EventFileError(f"{region}: neither a FITS file nor the text of a region")
+    if len(head) == _LONGEST: raise EventFileError(f"{region}: a region text of more than {_LONGEST >> 20} MB; split it")
+    return region_from_text(head.decode("utf-8", "replace"), wcs, f"{region}: ", role)
 
 # %% ../nbs/00a_fits.ipynb #1a5215dd
 def _bits(column):
@@ -1130,7 +1138,7 @@ def read_ebounds(
     r = read_response(path)
     return r.channel, (r.low + r.high) / 2, r.kind
 
-# %% ../nbs/00a_fits.ipynb #056c0cea
+# %% ../nbs/00a_fits.ipynb #2bdb1d05
 def _same_name(a, b):
     "Do two names of a telescope or instrument agree, as far as they go?"
     a, b = (re.sub(r"[^A-Z0-9]", "", s.upper()) for s in (a, b))
@@ -1148,7 +1156,7 @@ def _agree(steps): return -0.25 <= steps <= 0.75
 
 def _in_ev(response, rule): return rule is not None and rule[0] == 1 and rule[1] == 0 and response.width > 1.5
 
-
+# %% ../nbs/00a_fits.ipynb #455684e6
 def response_doubts(response:Response, header:Header, layout:dict, mission:Mission, primary:Header|None=None) -> list:
     """
     Why a response is not the one of an event list.
@@ -1206,7 +1214,7 @@ def _by_response(response, header, layout, mission, force, primary):
     how = " (forced)" if doubts else "" if response.telescope else " (which names no telescope)"
     return response.kind, response.energies, f"{response.kind} by EBOUNDS of {response.name}{how}"
 
-# %% ../nbs/00a_fits.ipynb #e2d8844f
+# %% ../nbs/00a_fits.ipynb #e906b155
 def energy_rule(
     header:Header,
     layout:dict,
@@ -1288,7 +1296,7 @@ class _Ask:
         kind, part = h.text("HDUCLAS1").upper(), h.text("HDUCLAS2").upper()
         return not self.mission and kind in ("EVENTS", "EVENT") and part not in ("REJECTED", "BAD")
 
-# %% ../nbs/00a_fits.ipynb #3e2b6d14
+# %% ../nbs/00a_fits.ipynb #3022c7e5
 @dataclass
 class _Part:
     "One table of events: whose it is, and how its energies are computed."
@@ -1337,7 +1345,7 @@ def _wanted(part, ask):
         raise EventFileError(f"{h.where}column '{c}' has the format {_short(form, 40)!r}; {why}")
     return wanted
 
-# %% ../nbs/00a_fits.ipynb #06f2589e
+# %% ../nbs/00a_fits.ipynb #7e30e851
 def _belonging(path, parts):
     "The tables of events that make one list: those with events; what doesn't belong together is refused by name."
     full = [p for p in parts if p.rows] or parts[:1]
@@ -1674,7 +1682,7 @@ def _good_times(f, cuts, t, gti): # (G, 2) intervals [s], or None
 def _background(f, region, source, band, wcs, t, g, gti, energy_range) -> dict: # n_background, area_ratio, background_region
     "Counts of a background region after the same cuts, and its area over the source's."
     if region is None: return {}
-    patch, cuts, chip = as_region(region, band, wcs, f.header.where), _Cuts(len(t)), f.chip
+    patch, cuts, chip = as_region(region, band, wcs, f.header.where, "background"), _Cuts(len(t)), f.chip
     cuts.keep("region", _inside(f, patch))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XRTWarning) # said once already, for the source
