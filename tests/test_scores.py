@@ -1,0 +1,92 @@
+"""Scores: properties that must hold for any features, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xrt_nb.scores import CosineLogNorm, Euclidean, RankFusion, ScoreError, ranks_of, upper_share
+
+
+def features(seed, n=40, k=5):
+    "A frame of seeded features, one column constant."
+    x = np.random.default_rng(seed).normal(size=(n, k))
+    x[:, -1] = 3.0
+    return pd.DataFrame(x, index=[f"s{i}" for i in range(n)], columns=[f"f{j}" for j in range(k)])
+
+
+def each():
+    "One of every score."
+    return [Euclidean(), CosineLogNorm(), RankFusion([Euclidean(), CosineLogNorm()])]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_order_of_rows_and_columns_never_matters(seed):
+    frame = features(seed)
+    rows, columns = (np.random.default_rng(seed).permutation(n) for n in frame.shape)
+    for score in each():
+        score.fit(frame)
+        straight = score.score(frame[:3], frame)
+        turned = score.score(frame.iloc[:3, columns], frame.iloc[rows, columns])
+        np.testing.assert_allclose(turned, straight[:, rows], rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 1000))
+@settings(max_examples=15, deadline=None)
+def test_the_unit_of_a_feature_never_matters(seed, unit):
+    frame = features(seed)
+    other = frame.assign(f1=frame.f1 * unit + 7)
+    for a, b in zip(each(), each()):
+        np.testing.assert_allclose(a.fit(frame).score(frame[:3], frame), b.fit(other).score(other[:3], other), rtol=1e-4, atol=1e-4)
+
+
+def test_ranks_agree_with_scipy():
+    from scipy.stats import rankdata
+
+    values = np.random.default_rng(0).integers(0, 20, (6, 300)).astype(float)
+    np.testing.assert_array_equal(ranks_of(values), rankdata(-values, method="min", axis=1) - 1)
+
+
+def test_a_plainer_source_in_the_same_direction_is_nearer():
+    score = CosineLogNorm(standardize=False).fit(np.eye(3))
+    query = np.array([[1.0, 0.2, 0]])
+    s = score.score(query, query * np.array([[0.5], [1], [3], [-1]]))[0]
+    assert s[3] < 0 < s[0] < s[1] < s[2]
+
+
+def test_chance_is_a_share_and_falls_with_the_score():
+    frame = features(1, n=200)
+    counts = np.random.default_rng(2).integers(5, 500, 200)
+    for score in each():
+        own = score.fit(frame).project(frame)
+        p = score.chance(own.take([0]), own, own, counts[0], counts, n_pairs=2000)
+        assert ((p > 0) & (p <= 1)).all()
+        if not isinstance(score, RankFusion):
+            order = np.argsort(-score.score(own.take([0]), own)[0])
+            assert (np.diff(p[order]) >= 0).all()
+
+
+def test_upper_share_counts_itself():
+    np.testing.assert_allclose(upper_share(np.array([10.0]), np.zeros(99)), 0.01)
+
+
+@pytest.mark.parametrize("score", each(), ids=lambda s: s.name)
+def test_bad_features_are_refused_by_name(score):
+    frame = features(0)
+    holed = frame.copy()
+    holed.iloc[3, 2] = np.nan
+    with pytest.raises(ScoreError, match="source 's3', feature 'f2'"):
+        score.fit(holed)
+    score.fit(frame)
+    with pytest.raises(ScoreError, match="lack the column 'f4'"):
+        score.score(frame, frame.drop(columns="f4"))
+    with pytest.raises(ScoreError, match="at least 3 sources"):
+        score.chance(frame[:1], frame[:2], frame[:2], 5, [5, 6])
+
+
+def test_constant_features_give_finite_scores():
+    frame = pd.DataFrame(np.full((6, 3), 2.5))
+    for score in each():
+        assert np.isfinite(score.fit(frame).score(frame[:2], frame)).all()
