@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
-           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'tidy_fact', 'tidy_meta',
-           'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'read_table', 'ParquetEvents',
-           'read_events', 'XRTError', 'atomic', 'file_hash']
+           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'outside_gti', 'tidy_fact',
+           'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'checked_clock',
+           'read_table', 'ParquetEvents', 'read_events', 'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
@@ -445,6 +445,43 @@ def livetime_at(
     inside = np.minimum(time, gti[row, 1]) - gti[row, 0]
     return np.where(row >= 0, done[row] + np.maximum(inside, 0), 0.0)
 
+# %% ../nbs/00_data.ipynb #2f75be07
+def _begun(time, offsets, gti, gti_offsets):
+    "Row of the last interval of its own source that began by each photon, and of the first one; smaller where none did."
+    n, g = np.diff(offsets), np.diff(gti_offsets)
+    first, has = np.repeat(gti_offsets[:-1], n), np.repeat(g > 0, n)
+    row = first - 1
+    row[has] += time[has] >= gti[first[has], 0]
+    for s in np.flatnonzero((g > 1) & (n > 0)):
+        photons, own = slice(offsets[s], offsets[s + 1]), slice(gti_offsets[s], gti_offsets[s + 1])
+        row[photons] = gti_offsets[s] - 1 + np.searchsorted(gti[own, 0], time[photons], side="right")
+    return row, first
+
+# %% ../nbs/00_data.ipynb #802db153
+def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
+    """Tell which photons lie outside the good time intervals of their own source.
+
+    Parameters
+    ----------
+    time : (N,) float array
+        Arrival times [s], sorted within each source.
+    offsets : (S+1,) int array
+        Where each source's photons begin.
+    gti : (G, 2) float array
+        Disjoint sorted intervals of all sources [s].
+    gti_offsets : (S+1,) int array
+        Where each source's intervals begin; a source without any counts as unknown, its photons as inside.
+
+    Returns
+    -------
+    (N,) bool array
+        True before, between and after the intervals; starts and stops are inside.
+    """
+    if not len(gti): return np.zeros(len(time), dtype=bool)
+    row, first = _begun(time, offsets, gti, gti_offsets)
+    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
+    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
     timesys timeref radesys energy_rule quality_rule gti_rule region file release kind spectrum""".split())
@@ -569,17 +606,34 @@ class EventList:
         time, energy, columns = _check_columns(time, energy, columns, where)
         for name, col in {"time": time, "energy": energy}.items():
             if col is not None and len(rows := bad_rows(col, name)): raise EventDataError(why_bad(col, rows, name, lambda r: id))
-        if len(time) and (np.diff(time) < 0).any():
+        if (time[1:] < time[:-1]).any():
             warnings.warn(f"{where}times were not sorted; sorted now (stably)", XRTWarning, stacklevel=2)
             order = np.argsort(time, kind="stable")
             time, energy = time[order], None if energy is None else energy[order]
             columns = {k: v[order] for k, v in columns.items()}
         self.time, self.energy, self.columns = time, energy, columns
         self.gti = None if gti is None else check_gti(gti, where)
+        _cut_to_gti(self)
 
     def __len__(self): return len(self.time)
     def __eq__(self, other): return isinstance(other, EventList) and self.id == other.id and _same_events(self, other)
     __hash__ = None
+
+# %% ../nbs/00_data.ipynb #05dc6c40
+def _cut_to_gti(x):
+    "Leave the photons of a list or a table that lie outside its good times out, and say how many."
+    if x.gti is None: return
+    many = hasattr(x, "offsets")
+    offsets, gti_offsets = (x.offsets, x.gti_offsets) if many else (np.array([0, len(x)]), np.array([0, len(x.gti)]))
+    out = outside_gti(x.time, offsets, x.gti, gti_offsets)
+    if not out.any(): return
+    n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
+    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
+                  XRTWarning, stacklevel=4)
+    if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
+    x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
+    x.columns = {k: v[~out] for k, v in x.columns.items()}
 
 # %% ../nbs/00_data.ipynb #765f176d
 def _same_events(a, b):
@@ -587,6 +641,24 @@ def _same_events(a, b):
     def same(x, y): return (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
     return (same(a.time, b.time) and same(a.energy, b.energy) and same(a.gti, b.gti) and a.columns.keys() == b.columns.keys()
             and all(same(a.columns[k], b.columns[k]) for k in a.columns))
+
+# %% ../nbs/00_data.ipynb #b4302443
+def _time_or_nan(x):
+    "A float, NaN where there is none."
+    try: return float(x)
+    except (TypeError, ValueError): return np.nan
+
+
+def _refuse_windows(window, ids, given):
+    "Refuse exposures that are unknown, reversed or endless; `given` is what meta says, None for nothing."
+    with np.errstate(over="ignore", invalid="ignore"): width = window[:, 1] - window[:, 0]
+    lost = np.flatnonzero(~((width > 0) & np.isfinite(width)))
+    if not len(lost): return
+    start, stop = given[lost[0]]
+    none = pd.isna(start) or pd.isna(stop)
+    why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
+    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first '{ids[lost[0]]}': {why}. "
+                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last photon)")
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
@@ -599,10 +671,9 @@ def span(self) -> float: # [s]
 def window(self) -> tuple: # (start, stop) [s]
     "The exposure window: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
     if self.gti is not None and len(self.gti): return float(self.gti[0, 0]), float(self.gti[-1, 1])
-    edge = tuple(float(self.meta.get(k, np.nan)) for k in ("t_start", "t_stop"))
-    if np.isfinite(edge).all(): return edge
-    raise EventDataError(f"source '{self.id}' has no GTIs and no t_start, t_stop in its meta, so its exposure is unknown; "
-                         "give `gti=`, or use the published time axis (first to last photon)")
+    span = np.array([[_time_or_nan(self.meta.get(k)) for k in ("t_start", "t_stop")]])
+    _refuse_windows(span, [self.id], [(self.meta.get("t_start"), self.meta.get("t_stop"))])
+    return float(span[0, 0]), float(span[0, 1])
 
 
 @patch_to(EventList, as_prop=True)
@@ -720,7 +791,7 @@ def plot_cumulative(
 def _sort_within(time, offsets, src):
     "Row order that sorts times stably inside each source, and how many sources needed it; None if already sorted."
     if len(time) < 2: return None, 0
-    back = np.diff(time) < 0
+    back = time[1:] < time[:-1]
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(time))] - 1] = False  # a new source may start earlier
     if not back.any(): return None, 0
     return np.lexsort((time, src)), len(np.unique(src[1:][back]))
@@ -757,6 +828,7 @@ class EventTable:
         self.time, self.energy, self.columns = time, energy, columns
         self._check_values()
         self.gti, self.gti_offsets = self._check_gtis(gti, gti_offsets)
+        _cut_to_gti(self)
         self.meta = self._check_meta(meta)
 
     def __len__(self): return len(self.ids)
@@ -1147,14 +1219,15 @@ def concat(
 @patch_to(EventTable)
 def windows(self) -> np.ndarray: # (S, 2) start and stop [s]
     "Exposure window of each source: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
-    out = np.full((len(self), 2), np.nan)
-    if {"t_start", "t_stop"} <= set(self.meta.columns): out[:] = self.meta[["t_start", "t_stop"]].to_numpy(float)
+    out, given = np.full((len(self), 2), np.nan), np.full((len(self), 2), None, dtype=object)
+    if {"t_start", "t_stop"} <= set(self.meta.columns):
+        given = self.meta[["t_start", "t_stop"]].to_numpy(dtype=object)
+        out[:] = self.meta[["t_start", "t_stop"]].apply(pd.to_numeric, errors="coerce").to_numpy(float, na_value=np.nan)
     if self.gti is not None:
         some = np.diff(self.gti_offsets) > 0
-        out[some, 0], out[some, 1] = self.gti[self.gti_offsets[:-1][some], 0], self.gti[self.gti_offsets[1:][some] - 1, 1]
-    lost = np.flatnonzero(~(out[:, 1] > out[:, 0]))
-    if len(lost): raise EventDataError(f"the exposure of {len(lost)} of {len(self)} sources is unknown, first '{self.ids[lost[0]]}': no GTIs and no t_start, t_stop "
-                                       "in meta. Give them, or use time_axis='events' (first to last photon)")
+        out[some, 0] = self.gti[self.gti_offsets[:-1][some], 0]
+        out[some, 1] = self.gti[self.gti_offsets[1:][some] - 1, 1]
+    _refuse_windows(out, self.ids, given)
     return out
 
 
@@ -1170,13 +1243,95 @@ def livetimes(self) -> np.ndarray: # (S,) [s]
 
 
 @patch_to(EventTable)
-def livetime_clock(self) -> np.ndarray: # (N,) [s]
+def livetime_clock(self) -> np.ndarray: # (N,) [s], from 0 to the source's live time
     "Good time elapsed before each photon since its source's exposure began."
-    start, clock = self.windows()[:, 0], np.empty(self.n_events)
-    for k, (a, b) in enumerate(zip(self.offsets[:-1], self.offsets[1:])):
-        g = None if self.gti is None else self.gti[self.gti_offsets[k]:self.gti_offsets[k + 1]]
-        clock[a:b] = livetime_at(self.time[a:b], g) if g is not None and len(g) else self.time[a:b] - start[k]
-    return clock
+    return checked_clock(self, "livetime")[0]
+
+# %% ../nbs/00_data.ipynb #843570aa
+def _first_of(bad, table):
+    "The first source with a bad photon, and how many it has, in words."
+    s = int(np.searchsorted(table.offsets, np.flatnonzero(bad)[0], side="right")) - 1
+    a, b = table.offsets[s:s + 2]
+    return f"source '{table.ids[s]}': {bad[a:b].sum()} of {b - a} photons (first at {table.time[a:b][bad[a:b]][0]!r} s)"
+
+
+def _check_shape(table):
+    "Offsets and columns of a table that fit each other; returns the offsets."
+    if table.has_energy and len(table.energy) != len(table.time):
+        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
+    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
+    return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
+
+
+def _check_photons(table):
+    "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
+    offsets = _check_shape(table)
+    bad = ~np.isfinite(table.time)
+    back = table.time[1:] < table.time[:-1]
+    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
+    bad[1:] |= back
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if table.gti is None: return
+    bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
+
+# %% ../nbs/00_data.ipynb #fbb94863
+def _live(table):
+    "Good time before each photon of a checked table, [s]; since the window's start where no intervals are known."
+    clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
+    if table.gti is None or not len(table.gti): return clock
+    length, n = table.gti[:, 1] - table.gti[:, 0], np.diff(table.gti_offsets)
+    done = np.zeros(len(length))
+    for s in np.flatnonzero(n > 1):
+        a, b = table.gti_offsets[s:s + 2]
+        done[a + 1:b] = np.cumsum(length[a:b - 1])
+    row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets)[0], 0)
+    return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
+
+
+def _first_to_last(table):
+    "First photon and span of each source; 0 without photons."
+    start, stop, some = np.zeros(len(table)), np.zeros(len(table)), table.counts > 0
+    start[some], stop[some] = table.time[table.offsets[:-1][some]], table.time[table.offsets[1:][some] - 1]
+    with np.errstate(over="ignore"): return start, stop - start
+
+# %% ../nbs/00_data.ipynb #20009e2e
+def checked_clock(events, time_axis="livetime"):
+    """Times of all photons on one axis, proven to lie inside it.
+
+    Parameters
+    ----------
+    events : EventTable
+        The sources.
+    time_axis : {"events", "exposure", "livetime"}
+        From first to last photon, over the exposure window, or over its good time alone.
+
+    Returns
+    -------
+    clock : (N,) float array
+        Time of each photon [s].
+    start, width : (S,) float arrays
+        Where the axis of each source begins and how long it is [s]; finite, and 0 where it has no length.
+
+    Raises
+    ------
+    EventDataError
+        Where an exposure is unknown, or a photon lies outside it or outside its good times.
+    """
+    if time_axis not in ("events", "exposure", "livetime"):
+        raise ValueError(f"`time_axis` must be one of events, exposure, livetime; got {time_axis!r}")
+    _check_photons(events)
+    start, width = _first_to_last(events)
+    if (wide := np.flatnonzero(~np.isfinite(width))).size:
+        raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
+    if time_axis == "events": return events.time, start, width
+    window = events.windows()
+    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
+                                       "cut the photons (`filter(time=...)`), or use time_axis='events'")
+    if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
+    total = events.livetimes()
+    return np.clip(_live(events), 0, np.repeat(total, events.counts)), np.zeros(len(events)), total
 
 # %% ../nbs/00_data.ipynb #68e06678
 _all_ = ["XRTError", "atomic", "file_hash"]
@@ -1490,7 +1645,7 @@ class ParquetEvents:
 
     def write(self, table):
         "Append the sources of a table."
-        if self.writer is None: self._begin(table)
+        if self.writer is None: _begin(self, table)
         _check_fits(self, table)
         for a in range(0, table.n_events, ROW_GROUP):
             rows = _photon_rows(table, a, min(a + ROW_GROUP, table.n_events))
@@ -1506,34 +1661,38 @@ class ParquetEvents:
     def __exit__(self, kind, *_):
         if self.writer is None: return
         try:
-            if kind is None: self._finish()
+            if kind is None: _finish(self)
         finally:
             self.sink.file.close()
             with suppress(Exception): self.writer.close()
         if kind is None: _read_back(self)
 
-    def _begin(self, table):
-        import pyarrow.parquet as pq
-        rows = _photon_rows(table, 0, min(ROW_GROUP, table.n_events))
-        self.schema = rows.schema.with_metadata({"xrt_nb.2": "photons; sources and GTIs lie before the footer"})
-        self.sink = _Counted(self.path)
-        self.writer = pq.ParquetWriter(self.sink, self.schema, compression="zstd", use_dictionary=["obsreg_id"],
-                                       write_page_checksum=True)
-        self.sink.cut() # what Parquet begins with is no part
+# %% ../nbs/00_data.ipynb #5b41341a
+def _begin(out, table):
+    "Open the file and write what Parquet begins with."
+    import pyarrow.parquet as pq
+    rows = _photon_rows(table, 0, min(ROW_GROUP, table.n_events))
+    out.schema = rows.schema.with_metadata({"xrt_nb.2": "photons; sources and GTIs lie before the footer"})
+    out.sink = _Counted(out.path)
+    out.writer = pq.ParquetWriter(out.sink, out.schema, compression="zstd", use_dictionary=["obsreg_id"],
+                                   write_page_checksum=True)
+    out.sink.cut() # what Parquet begins with is no part
 
-    def _finish(self):
-        self.sources = _source_table(self.metas, self.counts, self.n_gti)
-        index = {"format": 2, "groups": self.groups}
-        for name, table in (("sources", self.sources), ("gtis", _gti_table(self.gtis))):
-            if table is None: continue
-            self.sink.write(_parquet_bytes(table))
-            index[name] = [table.num_rows, *self.sink.cut()]
-        index, at = json.dumps(index).encode(), self.sink.at
-        self.sink.write(index)
-        self.sink.write(bytes(SEAL.size))
-        self.writer.close()
-        self.sink.file.close()
-        _put_seal(self.path, at, index)
+
+def _finish(out):
+    "Write sources, GTIs, index, footer and seal."
+    out.sources = _source_table(out.metas, out.counts, out.n_gti)
+    index = {"format": 2, "groups": out.groups}
+    for name, table in (("sources", out.sources), ("gtis", _gti_table(out.gtis))):
+        if table is None: continue
+        out.sink.write(_parquet_bytes(table))
+        index[name] = [table.num_rows, *out.sink.cut()]
+    index, at = json.dumps(index).encode(), out.sink.at
+    out.sink.write(index)
+    out.sink.write(bytes(SEAL.size))
+    out.writer.close()
+    out.sink.file.close()
+    _put_seal(out.path, at, index)
 
 # %% ../nbs/00_data.ipynb #6b8d9db2
 def _gti_table(gtis):
