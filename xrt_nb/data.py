@@ -1956,7 +1956,7 @@ def _sound(path, f, size):
     rows = [m.row_group(g).num_rows for g in range(m.num_row_groups)]
     if min(rows, default=0) < 0 or sum(rows) != m.num_rows: raise _damaged(path, "row groups don't add up")
     for g in range(m.num_row_groups):
-        for c in range(m.num_columns):
+        for c in range(m.num_columns if rows[g] else 0):
             chunk = m.row_group(g).column(c)
             first = min(v for v in (chunk.data_page_offset, chunk.dictionary_page_offset) if v is not None)
             if not 4 <= first <= first + chunk.total_compressed_size <= size: raise _damaged(path, "a column lies outside it")
@@ -1966,7 +1966,9 @@ def _sound(path, f, size):
 def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
     import pyarrow.parquet as pq
-    if (index := _index(path)) is not None: return _read_own(path, index, ids)
+    if (index := _index(path)) is not None:
+        if any(units.values()): raise ValueError(f"{path} holds seconds and eV already; leave the units out")
+        return _read_own(path, index, ids)
     size = path.stat().st_size
     limits = {k: max(size, 2**20) for k in ("thrift_string_size_limit", "thrift_container_size_limit")}
     with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True, **limits) as f:
