@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
            'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'outside_gti', 'tidy_fact',
-           'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'checked_clock',
-           'read_table', 'ParquetEvents', 'read_events', 'XRTError', 'atomic', 'file_hash']
+           'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'plot_light_curves', 'EventTable', 'concat',
+           'checked_clock', 'read_table', 'ParquetEvents', 'read_events', 'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from ._store import XRTError, atomic, file_hash, ordinary
-from ._text import csv_cell, csv_text, printable
+from ._text import csv_cell, csv_text, plain, printable
 
 # %% ../nbs/00_data.ipynb #d4814aee
 class EventDataError(XRTError, ValueError):
@@ -705,28 +705,76 @@ def poisson_errors(
     low = np.where(n > 0, chi2.ppf(tail, 2 * np.maximum(n, 1)) / 2, 0.0)
     return n - low, chi2.isf(tail, 2 * n + 2) / 2 - n
 
-# %% ../nbs/00_data.ipynb #61535804
-@patch_to(EventList)
-def light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # bins start at the first photon ("events") or at the exposure's start ("exposure")
-    width:int=5, # bins in the running mean
-) -> pd.DataFrame: # time_ks (bin centre since origin), counts, error_low, error_high, running_mean, exposure [s]
-    "Count photons in bins of `bin_size` seconds, with Poisson errors and a running mean."
+# %% ../nbs/00_data.ipynb #b282308f
+def _bins(x, bin_size, origin):
+    "Start and number of the bins of a light curve, with what is asked checked."
     if not (np.isfinite(bin_size) and bin_size > 0): raise ValueError(f"`bin_size` must be a positive number of seconds, got {bin_size!r}")
     if origin not in ("events", "exposure"): raise ValueError(f"`origin` must be 'events' or 'exposure', got {origin!r}")
-    if origin == "events" and not len(self): raise EventDataError(f"source '{self.id}' has no photons; use origin='exposure'")
-    t0, t1 = (self.time[0], self.time[-1]) if origin == "events" else self.window
-    n = max(int(np.ceil((t1 - t0) / bin_size)) if origin == "exposure" else int((t1 - t0) // bin_size) + 1, 1)
-    if n > 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n} bins; choose a larger one")
-    edges = t0 + bin_size * np.arange(n + 1)
-    i = ((self.time - t0) // bin_size).astype(np.int64)
-    counts = np.bincount(i[(i >= 0) & (i < n)], minlength=n)
+    if origin == "events" and not len(x): raise EventDataError(f"source '{x.id}' has no photons; use origin='exposure'")
+    t0, t1 = (x.time[0], x.time[-1]) if origin == "events" else x.window
+    if len(x) and not t0 <= x.time[0] <= x.time[-1] <= t1:
+        raise EventDataError(f"source '{x.id}' has photons outside its exposure, {t0!r} to {t1!r} s; correct t_start and t_stop, "
+                             "or use origin='events'")
+    with np.errstate(over="ignore"): n = np.ceil((t1 - t0) / bin_size) if origin == "exposure" else (t1 - t0) // bin_size + 1
+    if not n <= 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n:g} bins; choose a larger one")
+    return float(t0), max(int(n), 1)
+
+
+def _exposures(x, edges):
+    "Good time between edges [s]; where no exposure is known, all of it."
+    if x.gti is not None and len(x.gti): return np.diff(livetime_at(edges, x.gti))
+    try: start, stop = x.window
+    except EventDataError: return np.diff(edges)
+    inside = not len(x) or start <= x.time[0] <= x.time[-1] <= stop
+    return np.diff(np.clip(edges, start, stop) if inside else edges)
+
+
+def _running_rate(counts, exposure, width):
+    "Counts over exposure in `width` neighbouring bins; NaN where none of them was exposed."
+    time = running_mean(exposure, width)
+    return np.divide(running_mean(counts, width), time, out=np.full(len(time), np.nan), where=time > 1e-9 * exposure.max(initial=0))
+
+# %% ../nbs/00_data.ipynb #61535804
+@patch_to(EventList)
+def light_curve(self, bin_size=500.0, origin="events", width=5, min_exposure=0.1) -> pd.DataFrame:
+    """Count photons in bins of time, and divide by the exposure of each bin.
+
+    Parameters
+    ----------
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        Bins start at the first photon, or at the start of the exposure.
+    width : int
+        Bins in the running means.
+    min_exposure : float
+        Share of a bin that must be good time, 0 to 1; bins with less have no rate.
+
+    Returns
+    -------
+    DataFrame, one row per bin
+        time_ks (middle of the bin since the origin [ks]); counts, error_low, error_high, running_mean [counts];
+        exposure [s]; rate, rate_error_low, rate_error_high, rate_mean [counts/s], NaN without enough exposure.
+
+    Raises
+    ------
+    EventDataError
+        Where there are no photons, no exposure, or photons outside it.
+
+    References
+    ----------
+    Garwood 1936, Biometrika 28, 437 (the Poisson intervals).
+    """
+    if not 0 <= min_exposure <= 1: raise ValueError(f"`min_exposure` must be a share from 0 to 1, got {min_exposure!r}")
+    t0, n = _bins(self, bin_size, origin)
+    counts = np.bincount(np.minimum((self.time - t0) // bin_size, n - 1).astype(np.int64), minlength=n)
     low, high = poisson_errors(counts)
-    good = np.full(n, float(bin_size)) if self.gti is None else np.diff(livetime_at(edges, self.gti))
-    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low, "error_high": high,
-                         "running_mean": running_mean(counts, width), "exposure": good})
+    good = _exposures(self, t0 + bin_size * np.arange(n + 1))
+    seen = np.where((good > 0) & (good >= min_exposure * bin_size), good, np.nan)
+    mean = np.where(np.isnan(seen), np.nan, _running_rate(counts, good, width))
+    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low,
+                         "error_high": high, "running_mean": running_mean(counts, width), "exposure": good,
+                         "rate": counts / seen, "rate_error_low": low / seen, "rate_error_high": high / seen, "rate_mean": mean})
 
 # %% ../nbs/00_data.ipynb #8a2d8ee7
 def _axes(ax=None):
@@ -735,23 +783,37 @@ def _axes(ax=None):
     return plt.gca() if ax is None else ax
 
 
+def _hatch_gaps(ax, gone, bin_size):
+    "Hatch the stretches of bins without a rate."
+    step = np.diff(np.r_[0, np.asarray(gone, dtype=int), 0])
+    for a, b in zip(np.flatnonzero(step > 0), np.flatnonzero(step < 0)):
+        ax.axvspan(a * bin_size / 1e3, b * bin_size / 1e3, facecolor="0.95", edgecolor="0.8", hatch="//", lw=0, zorder=0)
+
+
 @patch_to(EventList)
-def plot_light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # "events" or "exposure"
-    width:int=5, # bins in the running mean; 1 leaves it out
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.errorbar`
-): # the axes
-    "Draw the light curve with Poisson errors; bins without good time are hatched."
-    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width)
+def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *, min_exposure=0.1, **kwargs):
+    """Draw the rate in each bin with its Poisson error; bins without enough exposure are empty and hatched.
+
+    Parameters
+    ----------
+    bin_size, origin, width, min_exposure
+        As for `light_curve`; a width of 1 leaves the running mean out.
+    ax : matplotlib Axes
+        Where to draw; the current axes by default.
+    **kwargs
+        For `Axes.errorbar`.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
     kwargs = {"fmt": ".", "color": "#0072B2", "ecolor": "0.7", "elinewidth": 1, **kwargs}
-    ax.errorbar(lc.time_ks, lc.counts, [lc.error_low, lc.error_high], **kwargs)
-    if width > 1: ax.plot(lc.time_ks, lc.running_mean, color="#D55E00", lw=1.2)
-    for x in lc.time_ks[lc.exposure <= 0]: ax.axvspan(x - bin_size / 2e3, x + bin_size / 2e3, facecolor="0.93", edgecolor="0.8", hatch="//", lw=0)
+    ax.errorbar(lc.time_ks, lc.rate, [lc.rate_error_low, lc.rate_error_high], **kwargs)
+    if width > 1: ax.plot(lc.time_ks, lc.rate_mean, color="#D55E00", lw=1.2)
+    _hatch_gaps(ax, lc.rate.isna(), bin_size)
     since = "first photon" if origin == "events" else "start of exposure"
-    ax.set(xlabel=f"time since {since} [ks]", ylabel=f"counts per {bin_size:g} s", ylim=(0, None))
+    ax.set(xlabel=f"time since {since} [ks]", ylabel="rate [counts/s]", ylim=(0, None), xlim=(0, len(lc) * bin_size / 1e3))
     return ax
 
 
@@ -771,6 +833,41 @@ def plot_events(
     ax.set_yticks(ticks, [f"{x:g}" for x in ticks]); ax.minorticks_off()
     return ax
 
+# %% ../nbs/00_data.ipynb #0e353d07
+def plot_light_curves(lists, bin_size=500.0, origin="events", *, share=False, axs=None, **kwargs):
+    """Draw the light curves of several sources below each other.
+
+    Parameters
+    ----------
+    lists : iterable of EventList
+        The sources.
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        As for `EventList.light_curve`.
+    share : bool
+        Whether all panels have the same limits, in time and rate.
+    axs : sequence of matplotlib Axes
+        Where to draw, one per source; a new figure by default.
+    **kwargs
+        For `EventList.plot_light_curve`.
+
+    Returns
+    -------
+    (n,) array of the axes.
+    """
+    import matplotlib.pyplot as plt
+    lists = list(lists)
+    if not lists: raise ValueError("`lists` is empty: nothing to draw")
+    if axs is None: axs = plt.subplots(len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False)[1][:, 0]
+    if len(axs := np.ravel(axs)) != len(lists): raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
+    for x, ax in zip(lists, axs): x.plot_light_curve(bin_size, origin, ax=ax, **kwargs).set_title(plain(x.id), fontsize=9, loc="left")
+    for ax in axs[:-1]: ax.set_xlabel("")
+    for side in ("x", "y") if share else ():
+        top = max(getattr(ax, f"get_{side}lim")()[1] for ax in axs)
+        for ax in axs: ax.set(**{f"{side}lim": (0, top)})
+    return axs
+
 # %% ../nbs/00_data.ipynb #aeab1911
 @patch_to(EventList)
 def plot_cumulative(
@@ -779,11 +876,14 @@ def plot_cumulative(
     **kwargs, # to `Axes.step`
 ): # the axes
     "Draw the cumulative share of photons against time, with that of a constant source in grey."
-    ax, (t0, t1) = _axes(ax), self.window if self.gti is not None or "t_start" in self.meta else (self.time[0], self.time[-1])
-    grid = np.linspace(t0, t1, 400)
-    flat = (grid - t0) / (t1 - t0) if self.gti is None else livetime_at(grid, self.gti) / self.livetime
+    if not len(self): raise EventDataError(f"source '{self.id}' has no photons to draw")
+    known = self.gti is not None and len(self.gti)
+    try: t0, t1 = self.window
+    except EventDataError: t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
+    ax, grid = _axes(ax), np.linspace(t0, t1, 400)
+    flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": self.id or "photons", **kwargs})
+    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
     ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
     return ax
 
