@@ -586,6 +586,6 @@ def test_a_steady_source_with_gaps_is_drawn_steady():
 
 
 def test_a_real_nicer_source_has_one_rate_within_its_errors(shared):
-    ev = read_event_list(shared / "nicer" / "ngc300nicer_bary.evt")
+    ev = read_event_list(shared / "data" / "nicer" / "ngc300nicer_bary.evt")
     lc = ev.light_curve(500, "exposure")
     assert lc.rate.isna().sum() > len(lc) / 2 and lc.rate.max() < 1.5 * lc.rate.min() and lc.counts.max() > 10 * lc.counts[lc.counts > 0].min()
