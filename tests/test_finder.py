@@ -160,7 +160,7 @@ def test_points_shrink_as_they_grow_in_number():
 def test_panels_draw_every_source_and_say_what_they_cannot():
     _, events, _, _ = archive(9)
     ids = list(events.ids)
-    for kind, axes in (("lc", 6), ("maps", 6), ("photons", 12)): assert len(draw_panel(kind, events, ids[:6]).axes) == axes
+    for kind, axes in (("lc", 6), ("maps", 12), ("photons", 12)): assert len(draw_panel(kind, events, ids[:6]).axes) == axes
     titles = [a.get_title() for a in draw_panel("lc", events, ids[1:3], titles={ids[1]: "d = 1"}, query=ids[0]).axes]
     assert titles == [f"query {ids[0]}", f"{ids[1]}  d = 1", ids[2]]
     odd = EventTable.from_lists([EventList([], [], "empty"), EventList([3.0], [900.0], "one"), EventList([1.0, 2], None, "blind")][:2])
