@@ -738,7 +738,7 @@ def _read_table(path, kind):
     table.convert_bytestring_to_unicode()
     return table.to_pandas()
 
-
+# %% ../nbs/05_analogs.ipynb #8d272fb7
 def read_selection(path, ids=None, unknown: str = "raise") -> pd.DataFrame:
     """Read chosen detections back and check that the archive holds them.
 

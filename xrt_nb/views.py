@@ -23,7 +23,7 @@ from .data import EventDataError, EventTable, XRTError
 from .embedding import GREY, OKABE_ITO
 from .representations import EtMap, plot_map
 
-# %% ../nbs/05_views.ipynb #e51be07d
+# %% ../nbs/05_views.ipynb #77d41024
 def word_of(value):
     "A value as a word: `3.0` is `3`, and what is missing is None."
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
@@ -50,7 +50,7 @@ def _tidy(v):
         return objects.map(lambda x: np.nan if word_of(x) is None else float(x)).astype(np.float64)
     return pd.Series([word_of(x) for x in objects], v.index, dtype=object, name=v.name)
 
-# %% ../nbs/05_views.ipynb #61b810a2
+# %% ../nbs/05_views.ipynb #7f25cb5a
 def tidy_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Give every column of a frame of properties one kind: numbers, truths or words.
 
@@ -208,7 +208,7 @@ def query_mask(expression: str, frame: pd.DataFrame) -> np.ndarray:
     except RecursionError:
         raise ValueError(f"query: {printable(expression)!r} can't be read (nested too deeply)") from None
 
-# %% ../nbs/05_views.ipynb #3a9e1fe4
+# %% ../nbs/05_views.ipynb #43ee26a8
 GLOSSARY = {
     "obsreg_id": "Id of the detection: observation and region.",
     "name": "Name of the physical source in a catalog.",
@@ -249,7 +249,7 @@ GLOSSARY = {
     "likelihood_class": "Detection likelihood: TRUE or MARGINAL.",
 }
 
-# %% ../nbs/05_views.ipynb #16985301
+# %% ../nbs/05_views.ipynb #e7def685
 GLOSSARY |= {
     "log_counts": "Decimal logarithm of the number of photons.",
     "log_livetime": "Decimal logarithm of the live time [s].",
@@ -289,12 +289,13 @@ GLOSSARY |= {
     "constant_time": "All photons at one time.",
     "constant_dt": "All times between photons are equal.",
     "no_band": "No photon within the energy band.",
+    "no_energy": "The photons have no energies.",
     "flat": "The representation is the same everywhere.",
     "map_ok": "The E–t map can be used.",
     "cube_ok": "The E–t–dt cube can be used.",
 }
 
-# %% ../nbs/05_views.ipynb #29b69f4d
+# %% ../nbs/05_views.ipynb #78588495
 _BAND = {"b": "broad", "u": "ultrasoft", "s": "soft", "m": "medium", "h": "hard", "w": "wide"}
 _FAMILY = [
     (r"band(\d+)", "Share of the photons in energy bin {0} of 16, from soft to hard."),
@@ -526,7 +527,7 @@ def _share_axes(tiles):
             for ax in drawn:
                 getattr(ax, put)(min(a for a, _ in ends), max(b for _, b in ends))
 
-# %% ../nbs/05_views.ipynb #21423e6d
+# %% ../nbs/05_views.ipynb #7fbb77b9
 def draw_panel(kind: str, events: EventTable, ids, bin_size: float = 500.0, titles=None, query: str = "", fig=None, share: bool = False):
     """Draw one page of sources.
 
