@@ -27,8 +27,8 @@ from .fits import MISSIONS, Mission, parse_id, read_event_list
 from .regions import EventFileError, Region, open_file
 
 # %% ../nbs/00c_ingest.ipynb #4d14e5a2
-_EVENTS = re.compile(r".*(evt[^/]*\.(fits|fit|evt)|\.evt|EventList[^/]*\.fits?|EVLI[^/]*\.(FTZ|FITS?))(\.gz)?$",
-                     re.I)
+_EVENTS = re.compile(
+    r".*(evt[^/]*\.(fits|fit|evt)|\.evt|EventList[^/]*\.fits?|EVLI[^/]*\.(FTZ|FITS?))(\.gz)?$", re.I)
 _CATALOG_REGION = re.compile(r".*reg3\.fits?(\.gz)?$", re.I)
 _OTHER_REGION = re.compile(r".*\.reg$", re.I)
 _MAYBE_EVENTS = re.compile(r".*\.(fits?|fts|ftz|evt|ds|fits?\.fz)(\.gz)?$", re.I)
@@ -96,7 +96,7 @@ def is_photon_table(path):
     with open_file(path) as f: head = f.read(1 << 16).decode("utf-8-sig", "replace")
     return "event_file" not in next((s for s in head.splitlines() if s.strip() and s[0] != "#"), "event_file")
 
-# %% ../nbs/00c_ingest.ipynb #ba7b2662
+# %% ../nbs/00c_ingest.ipynb #23f83e3d
 @dataclass
 class Inputs:
     """What there is to read.
@@ -124,11 +124,11 @@ def _walk(folder, skipped):
     out = []
     def refused(err): skipped.append((str(err.filename), f"can't be looked into ({err.strerror})"))
     for top, _, names in os.walk(folder, onerror=refused):
-        for path in (os.path.join(top, name) for name in names):
+        for path in (os.path.normpath(os.path.join(top, name)) for name in names):
             try: ordinary = stat.S_ISREG(os.stat(path).st_mode)
             except OSError: ordinary = False
             if ordinary: out.append(path)
-            elif _EVENTS.match(path) or _MAYBE_EVENTS.match(path):
+            elif _EVENTS.match(path) or _MAYBE_EVENTS.match(path) or _is_region(path):
                 skipped.append((path, "not an ordinary file"))
     return sorted(out)
 
@@ -332,9 +332,10 @@ def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
             notes += [(path, "remark", text) for text in texts]
     return kept, notes
 
-# %% ../nbs/00c_ingest.ipynb #0d0fd031
+# %% ../nbs/00c_ingest.ipynb #9c6ca8d1
 def _read_table(path, times_only, bad, columns):
     "A table of photons and remarks about it."
+    open_file(path).close() # a pipe would never end
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         table = read_events(path, bad=bad)
