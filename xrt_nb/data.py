@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
-           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'tidy_fact', 'tidy_meta',
-           'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'read_events', 'XRTError', 'atomic',
-           'file_hash']
+           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'outside_gti', 'tidy_fact',
+           'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'plot_light_curves', 'EventTable', 'concat',
+           'checked_clock', 'read_table', 'read_events', 'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
+import csv
 import gzip
 import json
 import re
@@ -23,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ._store import XRTError, atomic, file_hash
-from ._text import printable
+from ._store import XRTError, atomic, file_hash, ordinary
+from ._text import csv_cell, csv_text, plain, printable
 
 # %% ../nbs/00_data.ipynb #d4814aee
 class EventDataError(XRTError, ValueError):
@@ -141,8 +142,9 @@ def _one_by_one(raw, column, wanted, who):
     else: out, left = np.full(len(raw), np.nan), np.arange(len(raw))
     read = [_number(raw[k], column, wanted) for k in left]
     if bad := [k for k, v in zip(left, read) if v is None]:
+        comma = "; decimal commas in a file are read with decimal=','" if "," in str(raw[bad[0]]) else ""
         raise EventDataError(f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
-                             f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows)")
+                             f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}")
     out[left] = read
     return out
 
@@ -301,11 +303,14 @@ def _clean_ids(ids, name="id", where=""):
 # %% ../nbs/00_data.ipynb #4850a797
 def _codes(values, name, where):
     "Number of each row's id in order of first appearance, and the ids."
-    raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
-    raw = np.asarray(raw, dtype=object) if not isinstance(raw, np.ndarray) or raw.dtype.kind == "S" else raw
-    if raw.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {raw.shape}")
-    raw = raw.astype(raw.dtype.newbyteorder("="))
-    code, seen = pd.factorize(raw, use_na_sentinel=True)
+    values, mask = getattr(values, "array", values), None
+    if not isinstance(values, pd.Categorical):
+        raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
+        odd = not isinstance(raw, np.ndarray) or raw.dtype.kind == "S"
+        values = raw = np.asarray(raw, dtype=object) if odd else raw.astype(raw.dtype.newbyteorder("="))
+    if values.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
+    code, seen = pd.factorize(values, use_na_sentinel=True)
+    seen = np.asarray(seen)
     empty = (code < 0) if mask is None else (code < 0) | mask
     if empty.any(): raise EventDataError(f"{where}column '{name}' is empty in row {int(empty.argmax())}")
     try: names = [_id(v, name, where) for v in seen.tolist()]
@@ -437,6 +442,43 @@ def livetime_at(
     inside = np.minimum(time, gti[row, 1]) - gti[row, 0]
     return np.where(row >= 0, done[row] + np.maximum(inside, 0), 0.0)
 
+# %% ../nbs/00_data.ipynb #2f75be07
+def _begun(time, offsets, gti, gti_offsets):
+    "Row of the last interval of its own source that began by each photon, and of the first one; smaller where none did."
+    n, g = np.diff(offsets), np.diff(gti_offsets)
+    first, has = np.repeat(gti_offsets[:-1], n), np.repeat(g > 0, n)
+    row = first - 1
+    row[has] += time[has] >= gti[first[has], 0]
+    for s in np.flatnonzero((g > 1) & (n > 0)):
+        photons, own = slice(offsets[s], offsets[s + 1]), slice(gti_offsets[s], gti_offsets[s + 1])
+        row[photons] = gti_offsets[s] - 1 + np.searchsorted(gti[own, 0], time[photons], side="right")
+    return row, first
+
+# %% ../nbs/00_data.ipynb #802db153
+def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
+    """Tell which photons lie outside the good time intervals of their own source.
+
+    Parameters
+    ----------
+    time : (N,) float array
+        Arrival times [s], sorted within each source.
+    offsets : (S+1,) int array
+        Where each source's photons begin.
+    gti : (G, 2) float array
+        Disjoint sorted intervals of all sources [s].
+    gti_offsets : (S+1,) int array
+        Where each source's intervals begin; a source without any counts as unknown, its photons as inside.
+
+    Returns
+    -------
+    (N,) bool array
+        True before, between and after the intervals; starts and stops are inside.
+    """
+    if not len(gti): return np.zeros(len(time), dtype=bool)
+    row, first = _begun(time, offsets, gti, gti_offsets)
+    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
+    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
     timesys timeref radesys energy_rule quality_rule gti_rule region file release kind spectrum""".split())
@@ -561,17 +603,34 @@ class EventList:
         time, energy, columns = _check_columns(time, energy, columns, where)
         for name, col in {"time": time, "energy": energy}.items():
             if col is not None and len(rows := bad_rows(col, name)): raise EventDataError(why_bad(col, rows, name, lambda r: id))
-        if len(time) and (np.diff(time) < 0).any():
+        if (time[1:] < time[:-1]).any():
             warnings.warn(f"{where}times were not sorted; sorted now (stably)", XRTWarning, stacklevel=2)
             order = np.argsort(time, kind="stable")
             time, energy = time[order], None if energy is None else energy[order]
             columns = {k: v[order] for k, v in columns.items()}
         self.time, self.energy, self.columns = time, energy, columns
         self.gti = None if gti is None else check_gti(gti, where)
+        _cut_to_gti(self)
 
     def __len__(self): return len(self.time)
     def __eq__(self, other): return isinstance(other, EventList) and self.id == other.id and _same_events(self, other)
     __hash__ = None
+
+# %% ../nbs/00_data.ipynb #05dc6c40
+def _cut_to_gti(x):
+    "Leave the photons of a list or a table that lie outside its good times out, and say how many."
+    if x.gti is None: return
+    many = hasattr(x, "offsets")
+    offsets, gti_offsets = (x.offsets, x.gti_offsets) if many else (np.array([0, len(x)]), np.array([0, len(x.gti)]))
+    out = outside_gti(x.time, offsets, x.gti, gti_offsets)
+    if not out.any(): return
+    n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
+    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
+                  XRTWarning, stacklevel=4)
+    if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
+    x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
+    x.columns = {k: v[~out] for k, v in x.columns.items()}
 
 # %% ../nbs/00_data.ipynb #765f176d
 def _same_events(a, b):
@@ -579,6 +638,24 @@ def _same_events(a, b):
     def same(x, y): return (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
     return (same(a.time, b.time) and same(a.energy, b.energy) and same(a.gti, b.gti) and a.columns.keys() == b.columns.keys()
             and all(same(a.columns[k], b.columns[k]) for k in a.columns))
+
+# %% ../nbs/00_data.ipynb #b4302443
+def _time_or_nan(x):
+    "A float, NaN where there is none."
+    try: return float(x)
+    except (TypeError, ValueError): return np.nan
+
+
+def _refuse_windows(window, ids, given):
+    "Refuse exposures that are unknown, reversed or endless; `given` is what meta says, None for nothing."
+    with np.errstate(over="ignore", invalid="ignore"): width = window[:, 1] - window[:, 0]
+    lost = np.flatnonzero(~((width > 0) & np.isfinite(width)))
+    if not len(lost): return
+    start, stop = given[lost[0]]
+    none = pd.isna(start) or pd.isna(stop)
+    why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
+    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first '{ids[lost[0]]}': {why}. "
+                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last photon)")
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
@@ -591,10 +668,9 @@ def span(self) -> float: # [s]
 def window(self) -> tuple: # (start, stop) [s]
     "The exposure window: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
     if self.gti is not None and len(self.gti): return float(self.gti[0, 0]), float(self.gti[-1, 1])
-    edge = tuple(float(self.meta.get(k, np.nan)) for k in ("t_start", "t_stop"))
-    if np.isfinite(edge).all(): return edge
-    raise EventDataError(f"source '{self.id}' has no GTIs and no t_start, t_stop in its meta, so its exposure is unknown; "
-                         "give `gti=`, or use the published time axis (first to last photon)")
+    span = np.array([[_time_or_nan(self.meta.get(k)) for k in ("t_start", "t_stop")]])
+    _refuse_windows(span, [self.id], [(self.meta.get("t_start"), self.meta.get("t_stop"))])
+    return float(span[0, 0]), float(span[0, 1])
 
 
 @patch_to(EventList, as_prop=True)
@@ -626,28 +702,76 @@ def poisson_errors(
     low = np.where(n > 0, chi2.ppf(tail, 2 * np.maximum(n, 1)) / 2, 0.0)
     return n - low, chi2.isf(tail, 2 * n + 2) / 2 - n
 
-# %% ../nbs/00_data.ipynb #61535804
-@patch_to(EventList)
-def light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # bins start at the first photon ("events") or at the exposure's start ("exposure")
-    width:int=5, # bins in the running mean
-) -> pd.DataFrame: # time_ks (bin centre since origin), counts, error_low, error_high, running_mean, exposure [s]
-    "Count photons in bins of `bin_size` seconds, with Poisson errors and a running mean."
+# %% ../nbs/00_data.ipynb #b282308f
+def _bins(x, bin_size, origin):
+    "Start and number of the bins of a light curve, with what is asked checked."
     if not (np.isfinite(bin_size) and bin_size > 0): raise ValueError(f"`bin_size` must be a positive number of seconds, got {bin_size!r}")
     if origin not in ("events", "exposure"): raise ValueError(f"`origin` must be 'events' or 'exposure', got {origin!r}")
-    if origin == "events" and not len(self): raise EventDataError(f"source '{self.id}' has no photons; use origin='exposure'")
-    t0, t1 = (self.time[0], self.time[-1]) if origin == "events" else self.window
-    n = max(int(np.ceil((t1 - t0) / bin_size)) if origin == "exposure" else int((t1 - t0) // bin_size) + 1, 1)
-    if n > 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n} bins; choose a larger one")
-    edges = t0 + bin_size * np.arange(n + 1)
-    i = ((self.time - t0) // bin_size).astype(np.int64)
-    counts = np.bincount(i[(i >= 0) & (i < n)], minlength=n)
+    if origin == "events" and not len(x): raise EventDataError(f"source '{x.id}' has no photons; use origin='exposure'")
+    t0, t1 = (x.time[0], x.time[-1]) if origin == "events" else x.window
+    if len(x) and not t0 <= x.time[0] <= x.time[-1] <= t1:
+        raise EventDataError(f"source '{x.id}' has photons outside its exposure, {t0!r} to {t1!r} s; correct t_start and t_stop, "
+                             "or use origin='events'")
+    with np.errstate(over="ignore"): n = np.ceil((t1 - t0) / bin_size) if origin == "exposure" else (t1 - t0) // bin_size + 1
+    if not n <= 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n:g} bins; choose a larger one")
+    return float(t0), max(int(n), 1)
+
+
+def _exposures(x, edges):
+    "Good time between edges [s]; where no exposure is known, all of it."
+    if x.gti is not None and len(x.gti): return np.diff(livetime_at(edges, x.gti))
+    try: start, stop = x.window
+    except EventDataError: return np.diff(edges)
+    inside = not len(x) or start <= x.time[0] <= x.time[-1] <= stop
+    return np.diff(np.clip(edges, start, stop) if inside else edges)
+
+
+def _running_rate(counts, exposure, width):
+    "Counts over exposure in `width` neighbouring bins; NaN where none of them was exposed."
+    time = running_mean(exposure, width)
+    return np.divide(running_mean(counts, width), time, out=np.full(len(time), np.nan), where=time > 1e-9 * exposure.max(initial=0))
+
+# %% ../nbs/00_data.ipynb #61535804
+@patch_to(EventList)
+def light_curve(self, bin_size=500.0, origin="events", width=5, min_exposure=0.1) -> pd.DataFrame:
+    """Count photons in bins of time, and divide by the exposure of each bin.
+
+    Parameters
+    ----------
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        Bins start at the first photon, or at the start of the exposure.
+    width : int
+        Bins in the running means.
+    min_exposure : float
+        Share of a bin that must be good time, 0 to 1; bins with less have no rate.
+
+    Returns
+    -------
+    DataFrame, one row per bin
+        time_ks (middle of the bin since the origin [ks]); counts, error_low, error_high, running_mean [counts];
+        exposure [s]; rate, rate_error_low, rate_error_high, rate_mean [counts/s], NaN without enough exposure.
+
+    Raises
+    ------
+    EventDataError
+        Where there are no photons, no exposure, or photons outside it.
+
+    References
+    ----------
+    Garwood 1936, Biometrika 28, 437 (the Poisson intervals).
+    """
+    if not 0 <= min_exposure <= 1: raise ValueError(f"`min_exposure` must be a share from 0 to 1, got {min_exposure!r}")
+    t0, n = _bins(self, bin_size, origin)
+    counts = np.bincount(np.minimum((self.time - t0) // bin_size, n - 1).astype(np.int64), minlength=n)
     low, high = poisson_errors(counts)
-    good = np.full(n, float(bin_size)) if self.gti is None else np.diff(livetime_at(edges, self.gti))
-    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low, "error_high": high,
-                         "running_mean": running_mean(counts, width), "exposure": good})
+    good = _exposures(self, t0 + bin_size * np.arange(n + 1))
+    seen = np.where((good > 0) & (good >= min_exposure * bin_size), good, np.nan)
+    mean = np.where(np.isnan(seen), np.nan, _running_rate(counts, good, width))
+    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low,
+                         "error_high": high, "running_mean": running_mean(counts, width), "exposure": good,
+                         "rate": counts / seen, "rate_error_low": low / seen, "rate_error_high": high / seen, "rate_mean": mean})
 
 # %% ../nbs/00_data.ipynb #8a2d8ee7
 def _axes(ax=None):
@@ -656,23 +780,37 @@ def _axes(ax=None):
     return plt.gca() if ax is None else ax
 
 
+def _hatch_gaps(ax, gone, bin_size):
+    "Hatch the stretches of bins without a rate."
+    step = np.diff(np.r_[0, np.asarray(gone, dtype=int), 0])
+    for a, b in zip(np.flatnonzero(step > 0), np.flatnonzero(step < 0)):
+        ax.axvspan(a * bin_size / 1e3, b * bin_size / 1e3, facecolor="0.95", edgecolor="0.8", hatch="//", lw=0, zorder=0)
+
+
 @patch_to(EventList)
-def plot_light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # "events" or "exposure"
-    width:int=5, # bins in the running mean; 1 leaves it out
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.errorbar`
-): # the axes
-    "Draw the light curve with Poisson errors; bins without good time are hatched."
-    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width)
+def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *, min_exposure=0.1, **kwargs):
+    """Draw the rate in each bin with its Poisson error; bins without enough exposure are empty and hatched.
+
+    Parameters
+    ----------
+    bin_size, origin, width, min_exposure
+        As for `light_curve`; a width of 1 leaves the running mean out.
+    ax : matplotlib Axes
+        Where to draw; the current axes by default.
+    **kwargs
+        For `Axes.errorbar`.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
     kwargs = {"fmt": ".", "color": "#0072B2", "ecolor": "0.7", "elinewidth": 1, **kwargs}
-    ax.errorbar(lc.time_ks, lc.counts, [lc.error_low, lc.error_high], **kwargs)
-    if width > 1: ax.plot(lc.time_ks, lc.running_mean, color="#D55E00", lw=1.2)
-    for x in lc.time_ks[lc.exposure <= 0]: ax.axvspan(x - bin_size / 2e3, x + bin_size / 2e3, facecolor="0.93", edgecolor="0.8", hatch="//", lw=0)
+    ax.errorbar(lc.time_ks, lc.rate, [lc.rate_error_low, lc.rate_error_high], **kwargs)
+    if width > 1: ax.plot(lc.time_ks, lc.rate_mean, color="#D55E00", lw=1.2)
+    _hatch_gaps(ax, lc.rate.isna(), bin_size)
     since = "first photon" if origin == "events" else "start of exposure"
-    ax.set(xlabel=f"time since {since} [ks]", ylabel=f"counts per {bin_size:g} s", ylim=(0, None))
+    ax.set(xlabel=f"time since {since} [ks]", ylabel="rate [counts/s]", ylim=(0, None), xlim=(0, len(lc) * bin_size / 1e3))
     return ax
 
 
@@ -692,6 +830,41 @@ def plot_events(
     ax.set_yticks(ticks, [f"{x:g}" for x in ticks]); ax.minorticks_off()
     return ax
 
+# %% ../nbs/00_data.ipynb #0e353d07
+def plot_light_curves(lists, bin_size=500.0, origin="events", *, share=False, axs=None, **kwargs):
+    """Draw the light curves of several sources below each other.
+
+    Parameters
+    ----------
+    lists : iterable of EventList
+        The sources.
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        As for `EventList.light_curve`.
+    share : bool
+        Whether all panels have the same limits, in time and rate.
+    axs : sequence of matplotlib Axes
+        Where to draw, one per source; a new figure by default.
+    **kwargs
+        For `EventList.plot_light_curve`.
+
+    Returns
+    -------
+    (n,) array of the axes.
+    """
+    import matplotlib.pyplot as plt
+    lists = list(lists)
+    if not lists: raise ValueError("`lists` is empty: nothing to draw")
+    if axs is None: axs = plt.subplots(len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False)[1][:, 0]
+    if len(axs := np.ravel(axs)) != len(lists): raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
+    for x, ax in zip(lists, axs): x.plot_light_curve(bin_size, origin, ax=ax, **kwargs).set_title(plain(x.id), fontsize=9, loc="left")
+    for ax in axs[:-1]: ax.set_xlabel("")
+    for side in ("x", "y") if share else ():
+        top = max(getattr(ax, f"get_{side}lim")()[1] for ax in axs)
+        for ax in axs: ax.set(**{f"{side}lim": (0, top)})
+    return axs
+
 # %% ../nbs/00_data.ipynb #aeab1911
 @patch_to(EventList)
 def plot_cumulative(
@@ -700,11 +873,14 @@ def plot_cumulative(
     **kwargs, # to `Axes.step`
 ): # the axes
     "Draw the cumulative share of photons against time, with that of a constant source in grey."
-    ax, (t0, t1) = _axes(ax), self.window if self.gti is not None or "t_start" in self.meta else (self.time[0], self.time[-1])
-    grid = np.linspace(t0, t1, 400)
-    flat = (grid - t0) / (t1 - t0) if self.gti is None else livetime_at(grid, self.gti) / self.livetime
+    if not len(self): raise EventDataError(f"source '{self.id}' has no photons to draw")
+    known = self.gti is not None and len(self.gti)
+    try: t0, t1 = self.window
+    except EventDataError: t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
+    ax, grid = _axes(ax), np.linspace(t0, t1, 400)
+    flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": self.id or "photons", **kwargs})
+    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
     ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
     return ax
 
@@ -712,7 +888,7 @@ def plot_cumulative(
 def _sort_within(time, offsets, src):
     "Row order that sorts times stably inside each source, and how many sources needed it; None if already sorted."
     if len(time) < 2: return None, 0
-    back = np.diff(time) < 0
+    back = time[1:] < time[:-1]
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(time))] - 1] = False  # a new source may start earlier
     if not back.any(): return None, 0
     return np.lexsort((time, src)), len(np.unique(src[1:][back]))
@@ -749,6 +925,7 @@ class EventTable:
         self.time, self.energy, self.columns = time, energy, columns
         self._check_values()
         self.gti, self.gti_offsets = self._check_gtis(gti, gti_offsets)
+        _cut_to_gti(self)
         self.meta = self._check_meta(meta)
 
     def __len__(self): return len(self.ids)
@@ -993,14 +1170,14 @@ def _doubts(cols, code, units, where):
     t, e = cols["time"], cols.get("energy")
     if e is not None and units["energy"] is None and len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-                      "look like keV; read them with energy_unit='keV'", XRTWarning, stacklevel=4)
+                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)", XRTWarning, stacklevel=4)
     for name, (lo, hi) in DATES.items():
         if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all(): continue
         first = np.full(code.max() + 1, np.inf)
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
             warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as seconds, but look "
-                          f"like {name}; read them with time_unit='d'", XRTWarning, stacklevel=4)
+                          f"like {name}; read them with time_unit='d' (--time-unit d)", XRTWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #e0efa4e5
 @patch_to(EventTable, static=True)
@@ -1139,14 +1316,15 @@ def concat(
 @patch_to(EventTable)
 def windows(self) -> np.ndarray: # (S, 2) start and stop [s]
     "Exposure window of each source: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
-    out = np.full((len(self), 2), np.nan)
-    if {"t_start", "t_stop"} <= set(self.meta.columns): out[:] = self.meta[["t_start", "t_stop"]].to_numpy(float)
+    out, given = np.full((len(self), 2), np.nan), np.full((len(self), 2), None, dtype=object)
+    if {"t_start", "t_stop"} <= set(self.meta.columns):
+        given = self.meta[["t_start", "t_stop"]].to_numpy(dtype=object)
+        out[:] = self.meta[["t_start", "t_stop"]].apply(pd.to_numeric, errors="coerce").to_numpy(float, na_value=np.nan)
     if self.gti is not None:
         some = np.diff(self.gti_offsets) > 0
-        out[some, 0], out[some, 1] = self.gti[self.gti_offsets[:-1][some], 0], self.gti[self.gti_offsets[1:][some] - 1, 1]
-    lost = np.flatnonzero(~(out[:, 1] > out[:, 0]))
-    if len(lost): raise EventDataError(f"the exposure of {len(lost)} of {len(self)} sources is unknown, first '{self.ids[lost[0]]}': no GTIs and no t_start, t_stop "
-                                       "in meta. Give them, or use time_axis='events' (first to last photon)")
+        out[some, 0] = self.gti[self.gti_offsets[:-1][some], 0]
+        out[some, 1] = self.gti[self.gti_offsets[1:][some] - 1, 1]
+    _refuse_windows(out, self.ids, given)
     return out
 
 
@@ -1162,13 +1340,95 @@ def livetimes(self) -> np.ndarray: # (S,) [s]
 
 
 @patch_to(EventTable)
-def livetime_clock(self) -> np.ndarray: # (N,) [s]
+def livetime_clock(self) -> np.ndarray: # (N,) [s], from 0 to the source's live time
     "Good time elapsed before each photon since its source's exposure began."
-    start, clock = self.windows()[:, 0], np.empty(self.n_events)
-    for k, (a, b) in enumerate(zip(self.offsets[:-1], self.offsets[1:])):
-        g = None if self.gti is None else self.gti[self.gti_offsets[k]:self.gti_offsets[k + 1]]
-        clock[a:b] = livetime_at(self.time[a:b], g) if g is not None and len(g) else self.time[a:b] - start[k]
-    return clock
+    return checked_clock(self, "livetime")[0]
+
+# %% ../nbs/00_data.ipynb #843570aa
+def _first_of(bad, table):
+    "The first source with a bad photon, and how many it has, in words."
+    s = int(np.searchsorted(table.offsets, np.flatnonzero(bad)[0], side="right")) - 1
+    a, b = table.offsets[s:s + 2]
+    return f"source '{table.ids[s]}': {bad[a:b].sum()} of {b - a} photons (first at {table.time[a:b][bad[a:b]][0]!r} s)"
+
+
+def _check_shape(table):
+    "Offsets and columns of a table that fit each other; returns the offsets."
+    if table.has_energy and len(table.energy) != len(table.time):
+        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
+    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
+    return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
+
+
+def _check_photons(table):
+    "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
+    offsets = _check_shape(table)
+    bad = ~np.isfinite(table.time)
+    back = table.time[1:] < table.time[:-1]
+    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
+    bad[1:] |= back
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if table.gti is None: return
+    bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
+
+# %% ../nbs/00_data.ipynb #fbb94863
+def _live(table):
+    "Good time before each photon of a checked table, [s]; since the window's start where no intervals are known."
+    clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
+    if table.gti is None or not len(table.gti): return clock
+    length, n = table.gti[:, 1] - table.gti[:, 0], np.diff(table.gti_offsets)
+    done = np.zeros(len(length))
+    for s in np.flatnonzero(n > 1):
+        a, b = table.gti_offsets[s:s + 2]
+        done[a + 1:b] = np.cumsum(length[a:b - 1])
+    row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets)[0], 0)
+    return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
+
+
+def _first_to_last(table):
+    "First photon and span of each source; 0 without photons."
+    start, stop, some = np.zeros(len(table)), np.zeros(len(table)), table.counts > 0
+    start[some], stop[some] = table.time[table.offsets[:-1][some]], table.time[table.offsets[1:][some] - 1]
+    with np.errstate(over="ignore"): return start, stop - start
+
+# %% ../nbs/00_data.ipynb #20009e2e
+def checked_clock(events, time_axis="livetime"):
+    """Times of all photons on one axis, proven to lie inside it.
+
+    Parameters
+    ----------
+    events : EventTable
+        The sources.
+    time_axis : {"events", "exposure", "livetime"}
+        From first to last photon, over the exposure window, or over its good time alone.
+
+    Returns
+    -------
+    clock : (N,) float array
+        Time of each photon [s].
+    start, width : (S,) float arrays
+        Where the axis of each source begins and how long it is [s]; finite, and 0 where it has no length.
+
+    Raises
+    ------
+    EventDataError
+        Where an exposure is unknown, or a photon lies outside it or outside its good times.
+    """
+    if time_axis not in ("events", "exposure", "livetime"):
+        raise ValueError(f"`time_axis` must be one of events, exposure, livetime; got {time_axis!r}")
+    _check_photons(events)
+    start, width = _first_to_last(events)
+    if (wide := np.flatnonzero(~np.isfinite(width))).size:
+        raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
+    if time_axis == "events": return events.time, start, width
+    window = events.windows()
+    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
+                                       "cut the photons (`filter(time=...)`), or use time_axis='events'")
+    if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
+    total = events.livetimes()
+    return np.clip(_live(events), 0, np.repeat(total, events.counts)), np.zeros(len(events)), total
 
 # %% ../nbs/00_data.ipynb #68e06678
 _all_ = ["XRTError", "atomic", "file_hash"]
@@ -1182,25 +1442,206 @@ def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further 
     return pd.DataFrame(out | self.columns)
 
 
+
+def _csv_ready(frame):
+    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes the apostrophes back."
+    out = frame.copy(deep=False)
+    for c in frame.columns[[t.kind not in "biufcmM" for t in frame.dtypes]]:
+        code, seen = pd.factorize(frame[c])
+        safe = [csv_cell(v) if isinstance(v, str) else v for v in seen] + [None]
+        if safe[:-1] != list(seen): out[c] = np.array(safe, dtype=object)[code]
+    return out
+
+
 @patch_to(EventTable)
 def _write_csv(self, path, zipped):
     "Write the published layout, plain or gzipped; the bytes depend on the content only."
-    lost = [f"GTIs of {len(self)} sources"] * (self.gti is not None) + [f"{(self.counts == 0).sum()} sources without photons"] * bool((self.counts == 0).any())
-    if lost: warnings.warn(f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them", XRTWarning, stacklevel=3)
-    with path.open("wb") as raw:
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f: self.to_frame().to_csv(f, index=False, lineterminator="\n")
+    lost = [f"GTIs of {len(self)} sources"] * (self.gti is not None)
+    lost += [f"{(self.counts == 0).sum()} sources without photons"] * bool((self.counts == 0).any())
+    if lost:
+        text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
+        warnings.warn(text, XRTWarning, stacklevel=3)
+    quote = csv.QUOTE_NONNUMERIC if any(i.startswith("#") for i in self.ids) else csv.QUOTE_MINIMAL
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f:
+        _csv_ready(self.to_frame()).to_csv(f, index=False, lineterminator="\n", quoting=quote)
 
-# %% ../nbs/00_data.ipynb #3ce20124
-def _read_csv(path, id, time, energy, bad):
-    "Read one row per photon from a CSV file, plain or gzipped."
-    exact = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}  # the default since 3.1
-    opener = gzip.open if str(path).endswith(".gz") else open
+# %% ../nbs/00_data.ipynb #a25eae9b
+MOST_EXPANSION = 100 # times its size that a compressed file may have
+SMALL = 64 * 2**20 # bytes that are never too many
+
+
+def _too_large(path, size, n_bytes):
+    "Refuse a compressed file that would fill the memory."
+    if size > max(MOST_EXPANSION * n_bytes, SMALL):
+        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than {max(MOST_EXPANSION * n_bytes, SMALL):,}; "
+                             "that is no table of photons. If it is, unpack it yourself first")
+
+
+def _text_bytes(path):
+    "The bytes of a text file, unpacked if it is gzipped, without a byte-order mark."
+    n_bytes, out = ordinary(path).stat().st_size, bytearray()
+    with open(path, "rb") as f: packed = f.read(2) == b"\x1f\x8b"
     try:
-        with opener(path, "rt", encoding="utf-8") as f: frame = pd.read_csv(f, dtype={id: str}, low_memory=False, **exact)
-    except pd.errors.EmptyDataError: raise EventDataError(f"{path}: the file is empty; expected a header {id},{time},{energy}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as err: raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from err
-    except (pd.errors.ParserError, UnicodeDecodeError) as err: raise EventDataError(f"{path}: not a readable CSV file ({err})") from err
-    return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ")
+        with gzip.open(path, "rb") if packed or str(path).endswith(".gz") else open(path, "rb") as f:
+            while chunk := f.read(2**20):
+                out += chunk
+                if packed: _too_large(path, len(out), n_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as err:
+        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from None
+    data = bytes(out[3:] if out[:3] == b"\xef\xbb\xbf" else out)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
+    if b"\0" in data: raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it again")
+    return data
+
+# %% ../nbs/00_data.ipynb #e5df4727
+def _uncommented(path, data):
+    "The text from its header on; lines that begin with # are passed over, those below the header with a warning."
+    data = re.sub(rb"\A(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+", b"", data)
+    if b'"' in data or not re.search(rb"[\r\n]#", data): return data
+    data, n = re.subn(rb"(?<=[\r\n])#[^\r\n]*(?:\r\n|\r|\n|\Z)", b"", data)
+    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over", XRTWarning, stacklevel=5)
+    return data
+
+
+def _header(path, data, needed):
+    "Names of the columns, the separator, and the rows below."
+    body = _uncommented(path, data)
+    end = re.search(rb"\r\n|\r|\n|\Z", body)
+    if end.start() > 100_000: raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
+    try: line = body[:end.start()].decode("utf-8")
+    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    if not line.strip(): raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
+    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in ",;\t|"}
+    def fits(d): return len(set(needed) & set(split[d])), len(split[d])
+    best = max(split, key=fits)
+    names = [csv_text(n) or f"column {k + 1}" for k, n in enumerate(split[best])]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise EventDataError(f"{path}: column '{printable(min(twice), 60)}' stands twice; rename one of them")
+    if len(names) > 2000: raise EventDataError(f"{path}: {len(names):,} columns; that is no table of photons")
+    return names, best, body[end.end():]
+
+# %% ../nbs/00_data.ipynb #f6193819
+def _parse(path, names, separator, body, decimal, text):
+    "The rows of a CSV body as an Arrow table; `text` names the columns that are text, None asks for all."
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    odd = []
+    def strict(row):
+        odd.append(row)
+        return "error"
+    words = {n: pa.dictionary(pa.int32(), pa.string()) for n in (names if text is None else text)}
+    try:
+        return arrow_csv.read_csv(
+            pa.BufferReader(body or b"\n"), arrow_csv.ReadOptions(column_names=names, use_threads=False),
+            arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=strict),
+            arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
+    except pa.ArrowInvalid as err:
+        if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
+        if "UTF8" in str(err): raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
+
+
+def _odd_row(row, separator):
+    "Put a row whose fields don't fit the header into words."
+    more = row.actual_columns > row.expected_columns
+    why = "; decimal commas, or a separator inside a value?" if more else ""
+    return (f"row {row.number} below the header has {row.actual_columns} fields, the header {row.expected_columns}"
+            f"{why}: '{printable(row.text, 80)}'")
+
+# %% ../nbs/00_data.ipynb #d7724590
+def _plain_text(column):
+    "A dictionary column of Arrow as pandas categories, blanks around the texts and export apostrophes gone."
+    cats = column.to_pandas().array
+    words = [csv_text(w.strip()) for w in cats.categories]
+    code, words = pd.factorize(np.array([*words, None], dtype=object)[:-1])
+    if len(words) == len(cats.categories): return cats.rename_categories(words)
+    return pd.Categorical.from_codes(np.where(cats.codes < 0, -1, code[cats.codes]), words)
+
+
+def _dates(table):
+    "Names of columns in which Arrow saw dates or times of day; a table of photons keeps them as text."
+    import pyarrow.types as kinds
+    return [n for n, t in zip(table.column_names, table.schema.types) if kinds.is_temporal(t)]
+
+# %% ../nbs/00_data.ipynb #cb58f948
+def _rows(path, raw, needed, text, decimal):
+    "The rows of a CSV file's bytes as a frame; texts as categories."
+    names, separator, body = _header(path, raw, needed)
+    if lost := [c for c in needed if c not in names]:
+        raise EventDataError(f"{path}: column{'s'[:len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
+                             f"there are {_some(names)}. Name yours with id=, time=, energy=")
+    words = None if text is None else [c for c in text if c in names]
+    table = _parse(path, names, separator, body, decimal, words)
+    if late := _dates(table): table = _parse(path, names, separator, body, decimal, [*words, *late])
+    return _to_frame(table)
+
+
+def _to_frame(table):
+    "An Arrow table as a frame: texts that were asked for as categories, nothing as missing."
+    columns = {}
+    for name, column in zip(table.column_names, table.columns):
+        if "dictionary" in str(column.type):
+            made = _plain_text(column)
+            columns[name] = made.remove_categories([c for c in made.categories if c == ""])
+        elif not (name.startswith("column ") and column.null_count == len(column)):
+            columns[name] = _plain_series(column.to_pandas())
+    return pd.DataFrame(columns)
+
+# %% ../nbs/00_data.ipynb #85e7c641
+def read_table(
+    path,
+    needed=(),
+    text=(),
+    decimal:str=".",
+) -> pd.DataFrame:
+    """Read a CSV table strictly: events, lists of known transients, truth, labels, selections.
+
+    Parameters
+    ----------
+    path : path-like
+        A `.csv` or `.csv.gz` file in UTF-8; separators are commas, semicolons, tabs or `|`.
+    needed : sequence of str
+        Columns that must be there.
+    text : sequence of str or None
+        Columns that are text whatever they look like (ids: `007_1` stays so, `NA` is an id); None takes all
+        columns as text. Blanks around a text are taken away, an empty one is missing (None).
+    decimal : {".", ","}
+        The decimal mark of numbers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows in the order of the file; numbers as numbers, the rest as text.
+
+    Raises
+    ------
+    EventDataError
+        If a row has more or fewer fields than the header, a column is missing or stands twice, or the file
+        is no CSV text in UTF-8, or no whole gzip file.
+    """
+    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    frame = _rows(path, _text_bytes(path), list(needed), text, decimal)
+    for name in frame.select_dtypes("category"):
+        words = frame[name].astype(object)
+        frame[name] = words.where(words.notna(), None)
+    return frame
+
+# %% ../nbs/00_data.ipynb #f0ecbf23
+def _read_ecsv(path, raw):
+    "An astropy table with units, as `Table.write(format='ascii.ecsv')` leaves it."
+    from astropy.table import Table
+    try: return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
+    except EventDataError: raise
+    except Exception as err: # whatever a damaged header makes of YAML
+        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: {printable(err, 200)})") from None
+
+
+def _read_csv(path, id, time, energy, bad, decimal=".", **units):
+    "Read one row per photon from a CSV file, plain or gzipped."
+    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    raw, needed = _text_bytes(path), [c for c in (id, time, energy) if c is not None]
+    frame = _read_ecsv(path, raw) if raw[:8] == b"# %ECSV " else _rows(path, raw, needed, [id], decimal)
+    return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ", **units)
 
 # %% ../nbs/00_data.ipynb #da1330f3
 ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
@@ -1277,7 +1718,7 @@ def _rebuild(rows, src):
                       gti, gti_offsets, meta, {c: rows[c].to_numpy() for c in names})
 
 
-def _read_parquet(path, id, time, energy, bad, ids):
+def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -1285,7 +1726,7 @@ def _read_parquet(path, id, time, energy, bad, ids):
         with pq.ParquetFile(path) as f:
             extra = f.metadata.metadata or {}
             if b"xrt_nb_sources" not in extra:
-                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ")
+                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ", **units)
                 return table if ids is None else table[list(ids)]
             src = _unpack(extra[b"xrt_nb_sources"])
             if ids is None: return _rebuild(f.read(), src)
@@ -1335,20 +1776,51 @@ def _kind_of(path):
     if name.endswith((".parquet", ".pq")): return "parquet"
     raise ValueError(f"{path}: the extension must be .csv, .csv.gz or .parquet")
 
-
+# %% ../nbs/00_data.ipynb #15ae7e52
 def read_events(
-    path, # .csv, .csv.gz or .parquet
-    id:str="obsreg_id", # column of source ids
-    time:str="time", # column of times [s]
-    energy:str|None="energy", # column of energies [eV]; None if there are none
-    bad:str="raise", # unusable rows: "raise" or "drop" (and count)
-    ids=None, # read only these sources
-) -> EventTable: # all sources of the file
-    "Read events from a file; the extension tells the format."
-    path, kind = Path(path), _kind_of(path)
-    if not path.exists(): raise FileNotFoundError(f"{path} does not exist")
-    if kind == "parquet": return _read_parquet(path, id, time, energy, bad, ids)
-    table = _read_csv(path, id, time, energy, bad)
+    path,
+    id:str="obsreg_id",
+    time:str="time",
+    energy:str|None="energy",
+    bad:str="raise",
+    ids=None,
+    *,
+    time_unit:str|None=None,
+    energy_unit:str|None=None,
+    decimal:str=".",
+) -> EventTable:
+    """Read events from a file; the extension tells the format.
+
+    Parameters
+    ----------
+    path : path-like
+        `.csv`, `.csv.gz` or `.parquet`, one row per photon.
+    id, time, energy : str
+        Names of the columns; `energy=None` if there are no energies.
+    bad : {"raise", "drop"}
+        What to do with unusable rows: refuse the file, or leave them out and count them in `meta`.
+    ids : sequence of str, optional
+        Read only these sources.
+    time_unit, energy_unit : str, optional
+        Units of the columns where they aren't seconds and electronvolts, e.g. "d", "keV".
+    decimal : {".", ","}
+        The decimal mark of a CSV file.
+
+    Returns
+    -------
+    EventTable
+        All sources of the file, or those asked for, in that order.
+
+    Raises
+    ------
+    EventDataError
+        If the file is damaged, or its events can't be right.
+    UnknownSourceError
+        If one of `ids` isn't there.
+    """
+    kind, path, units = _kind_of(path), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    if kind == "parquet": return _read_parquet(path, id, time, energy, bad, ids, **units)
+    table = _read_csv(path, id, time, energy, bad, decimal, **units)
     return table if ids is None else table[list(ids)]
 
 # %% ../nbs/00_data.ipynb #530a75d9
