@@ -435,7 +435,7 @@ def test_the_digest_sees_every_kind_of_change(many, tmp_path, what):
     ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
     table = read_events(tmp_path / "a.parquet")
     before = room._digest(table)
-    def nudged(a): return np.concatenate([np.nextafter(a.ravel()[:1], 0), a.ravel()[1:]]).reshape(a.shape)
+    def nudged(a): return np.concatenate([np.nextafter(a.ravel()[:1], -np.inf), a.ravel()[1:]]).reshape(a.shape)
     if what == "meta": table.meta.iloc[2, list(table.meta).index("n_gti")] += 1
     elif what == "ids": table.ids = table.ids[[1, 0, *range(2, len(table))]]
     else: setattr(table, what, nudged(getattr(table, what)))

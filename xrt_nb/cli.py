@@ -207,7 +207,7 @@ def _next_after(archive, n):
     if n == 1: return _next(f"xrt-nb place {_quoted(archive)} --in demo_run", "one detection: place it in a run, for instance that of `xrt-nb demo`")
     _next(f"xrt-nb run 2D-PCA {_quoted(archive)} --out my_run", "map, clusters and analogs of the archive")
 
-
+# %% ../nbs/09a_cli.ipynb #a5981f06
 def _say_notes(frame, kind, most=3):
     "Say remarks or skipped files by their reason, each file by name, or a few of many that share one."
     from xrt_nb._text import printable

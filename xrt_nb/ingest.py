@@ -57,7 +57,7 @@ def _pair(events, beside):
     found |= {e: _own_region(e, own) for e, r in found.items() if r is None and own}
     return found, sorted(set(regions) - set(found.values()))
 
-# %% ../nbs/00c_ingest.ipynb #88b7db2e
+# %% ../nbs/00c_ingest.ipynb #090610f1
 def _rows_of(path):
     "Rows of a CSV table of files as dicts of texts, empty ones None."
     with open_file(path) as f: raw = f.read()
@@ -96,7 +96,7 @@ def is_photon_table(path):
     with open_file(path) as f: head = f.read(1 << 16).decode("utf-8-sig", "replace")
     return "event_file" not in next((s for s in head.splitlines() if s.strip() and s[0] != "#"), "event_file")
 
-# %% ../nbs/00c_ingest.ipynb #23f83e3d
+# %% ../nbs/00c_ingest.ipynb #691eb439
 @dataclass
 class Inputs:
     """What there is to read.
@@ -149,7 +149,7 @@ def _of_folder(folder, inputs):
                          f"*regevt3.fits.gz, *_cl.evt, *EventList*.fits, *EVLI*.FTZ){more}")
     return events, files
 
-# %% ../nbs/00c_ingest.ipynb #7515f3f8
+# %% ../nbs/00c_ingest.ipynb #d54e2c98
 def _of_pattern(path, inputs):
     "Files that a name or a pattern stands for, and the files beside them."
     files = [str(path)] if os.path.lexists(path) else sorted(glob.glob(str(path), recursive=True))
@@ -200,7 +200,7 @@ def search_inputs(paths, region=None):
     return Inputs(sorted(jobs.values(), key=lambda j: tuple(s or "" for s in j)), sorted(set(out.tables)),
                   sorted({(f, why) for f, why in out.skipped if os.path.realpath(f) not in read}))
 
-# %% ../nbs/00c_ingest.ipynb #4e67492b
+# %% ../nbs/00c_ingest.ipynb #e48e135d
 def find_inputs(paths, region=None):
     """List the event files to read, each with its region.
 
@@ -253,7 +253,7 @@ def mission_of(name):
     if found: return MISSIONS[found]
     raise ValueError(f"no mission is called {printable(name)!r}; choose one of {', '.join(MISSIONS)}")
 
-# %% ../nbs/00c_ingest.ipynb #6437e55d
+# %% ../nbs/00c_ingest.ipynb #56c34cfe
 def _read(path, region, mission, options):
     "Read one event file, by the given mission where its header names none that is known."
     if mission is None: return read_event_list(path, region, **options)
@@ -276,7 +276,7 @@ def _check_job(path, reg, region):
         raise XRTError("a catalog event file covers the background too and has no reg3 file beside it; "
                        "give its region")
 
-# %% ../nbs/00c_ingest.ipynb #8623f07c
+# %% ../nbs/00c_ingest.ipynb #e18748c9
 def _read_job(job, region, times_only, mission, options):
     "Read the event file of one job: the EventList, and remarks."
     path, reg, id = job
@@ -332,7 +332,7 @@ def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
             notes += [(path, "remark", text) for text in texts]
     return kept, notes
 
-# %% ../nbs/00c_ingest.ipynb #9c6ca8d1
+# %% ../nbs/00c_ingest.ipynb #2823e2cd
 def _read_table(path, times_only, bad, columns):
     "A table of photons and remarks about it."
     open_file(path).close() # a pipe would never end
@@ -352,7 +352,7 @@ def _read_table(path, times_only, bad, columns):
     return EventTable(table.ids, table.offsets, table.time, energy, table.gti, table.gti_offsets, table.meta,
                       kept), texts
 
-# %% ../nbs/00c_ingest.ipynb #1d6549b3
+# %% ../nbs/00c_ingest.ipynb #05a77707
 def _content(path):
     "What a part depends on in a file: its bytes, or that there are none."
     if path is None: return None
@@ -422,7 +422,7 @@ def _table_of_task(task):
     except Exception as err: return None, [(path, "problem", _reason(err, path))]
     return table, [(path, "remark", t) for t in texts]
 
-# %% ../nbs/00c_ingest.ipynb #e1e13c80
+# %% ../nbs/00c_ingest.ipynb #82b68724
 def _once(kept, jobs):
     "EventLists without those whose id came before, and notes about the others."
     seen, out, notes, paths = {}, [], [], {os.path.basename(e): e for e, *_ in jobs}
@@ -508,7 +508,7 @@ def _run(tasks, n_jobs, progress):
     finally:
         if pool: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/00c_ingest.ipynb #a7f61da8
+# %% ../nbs/00c_ingest.ipynb #f3343a8d
 def _with_gti(table):
     "A table whose detections are given one good time interval each, from first to last photon."
     n = table.counts
@@ -538,7 +538,7 @@ def _part(folder, task, facts, seen, fill):
     seen |= {i: f for i, f, t in zip(table.ids.tolist(), files, twice) if not t}
     return (table[~twice] if twice.any() else table), notes
 
-# %% ../nbs/00c_ingest.ipynb #4586a8cc
+# %% ../nbs/00c_ingest.ipynb #269c75a8
 def _fact(v):
     "A fact of `meta` in a form that writing and reading don't change."
     if v is None or v is pd.NA or v != v or v == "": return None
@@ -633,7 +633,7 @@ class Ingest:
 
 def _frame(rows): return pd.DataFrame(rows, columns=["file", "reason"], dtype=object)
 
-# %% ../nbs/00c_ingest.ipynb #abc89116
+# %% ../nbs/00c_ingest.ipynb #830cbbb5
 def _check_call(out, n_jobs, chunk, bad, overwrite):
     "Refuse arguments that can't be right before anything is done."
     if out.suffix != ".parquet": raise ValueError(f"`out` must end in .parquet, got {out}")
@@ -673,6 +673,20 @@ def _make_parts(tasks, n_jobs, progress):
     raise XRTError(f"{missing[0].jobs[0][0]} or a file near it changes again and again; wait until it is "
                    f"complete, "
                    "then restart")
+
+# %% ../nbs/00c_ingest.ipynb #638fd306
+def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
+    "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
+    settings = _settings(**rest)
+    whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
+    with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
+        if not overwrite and out.exists(): raise StoreExists(f"{out} was made by another call in the meantime")
+        tasks = _parts_of(found, chunk, work.path, settings=settings, **rest)
+        facts = _make_parts(tasks, n_jobs, progress)
+        if not any(f["sources"] for f in facts): _nothing(work, facts, len(found.jobs) + len(found.tables))
+        done = _merge(work.path, tasks, facts, out, overwrite)
+        work.remove()
+    return done
 
 # %% ../nbs/00c_ingest.ipynb #e0083900
 def ingest(paths, out, region=None, n_jobs=1, chunk=50, times_only=False, progress=True, overwrite=False,
@@ -726,17 +740,6 @@ def ingest(paths, out, region=None, n_jobs=1, chunk=50, times_only=False, progre
     found = search_inputs(paths, region)
     if isinstance(region, (str, os.PathLike)): region = None # every job names it now
     rest = {"region": region, "times_only": times_only, "bad": bad, "mission": mission, "options": options}
-    settings = _settings(**rest)
-    whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
-    with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
-        _check_call(out, n_jobs, chunk, bad, overwrite) # another call may just have made it
-        tasks = _parts_of(found, chunk, work.path, settings=settings, **rest)
-        facts = _make_parts(tasks, n_jobs, progress)
-        if not any(f["sources"] for f in facts): _nothing(work, facts, len(found.jobs) + len(found.tables))
-        n_sources, n_events, notes = _merge(work.path, tasks, facts, out, overwrite)
-        work.remove()
-    problems, remarks = ([(f, why) for f, kind, why in notes if kind == which]
-                         for which in ("problem", "remark"))
-    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, _frame(problems),
-                  _frame(remarks),
-                  _frame(found.skipped))
+    n_sources, n_events, notes = _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest)
+    frames = [_frame([(f, why) for f, kind, why in notes if kind == which]) for which in ("problem", "remark")]
+    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, *frames, _frame(found.skipped))
