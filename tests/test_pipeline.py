@@ -137,7 +137,7 @@ def test_a_tampered_partial_step_is_not_used(archive, reference, tmp_path, monke
 def test_two_at_once_are_refused(archive, tmp_path):
     with pipeline.Workspace(tmp_path / "run") as w:
         w.open({"fingerprint": "x", "input": {"sha256": "x"}})
-        with pytest.raises(XRTError, match="another process is writing"):
+        with pytest.raises(XRTError, match="another program is at work"):
             again(archive, tmp_path / "run")
     again(archive, tmp_path / "run")
 

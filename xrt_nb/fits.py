@@ -908,11 +908,14 @@ def header_position(header:Header, primary:Header|None=None) -> tuple:
     from astropy.coordinates import SkyCoord
     headers = [h for h in (header, primary) if h is not None]
     def first(key, turn): return next((v for h in headers if (v := _angle(h, key, turn)) is not None), None)
-    ra = {k: v for k in PLACES if (v := first(f"RA_{k}", True)) is not None}
-    dec = {k: v for k in PLACES if (v := first(f"DEC_{k}", False)) is not None}
-    whole = [(k, k) for k in PLACES if ra.get(k) and dec.get(k)]
+    ra, dec = {}, {}
+    for k in PLACES:
+        ra[k], dec[k] = first(f"RA_{k}", True), first(f"DEC_{k}", False)
+        if ra[k] and dec[k]: break # cards that are not needed need not be right
+    ra, dec = ({k: v for k, v in said.items() if v is not None} for said in (ra, dec))
+    whole = [(k, k) for k in ra if ra[k] and dec.get(k)]
     mixed = [(a, d) for a in ra if ra[a] for d in dec if dec[d]]
-    equator = [(k, k) for k in PLACES if ra.get(k) and k in dec]
+    equator = [(k, k) for k in ra if ra[k] and k in dec]
     if not (found := [*whole, *mixed, *equator]):
         if ra or dec: header.notes.append(f"RA_{next(iter(ra or dec))} = 0, which is no position")
         return math.nan, math.nan, ""
