@@ -52,19 +52,25 @@ def unzip(path, out):
 
 
 class Road:
-    "A folder in which the lines are typed one after the other."
-    def __init__(self, folder): self.folder, self.said = folder, []
+    "A folder in which the lines are typed one after the other, each in a process of its own or all in this one."
+    def __init__(self, folder, alone): self.folder, self.alone, self.said = folder, alone, []
 
     def type(self, words, fetch_from):
         "Run one line; what it prints is kept."
         assert words[0] == "xrt-nb", f"the block has another command: {words}"
         if words[1] == "app": return self.look(words)
-        code = "import sys; from xrt_nb.cli import main; main(prog_name='xrt-nb')"
         if words[1] == "fetch": return self.fetch(words, fetch_from)
+        if not self.alone: return self.here(words)
+        code = "from xrt_nb.cli import main; main(prog_name='xrt-nb')"
         done = subprocess.run([sys.executable, "-c", code, *words[1:]], cwd=self.folder, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, (words, done.stderr[-2000:])
         self.said.append(done.stdout + done.stderr)
-        return done.stdout
+
+    def here(self, words):
+        "A line in this process."
+        done = CliRunner().invoke(main, words[1:], prog_name="xrt-nb")
+        assert done.exit_code == 0, (words, done.output[-2000:])
+        self.said.append(done.output)
 
     def look(self, words):
         "`xrt-nb app`: started, looked at, ended."
@@ -83,17 +89,16 @@ class Road:
         obsid, region = next(w for w in words if re.fullmatch(r"\d+_\d+", w)).split("_")
         with FileService(make_products(self.folder / "served", [int(obsid)], int(region))) as csc:
             monkeypatch.setattr(products, "fetch_events", functools.partial(products.fetch_events, base_url=csc.url))
-            monkeypatch.chdir(self.folder)
-            done = CliRunner().invoke(main, words[1:], prog_name="xrt-nb")
-        assert done.exit_code == 0, done.output
-        self.said.append(done.output)
+            self.here(words)
 
 
-def test_the_readme_block_as_it_stands(root, tmp_path, monkeypatch):
-    lines = block(root)
+@pytest.mark.parametrize("alone", [pytest.param(True, id="processes", marks=pytest.mark.slow), pytest.param(False, id="here")])
+def test_the_readme_block_as_it_stands(alone, root, tmp_path, monkeypatch):
+    lines, n = block(root), 300 if alone else 160
     if not any(words[1] == "place" for words in lines): pytest.skip("the README's block is older than `place`")
-    real, road = own_files(tmp_path), Road(tmp_path)
-    assert road.type(["xrt-nb", "demo", "--sources", "300"], None)  # what `make demo` leaves; smaller
+    real, road = own_files(tmp_path), Road(tmp_path, alone)
+    monkeypatch.chdir(tmp_path)
+    road.type(["xrt-nb", "demo", "--sources", str(n)], None)  # what `make demo` leaves; smaller
     for words in lines:
         road.type(words, monkeypatch)
     for said in road.said:
@@ -101,7 +106,7 @@ def test_the_readme_block_as_it_stands(root, tmp_path, monkeypatch):
     run = next(words[words.index("--out") + 1] for words in lines if words[1] == "run")
     found = read_run(tmp_path / run)
     joined = next(w for words in lines if words[1] == "run" for w in words if w.endswith(".parquet"))
-    assert found.events == read_events(tmp_path / joined) and len(found.events) == 301
+    assert found.events == read_events(tmp_path / joined) and len(found.events) == n + 1
     placed = tmp_path / next(words[words.index("--out") + 1] for words in lines if words[1] == "place")
     at, hits = pd.read_csv(placed / "placement.csv", dtype=str), pd.read_csv(placed / "analogs.csv", dtype={"query": str, "obsreg_id": str})
     assert list(at.columns) == ["obsreg_id", "tsne1", "tsne2", "extrapolated"] and len(at) == 1
