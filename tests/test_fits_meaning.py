@@ -168,6 +168,18 @@ def test_split_cards(save):
     assert ev.gti.tolist() == [[T0 + 100.75, T0 + 1101.25]] and ev.meta["timezero"] == 100.5
 
 
+def test_good_times_that_were_not_carried_to_the_barycenter(save):
+    with pytest.warns(XRTWarning, match="its times are LOCAL, those of the events SOLARSYSTEM"):
+        read_event_list(save(events(TIMEREF="SOLARSYSTEM"), good([[T0, T0 + 1000]], TIMEREF="LOCAL")))
+
+
+def test_times_of_single_precision_are_said(save):
+    t = T0 + np.linspace(1, 999, N)
+    with pytest.warns(XRTWarning, match="has single precision, so its times are known to 8 s only"):
+        read_event_list(save(events(columns={"TIME": ("E", "s", t)}), good([[T0, T0 + 1000]])))
+    assert len(read_event_list(save(events(columns={"TIME": ("E", "s", t - T0)}, MJDREFI=57815), good([[0, 1000]])))) == N
+
+
 # several tables of events
 
 def test_all_tables_are_read_each_by_its_own_clock(save):
@@ -213,6 +225,15 @@ def test_tables_that_do_not_belong_together_are_refused(save, keys, why):
     with pytest.raises(EventFileError, match=why) as err: read_event_list(p)
     assert "extension=" in str(err.value)
     assert len(read_event_list(p, extension=1)) == len(read_event_list(p, extension=2)) == N
+
+
+def test_a_table_whose_name_was_damaged_is_not_passed_over_in_silence(save):
+    p = save(events(), events(T0 + np.linspace(2, 998, N), HDUCLAS1=" "), good([[T0, T0 + 1000]]))
+    with fits.open(p) as f: f.writeto(p.with_name("sums.fits"), checksum=True)
+    data = p.with_name("sums.fits").read_bytes()
+    at = data.rindex(b"'EVENTS")
+    p.write_bytes(data[:at] + b"'EVEOTS" + data[at + 7:])
+    with pytest.warns(XRTWarning, match="EVEOTS: its checksum disagrees"): assert len(read_event_list(p)) == N
 
 
 def test_rejected_events_are_not_events(save):
@@ -291,7 +312,7 @@ def test_rotation_matrices_and_units_against_image_headers():
         assert np.allclose(w.all_pix2world(xy, 1), v.all_pix2world(xy, 1), rtol=0, atol=1e-9), ours
 
 
-@pytest.mark.parametrize("keys", [{"RADESYS": "GAPPT"}, {"TCUNI3": "parsec"}, {"TCDLT3": 0.0}, {"TCTYP3": "FOO---TAN"}, {"TCRPX3": "x"}])
+@pytest.mark.parametrize("keys", [{"RADESYS": "GAPPT"}, {"TCUNI3": "parsec"}, {"TCDLT3": 0.0}, {"TCTYP3": "FOO---TAN"}, {"TCRPX3": "x"}, {"TCDLT3": -2.46, "TCDLT4": 2.46}])
 def test_a_sky_that_can_not_be_costs_a_sky_region_only(save, tmp_path, keys):
     p = save(on_sky(keys, 83.6, 22.0), good([[T0, T0 + 1000]]))
     (tmp_path / "r.reg").write_text('fk5\ncircle(83.6,22.0,72")\n')
@@ -432,6 +453,15 @@ def test_a_cosmetic_card_costs_itself(save, key, value):
     with pytest.warns(XRTWarning, match=f"{key}.*|left out") as said:
         ev = read_event_list(save(events(**{"RA_OBJ": 10.0, "DEC_OBJ": 5.0} | {key: value}), good([[T0, T0 + 1000]])))
     assert ev == fine and ev.livetime == fine.livetime and len(said) == 1 and key in str(said[0].message)
+
+
+@pytest.mark.parametrize("key", ["EXPOSURE", "RA_OBJ", "TSTOP", "DTCOR", "TIMEDEL"])
+def test_a_card_that_can_not_be_read_costs_itself(save, key):
+    p = save(events(**{"RA_OBJ": 10.0, "DEC_OBJ": 5.0, "EXPOSURE": 9.5, "DTCOR": 1.0, "TIMEDEL": 0.5} | {key: 0.125}), good([[T0, T0 + 1000]]))
+    data = p.read_bytes()
+    at = data.index(key.ljust(8).encode() + b"=")
+    p.write_bytes(data[:at + 10] + b"nonsense".ljust(70) + data[at + 80:])
+    with pytest.warns(XRTWarning, match=f"left out: {key} = 'unreadable'"): assert len(read_event_list(p)) == N
 
 
 @pytest.mark.parametrize("key, value", [("EXPOSURE", ""), ("RA_OBJ", " "), ("TIMEPIXR", fits.card.Undefined()), ("DEADC", "")])
