@@ -23,7 +23,7 @@ def tables(draw, empty_sources=True):
     for n in range(draw(st.integers(1, 6))):
         k = draw(st.integers(0 if empty_sources else 1, 12))
         t = np.sort(draw(hnp.arrays(float, k, elements=st.floats(0, 1e9, allow_subnormal=False))))
-        e = draw(hnp.arrays(float, k, elements=st.floats(1, 2e4)))
+        e = draw(hnp.arrays(float, k, elements=st.floats(100, 2e4)))
         stops = np.cumsum(draw(hnp.arrays(float, 2 * draw(st.integers(1, 3)), elements=st.floats(0.5, 1e4))))
         lists.append(EventList(t, e, f"{n + 1}_{draw(st.integers(0, 99))}", stops.reshape(-1, 2), {"name": f"source é {n}", "exposure": float(n)}, {"chipx": np.arange(k)}))
     return EventTable.from_lists(lists)
@@ -123,7 +123,7 @@ FRAME = pd.DataFrame({"obsreg_id": ["1_1", "1_1", "2_2"], "time": [1.0, 2, 3], "
     (lambda f: f.drop(columns="time"), "column 'time' missing"),
     (lambda f: f.drop(columns=["obsreg_id", "energy"]), "columns 'obsreg_id', 'energy' missing"),
     (lambda f: f.assign(time=["1", "late", "3"]), "source '1_1', column 'time' is not numeric: row 1 holds 'late'"),
-    (lambda f: f.assign(energy=[1.0, np.inf, 3]), "source '1_1', column 'energy': the value in row 1 is infinite"),
+    (lambda f: f.assign(energy=[600.0, np.inf, 800]), "source '1_1', column 'energy': the value in row 1 is infinite"),
     (lambda f: f.assign(time=[1.0, 2, np.nan]), "source '2_2', column 'time': the value in row 2 is missing"),
     (lambda f: f.assign(energy=[600.0, 0, 800]), "source '1_1', column 'energy': the value in row 1 is 0, energies must be positive"),
     (lambda f: f.assign(energy=[600.0, 700, -8]), "source '2_2', column 'energy': the value in row 2 is -8"),
@@ -276,3 +276,138 @@ def test_a_missing_edge_of_the_window_is_no_edge():
     assert table["a"].window == (0.0, 9.0)
     with pytest.raises(EventDataError, match="exposure is unknown"):
         table["b"].window
+
+
+def columns_of_every_kind(values, missing, unit):
+    "The same numbers in `unit` as every library's column; entries of `missing` are masked, null or NA."
+    import pyarrow as pa
+    from astropy import units as u
+    from astropy.table import Column, MaskedColumn, Table
+    from astropy.utils.masked import Masked
+    plain = [None if m else v for v, m in zip(values, missing)]
+    poison = np.where(missing, 65535.0, values)
+    yield "MaskedColumn", MaskedColumn(poison, mask=missing, unit=unit), True
+    yield "column of a table", Table({"x": MaskedColumn(poison, mask=missing, unit=unit)})["x"], True
+    yield "Masked(Quantity)", Masked(poison * u.Unit(unit), mask=missing), True
+    yield "numpy masked", np.ma.array(poison, mask=missing), False
+    yield "numpy masked, big-endian", np.ma.array(poison.astype(">f8"), mask=missing), False
+    yield "Float64", pd.Series(plain, dtype="Float64"), False
+    yield "Arrow dtype", pd.Series(plain, dtype=pd.ArrowDtype(pa.float64())), False
+    yield "Arrow array", pa.array(plain), False
+    yield "Arrow chunks", pa.chunked_array([plain[:1], plain[1:]], type=pa.float64()), False
+    yield "objects", pd.Series(plain, dtype=object), False
+    yield "list with None", plain, False
+    yield "text", ["" if v is None else repr(v) for v in plain], False
+    yield "bytes", np.array([b"" if v is None else repr(v).encode() for v in plain]), False
+    yield "masked texts", np.ma.array([repr(float(v)) for v in poison], mask=missing), False
+    if not any(missing):
+        yield "Column", Column(values, unit=unit), True
+        yield "Quantity", np.array(values) * u.Unit(unit), True
+        yield "list of Quantities", [v * u.Unit(unit) for v in values], True
+        yield "categories", pd.Series(pd.Categorical(values)), False
+        yield "longdouble", np.array(values, dtype=np.longdouble), False
+
+
+@settings(deadline=None, max_examples=15)
+@given(values=st.lists(st.floats(0.5, 9e4), min_size=2, max_size=6), data_=st.data())
+def test_columns_of_every_kind_give_the_same_numbers(values, data_):
+    for missing in (np.zeros(len(values), bool), np.array(data_.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))):
+        for kind, column, has_unit in columns_of_every_kind(values, missing, "keV"):
+            got = data.as_column(column, "energy", unit="keV")
+            assert np.allclose(got, np.where(missing, np.nan, np.array(values) * 1e3), rtol=1e-15, equal_nan=True), kind
+            again = data.as_column(column, "energy")
+            assert np.allclose(again, np.where(missing, np.nan, np.array(values) * (1e3 if has_unit else 1)), rtol=1e-15, equal_nan=True), kind
+            if has_unit:
+                with pytest.raises(EventDataError, match="is in 'keV', which can't be turned into s"):
+                    data.as_column(column, "time")
+            frame = {"obsreg_id": ["a"] * len(values), "time": np.arange(len(values)), "energy": column}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                kept = EventTable.from_frame(frame, bad="drop", energy_unit="keV")
+            assert np.allclose(kept.energy, np.array(values)[~missing] * 1e3, rtol=1e-15), kind
+            assert kept.meta.n_dropped.tolist() == [missing.sum()]
+
+
+def test_columns_that_count_nothing_are_refused():
+    from astropy import units as u
+    from astropy.time import Time, TimeDelta
+    dates = pd.date_range("2020-01-01", periods=2)
+    for column in (Time([59000.0, 59001], format="mjd"), dates, pd.Series(dates), dates.tz_localize("UTC"), list(dates),
+                   dates.to_pydatetime(), pd.Series(dates).dt.date, pd.Series(dates, dtype="timestamp[ns][pyarrow]")):
+        with pytest.raises(EventDataError, match="column 'time'"):
+            data.as_column(column)
+    for column in (np.array([True, False]), pd.Series([True, None], dtype="boolean"), [1j, 2], np.zeros((2, 2)), 5.0, "abc",
+                   np.zeros(2, dtype=[("a", float)]), [1, "1_000"], ["1,5", "2"], [[1], [2, 3]], [{}, []]):
+        with pytest.raises(EventDataError, match="column 'time'"):
+            data.as_column(column)
+    assert data.as_column(TimeDelta([1.0, 2], format="jd")).tolist() == [86400, 172800]
+    assert data.as_column(pd.to_timedelta([1, 2], unit="min")).tolist() == [60, 120]
+    assert data.as_column(np.array([1, 2]) * u.min).tolist() == [60, 120]
+    with pytest.raises(EventDataError, match="'Angstrom', which can't be turned into eV"):
+        data.as_column(np.array([1.0]) * u.AA, "energy")
+
+
+def test_ids_of_every_kind_are_the_same_source():
+    t = np.arange(2.0)
+    for ids in (["735_4"] * 2, np.array([b"735_4"] * 2), ["735_4 ", "\ufeff735_4"], pd.Categorical(["735_4"] * 2), pd.array(["735_4"] * 2, dtype="string"),
+                np.ma.array(["735_4"] * 2), np.array(["735_4"] * 2, dtype=object), ["\t735_4", b" 735_4"]):
+        assert EventTable.from_frame({"obsreg_id": ids, "time": t, "energy": t + 500}).ids.tolist() == ["735_4"]
+    for ids in (np.array([735, 735], dtype=">i4"), [735.0, "735"], np.array([735.0, 735])):
+        assert EventTable.from_frame({"obsreg_id": ids, "time": t, "energy": t + 500}).ids.tolist() == ["735"]
+    for ids in (np.ma.array(["a", "b"], mask=[0, 1]), ["a", None], ["a", " "], [1.0, np.nan], pd.array(["a", None], dtype="string")):
+        with pytest.raises(EventDataError, match="'obsreg_id' is empty in row 1"):
+            EventTable.from_frame({"obsreg_id": ids, "time": t, "energy": t + 500})
+    for make in (lambda i: EventTable([i], [0, 1], [1.0]), lambda i: EventList([1.0], id=i), lambda i: EventTable.from_dict({i: ([1.0], [500])}),
+                 lambda i: EventTable.from_frame({"obsreg_id": [i], "time": [1.0], "energy": [500]})):
+        with pytest.raises(EventDataError, match="control characters"):
+            make("a\x00b")
+        with pytest.raises(EventDataError, match="has 10000 characters"):
+            make("a" * 10_000)
+        make("$\\frac$ NA é")
+    with pytest.raises(EventDataError, match="repeated: a"):
+        EventTable(["a", " a"], [0, 1, 2], [1.0, 2])
+
+
+def test_masked_entries_of_further_columns_stay_missing():
+    from astropy.table import MaskedColumn
+    chip = MaskedColumn([3, 9999], mask=[0, 1])
+    name = np.ma.array(["x", "neighbor"], mask=[0, 1])
+    for table in (EventTable(["a"], [0, 2], [1.0, 2], columns={"chip": chip, "name": name}),
+                  EventTable.from_frame({"obsreg_id": ["a", "a"], "time": [1.0, 2], "energy": [500, 600], "chip": chip, "name": name})):
+        assert table.columns["chip"][0] == 3 and np.isnan(table.columns["chip"][1]) and table.columns["name"].tolist() == ["x", None]
+
+
+def test_good_times_in_any_unit():
+    from astropy import units as u
+    from astropy.table import Table
+    right = [[0.0, 1000], [2000, 3000]]
+    for gti in (np.array(right) / 1e3 * u.ks, Table({"START": np.array([0, 2]) * u.ks, "STOP": np.array([1, 3]) * u.ks}), np.array(right, dtype=">f4"),
+                pd.DataFrame({"start": [0, 2000], "stop": [1000, 3000]}), [(0, 1000), (2000, 3000)]):
+        assert EventList([5.0], [500], "a", gti).gti.tolist() == right
+        assert EventTable(["a"], [0, 1], [5.0], [500], gti, [0, 2]).gti.tolist() == right
+    for gti in ([1, 2, 3], [[0, None]], np.ma.array([[0.0, 9]], mask=[[0, 1]]), [["a", "b"]], [[0.0, 1] * u.m]):
+        with pytest.raises(EventDataError):
+            EventList([5.0], [500], "a", gti)
+
+
+def test_messages_are_short_and_printable():
+    frame = pd.DataFrame({f"column {k} \x1b[31m": [1] for k in range(5000)})
+    with pytest.raises(EventDataError) as err:
+        EventTable.from_frame(frame)
+    assert len(str(err.value)) < 1000 and str(err.value).isprintable()
+    with pytest.raises(UnknownSourceError) as err:
+        EventTable(["a"], [0, 1], [1.0])["\x07" * 10_000]
+    assert len(str(err.value)) < 2000 and str(err.value).isprintable()
+
+
+def test_energies_in_kev_and_times_in_days_are_noticed():
+    body = {"obsreg_id": ["a"] * 3 + ["b"] * 3, "time": 59000 + np.arange(6) * 0.1, "energy": np.linspace(0.5, 7, 6)}
+    with pytest.warns(XRTWarning) as said:
+        EventTable.from_frame(body)
+    text = " ".join(str(w.message) for w in said)
+    assert "energy_unit='keV'" in text and "time_unit='d'" in text and "MJD" in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = EventTable.from_frame(body, energy_unit="keV", time_unit="d")
+        EventTable.from_frame(body | {"time": np.arange(6) * 5000 + 4e4, "energy": body["energy"] * 1e3})
+    assert np.allclose(table.energy, body["energy"] * 1e3) and np.allclose(table.time, body["time"] * 86400)

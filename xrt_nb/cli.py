@@ -426,9 +426,10 @@ def run(case, events, out, known, truth, jobs, overwrite, **options):
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--events", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of the run's events, for light curves and maps. Default: the finder looks in the run.")
 @click.option("--labels", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps your labels (.csv or .json). Default: RUN_labels.csv beside the run.")
+@click.option("--theme", type=click.Choice(["light", "dark"]), default="light", show_default=True, help="Colors of the page.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on. Default: the first free one from 8866 on.")
 @click.option("--no-open", is_flag=True, help="Only print the address, don't open a browser.")
-def app(run, events, labels, port, no_open):
+def app(run, events, labels, theme, port, no_open):
     """Open the analog finder of a run in a browser, on this machine only. Ctrl-C ends it.
 
     \b
@@ -440,4 +441,4 @@ def app(run, events, labels, port, no_open):
     from xrt_nb.pipeline import read_run
     try: read_run(run)
     except XRTError as err: raise click.BadParameter(str(err), param_hint="RUN") from err
-    serve(run, events, port, not no_open, click.echo, labels)
+    serve(run, events, port, not no_open, click.echo, labels, theme)
