@@ -411,3 +411,119 @@ def test_energies_in_kev_and_times_in_days_are_noticed():
         table = EventTable.from_frame(body, energy_unit="keV", time_unit="d")
         EventTable.from_frame(body | {"time": np.arange(6) * 5000 + 4e4, "energy": body["energy"] * 1e3})
     assert np.allclose(table.energy, body["energy"] * 1e3) and np.allclose(table.time, body["time"] * 86400)
+
+
+def read_text(tmp_path, text, name="e.csv", **kwargs):
+    "Read such a file; its text in UTF-8, or its bytes."
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_events(tmp_path / name, **kwargs)
+
+
+BODY = "obsreg_id,time,energy\n00123_4,10.0,1000\n00123_4,12.5,2000\nNA,3.0,1500\n"
+
+
+@pytest.mark.parametrize("change", [
+    lambda b: b, lambda b: "\ufeff" + b, lambda b: b.replace(",", ";"), lambda b: b.replace(",", "\t"), lambda b: b.replace(",", "|"), lambda b: b.replace(",", ", "),
+    lambda b: "# by me\n#\n\n" + b, lambda b: "\ufeff# by me\r\n" + b, lambda b: b.replace("\n", "\n\n"), lambda b: b.replace("\n", "\r\n"), lambda b: b.replace("\n", "\r"),
+    lambda b: b.replace("_4,", "_4  ,"), lambda b: b.replace("\nN", "\n  N"), lambda b: b.replace("00123_4", '"00123_4"'), lambda b: b.rstrip("\n"),
+    lambda b: b.replace("00123_4,12", "\u200b00123_4,12"), lambda b: gzip.compress(b.encode()), lambda b: b.replace("\n", ",\n"),
+])
+def test_dialects_of_csv_give_the_same_photons(change, tmp_path):
+    table = read_text(tmp_path, change(BODY))
+    assert table.ids.tolist() == ["00123_4", "NA"] and table.offsets.tolist() == [0, 2, 3]
+    assert table.time.tolist() == [10, 12.5, 3] and table.energy.tolist() == [1000, 2000, 1500] and not table.columns
+
+
+@pytest.mark.parametrize("text, message", [
+    ("obsreg_id,time,energy\n23022_122,1,5,1000\n", "row 1 below the header has 4 fields, the header 3; decimal commas"),
+    (BODY + "9_9,1,5,1000\n", "row 4 below the header has 4 fields"),
+    (BODY + "9_9,1\n", "row 4 below the header has 2 fields, the header 3"),
+    ("obsreg_id,time\n23022_122,1,5\n", "column 'energy' missing"),
+    (BODY.replace(",", ";").replace(".", ","), "holds '10,0' .*decimal=','"),
+    (BODY.replace("1000", '"1,000"'), "holds '1,000'"),
+    (BODY.replace("10.0", "10\x000"), "NUL bytes"),
+    (BODY.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+    (BODY.replace("NA", "é").encode("latin-1"), "not UTF-8 text"),
+    (BODY.replace("energy", "time", 1), "column 'time' stands twice"),
+    (BODY.replace("NA,", '"N\nA",'), "control characters"),
+    (BODY.replace("NA,", '"NA,'), "e.csv"),
+    (BODY.replace("00123_4,12", "  ,12"), "column 'obsreg_id' is empty in row 1"),
+    (BODY.replace("00123_4", "x" * 10_000), "has 10000 characters"),
+    (BODY.replace("12.5", "1_2"), "holds '1_2'"),
+    (BODY.replace("12.5", "2020-01-01"), "holds '2020-01-01'"),
+    ("\n\n", "the file is empty"),
+    ("x" * 200_000, "first line of 200,000 bytes"),
+    (",".join(f"c{k}" for k in range(5000)) + "\n", "missing|columns"),
+    ("# %ECSV 1.0\n# ---\n# {[}\na b\n", "not a readable ECSV table"),
+])
+def test_csv_that_cannot_be_right_is_refused_in_one_sentence(text, message, tmp_path):
+    with pytest.raises(EventDataError, match=message) as err:
+        read_text(tmp_path, text)
+    assert "e.csv" in str(err.value) and len(str(err.value)) <= 1500 and str(err.value).isprintable()
+
+
+def test_csv_with_decimal_commas_other_names_and_units(tmp_path):
+    text = "Quelle;Zeit;E (keV);Bemerkung\n7;0,5;1,5;2020-01-02\n7;1,5;2,5;\n"
+    table = read_text(tmp_path, text, id="Quelle", time="Zeit", energy="E (keV)", time_unit="ks", energy_unit="keV", decimal=",")
+    assert table["7"].time.tolist() == [500, 1500] and table["7"].energy.tolist() == [1500, 2500]
+    assert table.columns["Bemerkung"].tolist() == ["2020-01-02", None]
+    with pytest.raises(ValueError, match="`decimal`"):
+        read_text(tmp_path, text, decimal=";")
+    with pytest.warns(XRTWarning, match="1 line below the header that begin with #"):
+        assert read_text(tmp_path, BODY + "#x,1,2\n").n_events == 3
+
+
+def test_an_ecsv_table_brings_its_units(tmp_path):
+    from astropy import units as u
+    from astropy.table import Table
+    Table({"obsreg_id": ["a_1", "a_1"], "time": [1.0, 2] * u.min, "energy": [1.0, 2] * u.keV}).write(tmp_path / "e.csv", format="ascii.ecsv", delimiter=",")
+    table = read_events(tmp_path / "e.csv")
+    assert table.time.tolist() == [60, 120] and table.energy.tolist() == [1000, 2000]
+
+
+def test_csv_ids_that_a_spreadsheet_would_compute_come_back(tmp_path):
+    table = EventTable.from_dict({i: ([1.0], [600]) for i in ("=1+1", "#1", "'=x", "-2", "+a", "@b", 'say "x"', "a;b", "a,b")})
+    path = table.write(tmp_path / "t.csv")
+    assert read_events(path) == table
+    assert "'=1+1" in path.read_text() and not any(line.startswith(("=", '"=', "#")) for line in path.read_text().splitlines())
+
+
+def test_a_gzip_bomb_is_refused_before_it_unfolds(tmp_path):
+    import tracemalloc
+    bomb = gzip.compress(b"obsreg_id,time,energy\n" + b"1_1,1,600\n" * 20_000_000)
+    assert len(bomb) < 1e6
+    tracemalloc.start()
+    with pytest.raises(EventDataError, match="bytes expand to more than"):
+        read_text(tmp_path, bomb, "bomb.csv.gz")
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    import os
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe.csv", "folder.csv"):
+        with pytest.raises(data.XRTError, match=name):
+            read_events(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no.csv does not exist"):
+        read_events(tmp_path / "no.csv")
+
+
+def test_the_table_reader_keeps_texts_as_they_are(tmp_path):
+    (tmp_path / "k.csv").write_text("obsreg_id,class,rank\n007_1 ,NA,1\n'=x,,2\n")
+    frame = data.read_table(tmp_path / "k.csv", ["obsreg_id", "class"], ["obsreg_id", "class"])
+    assert frame.obsreg_id.tolist() == ["007_1", "=x"] and frame["class"].tolist() == ["NA", None] and frame["rank"].tolist() == [1, 2]
+    assert data.read_table(tmp_path / "k.csv", text=None)["rank"].tolist() == ["1", "2"]
+    with pytest.raises(EventDataError, match="column 'kind' missing; there are obsreg_id, class, rank"):
+        data.read_table(tmp_path / "k.csv", ["kind"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(st.tuples(st.text(min_size=1, max_size=6).filter(lambda s: s.isprintable() and s.strip() == s and len(s.strip("\u200b\ufeff")) == len(s)),
+                               st.floats(-1e9, 1e9), st.floats(100, 1e5)), min_size=1, max_size=8))
+def test_any_id_and_number_survive_csv(rows, tmp_path_factory):
+    frame = pd.DataFrame(rows, columns=["obsreg_id", "time", "energy"]).sort_values("time", kind="stable")
+    table = EventTable.from_frame(frame)
+    path = table.write(tmp_path_factory.mktemp("c") / "t.csv")
+    assert read_events(path) == table

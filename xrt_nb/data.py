@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
            'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'tidy_fact', 'tidy_meta',
-           'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'read_events', 'XRTError', 'atomic',
-           'file_hash']
+           'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'read_table', 'read_events',
+           'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
+import csv
 import gzip
 import json
 import re
@@ -23,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ._store import XRTError, atomic, file_hash
-from ._text import printable
+from ._store import XRTError, atomic, file_hash, ordinary
+from ._text import csv_cell, csv_text, printable
 
 # %% ../nbs/00_data.ipynb #d4814aee
 class EventDataError(XRTError, ValueError):
@@ -141,8 +142,9 @@ def _one_by_one(raw, column, wanted, who):
     else: out, left = np.full(len(raw), np.nan), np.arange(len(raw))
     read = [_number(raw[k], column, wanted) for k in left]
     if bad := [k for k, v in zip(left, read) if v is None]:
+        comma = "; decimal commas in a file are read with decimal=','" if "," in str(raw[bad[0]]) else ""
         raise EventDataError(f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
-                             f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows)")
+                             f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}")
     out[left] = read
     return out
 
@@ -301,11 +303,14 @@ def _clean_ids(ids, name="id", where=""):
 # %% ../nbs/00_data.ipynb #4850a797
 def _codes(values, name, where):
     "Number of each row's id in order of first appearance, and the ids."
-    raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
-    raw = np.asarray(raw, dtype=object) if not isinstance(raw, np.ndarray) or raw.dtype.kind == "S" else raw
-    if raw.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {raw.shape}")
-    raw = raw.astype(raw.dtype.newbyteorder("="))
-    code, seen = pd.factorize(raw, use_na_sentinel=True)
+    values, mask = getattr(values, "array", values), None
+    if not isinstance(values, pd.Categorical):
+        raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
+        odd = not isinstance(raw, np.ndarray) or raw.dtype.kind == "S"
+        values = raw = np.asarray(raw, dtype=object) if odd else raw.astype(raw.dtype.newbyteorder("="))
+    if values.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
+    code, seen = pd.factorize(values, use_na_sentinel=True)
+    seen = np.asarray(seen)
     empty = (code < 0) if mask is None else (code < 0) | mask
     if empty.any(): raise EventDataError(f"{where}column '{name}' is empty in row {int(empty.argmax())}")
     try: names = [_id(v, name, where) for v in seen.tolist()]
@@ -993,14 +998,14 @@ def _doubts(cols, code, units, where):
     t, e = cols["time"], cols.get("energy")
     if e is not None and units["energy"] is None and len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-                      "look like keV; read them with energy_unit='keV'", XRTWarning, stacklevel=4)
+                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)", XRTWarning, stacklevel=4)
     for name, (lo, hi) in DATES.items():
         if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all(): continue
         first = np.full(code.max() + 1, np.inf)
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
             warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as seconds, but look "
-                          f"like {name}; read them with time_unit='d'", XRTWarning, stacklevel=4)
+                          f"like {name}; read them with time_unit='d' (--time-unit d)", XRTWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #e0efa4e5
 @patch_to(EventTable, static=True)
@@ -1182,25 +1187,206 @@ def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further 
     return pd.DataFrame(out | self.columns)
 
 
+
+def _csv_ready(frame):
+    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes the apostrophes back."
+    out = frame.copy(deep=False)
+    for c in frame.columns[[t.kind not in "biufcmM" for t in frame.dtypes]]:
+        code, seen = pd.factorize(frame[c])
+        safe = [csv_cell(v) if isinstance(v, str) else v for v in seen] + [None]
+        if safe[:-1] != list(seen): out[c] = np.array(safe, dtype=object)[code]
+    return out
+
+
 @patch_to(EventTable)
 def _write_csv(self, path, zipped):
     "Write the published layout, plain or gzipped; the bytes depend on the content only."
-    lost = [f"GTIs of {len(self)} sources"] * (self.gti is not None) + [f"{(self.counts == 0).sum()} sources without photons"] * bool((self.counts == 0).any())
-    if lost: warnings.warn(f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them", XRTWarning, stacklevel=3)
-    with path.open("wb") as raw:
-        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f: self.to_frame().to_csv(f, index=False, lineterminator="\n")
+    lost = [f"GTIs of {len(self)} sources"] * (self.gti is not None)
+    lost += [f"{(self.counts == 0).sum()} sources without photons"] * bool((self.counts == 0).any())
+    if lost:
+        text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
+        warnings.warn(text, XRTWarning, stacklevel=3)
+    quote = csv.QUOTE_NONNUMERIC if any(i.startswith("#") for i in self.ids) else csv.QUOTE_MINIMAL
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f:
+        _csv_ready(self.to_frame()).to_csv(f, index=False, lineterminator="\n", quoting=quote)
 
-# %% ../nbs/00_data.ipynb #3ce20124
-def _read_csv(path, id, time, energy, bad):
-    "Read one row per photon from a CSV file, plain or gzipped."
-    exact = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}  # the default since 3.1
-    opener = gzip.open if str(path).endswith(".gz") else open
+# %% ../nbs/00_data.ipynb #a25eae9b
+MOST_EXPANSION = 100 # times its size that a compressed file may have
+SMALL = 64 * 2**20 # bytes that are never too many
+
+
+def _too_large(path, size, n_bytes):
+    "Refuse a compressed file that would fill the memory."
+    if size > max(MOST_EXPANSION * n_bytes, SMALL):
+        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than {max(MOST_EXPANSION * n_bytes, SMALL):,}; "
+                             "that is no table of photons. If it is, unpack it yourself first")
+
+
+def _text_bytes(path):
+    "The bytes of a text file, unpacked if it is gzipped, without a byte-order mark."
+    n_bytes, out = ordinary(path).stat().st_size, bytearray()
+    with open(path, "rb") as f: packed = f.read(2) == b"\x1f\x8b"
     try:
-        with opener(path, "rt", encoding="utf-8") as f: frame = pd.read_csv(f, dtype={id: str}, low_memory=False, **exact)
-    except pd.errors.EmptyDataError: raise EventDataError(f"{path}: the file is empty; expected a header {id},{time},{energy}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as err: raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from err
-    except (pd.errors.ParserError, UnicodeDecodeError) as err: raise EventDataError(f"{path}: not a readable CSV file ({err})") from err
-    return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ")
+        with gzip.open(path, "rb") if packed or str(path).endswith(".gz") else open(path, "rb") as f:
+            while chunk := f.read(2**20):
+                out += chunk
+                if packed: _too_large(path, len(out), n_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as err:
+        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from None
+    data = bytes(out[3:] if out[:3] == b"\xef\xbb\xbf" else out)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
+    if b"\0" in data: raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it again")
+    return data
+
+# %% ../nbs/00_data.ipynb #e5df4727
+def _uncommented(path, data):
+    "The text from its header on; lines that begin with # are passed over, those below the header with a warning."
+    data = re.sub(rb"\A(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+", b"", data)
+    if b'"' in data or not re.search(rb"[\r\n]#", data): return data
+    data, n = re.subn(rb"(?<=[\r\n])#[^\r\n]*(?:\r\n|\r|\n|\Z)", b"", data)
+    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over", XRTWarning, stacklevel=5)
+    return data
+
+
+def _header(path, data, needed):
+    "Names of the columns, the separator, and the rows below."
+    body = _uncommented(path, data)
+    end = re.search(rb"\r\n|\r|\n|\Z", body)
+    if end.start() > 100_000: raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
+    try: line = body[:end.start()].decode("utf-8")
+    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    if not line.strip(): raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
+    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in ",;\t|"}
+    def fits(d): return len(set(needed) & set(split[d])), len(split[d])
+    best = max(split, key=fits)
+    names = [csv_text(n) or f"column {k + 1}" for k, n in enumerate(split[best])]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise EventDataError(f"{path}: column '{printable(min(twice), 60)}' stands twice; rename one of them")
+    if len(names) > 2000: raise EventDataError(f"{path}: {len(names):,} columns; that is no table of photons")
+    return names, best, body[end.end():]
+
+# %% ../nbs/00_data.ipynb #f6193819
+def _parse(path, names, separator, body, decimal, text):
+    "The rows of a CSV body as an Arrow table; `text` names the columns that are text, None asks for all."
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    odd = []
+    def strict(row):
+        odd.append(row)
+        return "error"
+    words = {n: pa.dictionary(pa.int32(), pa.string()) for n in (names if text is None else text)}
+    try:
+        return arrow_csv.read_csv(
+            pa.BufferReader(body or b"\n"), arrow_csv.ReadOptions(column_names=names, use_threads=False),
+            arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=strict),
+            arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
+    except pa.ArrowInvalid as err:
+        if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
+        if "UTF8" in str(err): raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
+
+
+def _odd_row(row, separator):
+    "Put a row whose fields don't fit the header into words."
+    more = row.actual_columns > row.expected_columns
+    why = "; decimal commas, or a separator inside a value?" if more else ""
+    return (f"row {row.number} below the header has {row.actual_columns} fields, the header {row.expected_columns}"
+            f"{why}: '{printable(row.text, 80)}'")
+
+# %% ../nbs/00_data.ipynb #d7724590
+def _plain_text(column):
+    "A dictionary column of Arrow as pandas categories, blanks around the texts and export apostrophes gone."
+    cats = column.to_pandas().array
+    words = [csv_text(w.strip()) for w in cats.categories]
+    code, words = pd.factorize(np.array([*words, None], dtype=object)[:-1])
+    if len(words) == len(cats.categories): return cats.rename_categories(words)
+    return pd.Categorical.from_codes(np.where(cats.codes < 0, -1, code[cats.codes]), words)
+
+
+def _dates(table):
+    "Names of columns in which Arrow saw dates or times of day; a table of photons keeps them as text."
+    import pyarrow.types as kinds
+    return [n for n, t in zip(table.column_names, table.schema.types) if kinds.is_temporal(t)]
+
+# %% ../nbs/00_data.ipynb #cb58f948
+def _rows(path, raw, needed, text, decimal):
+    "The rows of a CSV file's bytes as a frame; texts as categories."
+    names, separator, body = _header(path, raw, needed)
+    if lost := [c for c in needed if c not in names]:
+        raise EventDataError(f"{path}: column{'s'[:len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
+                             f"there are {_some(names)}. Name yours with id=, time=, energy=")
+    words = None if text is None else [c for c in text if c in names]
+    table = _parse(path, names, separator, body, decimal, words)
+    if late := _dates(table): table = _parse(path, names, separator, body, decimal, [*words, *late])
+    return _to_frame(table)
+
+
+def _to_frame(table):
+    "An Arrow table as a frame: texts that were asked for as categories, nothing as missing."
+    columns = {}
+    for name, column in zip(table.column_names, table.columns):
+        if "dictionary" in str(column.type):
+            made = _plain_text(column)
+            columns[name] = made.remove_categories([c for c in made.categories if c == ""])
+        elif not (name.startswith("column ") and column.null_count == len(column)):
+            columns[name] = _plain_series(column.to_pandas())
+    return pd.DataFrame(columns)
+
+# %% ../nbs/00_data.ipynb #85e7c641
+def read_table(
+    path,
+    needed=(),
+    text=(),
+    decimal:str=".",
+) -> pd.DataFrame:
+    """Read a CSV table strictly: events, lists of known transients, truth, labels, selections.
+
+    Parameters
+    ----------
+    path : path-like
+        A `.csv` or `.csv.gz` file in UTF-8; separators are commas, semicolons, tabs or `|`.
+    needed : sequence of str
+        Columns that must be there.
+    text : sequence of str or None
+        Columns that are text whatever they look like (ids: `007_1` stays so, `NA` is an id); None takes all
+        columns as text. Blanks around a text are taken away, an empty one is missing (None).
+    decimal : {".", ","}
+        The decimal mark of numbers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows in the order of the file; numbers as numbers, the rest as text.
+
+    Raises
+    ------
+    EventDataError
+        If a row has more or fewer fields than the header, a column is missing or stands twice, or the file
+        is no CSV text in UTF-8, or no whole gzip file.
+    """
+    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    frame = _rows(path, _text_bytes(path), list(needed), text, decimal)
+    for name in frame.select_dtypes("category"):
+        words = frame[name].astype(object)
+        frame[name] = words.where(words.notna(), None)
+    return frame
+
+# %% ../nbs/00_data.ipynb #f0ecbf23
+def _read_ecsv(path, raw):
+    "An astropy table with units, as `Table.write(format='ascii.ecsv')` leaves it."
+    from astropy.table import Table
+    try: return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
+    except EventDataError: raise
+    except Exception as err: # whatever a damaged header makes of YAML
+        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: {printable(err, 200)})") from None
+
+
+def _read_csv(path, id, time, energy, bad, decimal=".", **units):
+    "Read one row per photon from a CSV file, plain or gzipped."
+    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    raw, needed = _text_bytes(path), [c for c in (id, time, energy) if c is not None]
+    frame = _read_ecsv(path, raw) if raw[:8] == b"# %ECSV " else _rows(path, raw, needed, [id], decimal)
+    return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ", **units)
 
 # %% ../nbs/00_data.ipynb #da1330f3
 ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
@@ -1277,7 +1463,7 @@ def _rebuild(rows, src):
                       gti, gti_offsets, meta, {c: rows[c].to_numpy() for c in names})
 
 
-def _read_parquet(path, id, time, energy, bad, ids):
+def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -1285,7 +1471,7 @@ def _read_parquet(path, id, time, energy, bad, ids):
         with pq.ParquetFile(path) as f:
             extra = f.metadata.metadata or {}
             if b"xrt_nb_sources" not in extra:
-                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ")
+                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ", **units)
                 return table if ids is None else table[list(ids)]
             src = _unpack(extra[b"xrt_nb_sources"])
             if ids is None: return _rebuild(f.read(), src)
@@ -1335,20 +1521,51 @@ def _kind_of(path):
     if name.endswith((".parquet", ".pq")): return "parquet"
     raise ValueError(f"{path}: the extension must be .csv, .csv.gz or .parquet")
 
-
+# %% ../nbs/00_data.ipynb #15ae7e52
 def read_events(
-    path, # .csv, .csv.gz or .parquet
-    id:str="obsreg_id", # column of source ids
-    time:str="time", # column of times [s]
-    energy:str|None="energy", # column of energies [eV]; None if there are none
-    bad:str="raise", # unusable rows: "raise" or "drop" (and count)
-    ids=None, # read only these sources
-) -> EventTable: # all sources of the file
-    "Read events from a file; the extension tells the format."
-    path, kind = Path(path), _kind_of(path)
-    if not path.exists(): raise FileNotFoundError(f"{path} does not exist")
-    if kind == "parquet": return _read_parquet(path, id, time, energy, bad, ids)
-    table = _read_csv(path, id, time, energy, bad)
+    path,
+    id:str="obsreg_id",
+    time:str="time",
+    energy:str|None="energy",
+    bad:str="raise",
+    ids=None,
+    *,
+    time_unit:str|None=None,
+    energy_unit:str|None=None,
+    decimal:str=".",
+) -> EventTable:
+    """Read events from a file; the extension tells the format.
+
+    Parameters
+    ----------
+    path : path-like
+        `.csv`, `.csv.gz` or `.parquet`, one row per photon.
+    id, time, energy : str
+        Names of the columns; `energy=None` if there are no energies.
+    bad : {"raise", "drop"}
+        What to do with unusable rows: refuse the file, or leave them out and count them in `meta`.
+    ids : sequence of str, optional
+        Read only these sources.
+    time_unit, energy_unit : str, optional
+        Units of the columns where they aren't seconds and electronvolts, e.g. "d", "keV".
+    decimal : {".", ","}
+        The decimal mark of a CSV file.
+
+    Returns
+    -------
+    EventTable
+        All sources of the file, or those asked for, in that order.
+
+    Raises
+    ------
+    EventDataError
+        If the file is damaged, or its events can't be right.
+    UnknownSourceError
+        If one of `ids` isn't there.
+    """
+    kind, path, units = _kind_of(path), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    if kind == "parquet": return _read_parquet(path, id, time, energy, bad, ids, **units)
+    table = _read_csv(path, id, time, energy, bad, decimal, **units)
     return table if ids is None else table[list(ids)]
 
 # %% ../nbs/00_data.ipynb #530a75d9
