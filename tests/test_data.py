@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from xrt_nb import data
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTWarning, concat, livetime_at, merge_gti, read_events
+from xrt_nb.fits import read_event_list
 
 quiet = settings(deadline=None, max_examples=40)
 
@@ -22,9 +23,11 @@ def tables(draw, empty_sources=True):
     lists = []
     for n in range(draw(st.integers(1, 6))):
         k = draw(st.integers(0 if empty_sources else 1, 12))
-        t = np.sort(draw(hnp.arrays(float, k, elements=st.floats(0, 1e9, allow_subnormal=False))))
         e = draw(hnp.arrays(float, k, elements=st.floats(100, 2e4)))
         stops = np.cumsum(draw(hnp.arrays(float, 2 * draw(st.integers(1, 3)), elements=st.floats(0.5, 1e4))))
+        where = np.array(draw(st.lists(st.integers(0, len(stops) // 2 - 1), min_size=k, max_size=k)), dtype=int)
+        begin, end = stops.reshape(-1, 2)[where].T
+        t = np.sort(begin + draw(hnp.arrays(float, k, elements=st.floats(0, 0.999))) * (end - begin))
         lists.append(EventList(t, e, f"{n + 1}_{draw(st.integers(0, 99))}", stops.reshape(-1, 2), {"name": f"source é {n}", "exposure": float(n)}, {"chipx": np.arange(k)}))
     return EventTable.from_lists(lists)
 
@@ -102,6 +105,29 @@ def test_livetime_against_counting_seconds(gti, t):
     expected = [good[: int(x) + 5].sum() for x in t]
     assert np.array_equal(livetime_at(t, merged), expected)
     assert np.array_equal(data.in_gti(t, merged), good[(t + 5).astype(int)])
+
+
+@quiet
+@given(gti=hnp.arrays(float, st.tuples(st.integers(1, 5), st.just(2)), elements=st.integers(0, 40).map(float)), seed=st.integers(0, 999))
+def test_photons_outside_the_good_times_are_left_out_and_counted(gti, seed):
+    gti, rng = merge_gti(gti[gti[:, 1] > gti[:, 0]]), np.random.default_rng(seed)
+    if not len(gti): return
+    t = np.sort(rng.integers(-5, 45, rng.integers(1, 30))).astype(float)
+    inside = np.array([any(a <= x <= b for a, b in gti) for x in t])
+    other = EventList([1.0, 2.0], [900.0, 900.0], "other", [[0, 9]], columns={"row": [7, 8]})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        one = EventList(t, t + 500, "one", gti, columns={"row": np.arange(len(t))})
+    assert np.array_equal(one.time, t[inside]) and np.array_equal(one.energy, t[inside] + 500)
+    assert np.array_equal(one.columns["row"], np.flatnonzero(inside))
+    assert len(said) == (not inside.all()) and all(f"{(~inside).sum()} of {len(t)} photons" in str(w.message) for w in said)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        table = EventTable(["one", "other", "unknown"], np.r_[0, len(t), len(t) + 2, len(t) + 3], np.r_[t, 1, 2, -99], None,
+                           np.r_[gti, [[0, 9]]], [0, len(gti), len(gti) + 1, len(gti) + 1], columns={"row": np.r_[np.arange(len(t)), 7, 8, 9]})
+    assert len(said) == (not inside.all())
+    assert np.array_equal(table["one"].time, one.time) and np.array_equal(table["one"].columns["row"], one.columns["row"])
+    assert np.array_equal(table["other"].time, other.time) and table["unknown"].columns["row"].tolist() == [9]
 
 
 def test_light_curve_bins_every_photon_once():
@@ -274,7 +300,7 @@ def test_a_measure_that_is_no_number_is_named():
 def test_a_missing_edge_of_the_window_is_no_edge():
     table = EventTable(["a", "b"], [0, 1, 2], [1.0, 2], meta=pd.DataFrame({"t_start": [0, None], "t_stop": [9, None]}, index=["a", "b"]))
     assert table["a"].window == (0.0, 9.0)
-    with pytest.raises(EventDataError, match="exposure is unknown"):
+    with pytest.raises(EventDataError, match="exposure of 1 of 1 sources is unknown"):
         table["b"].window
 
 
@@ -527,3 +553,39 @@ def test_any_id_and_number_survive_csv(rows, tmp_path_factory):
     table = EventTable.from_frame(frame)
     path = table.write(tmp_path_factory.mktemp("c") / "t.csv")
     assert read_events(path) == table
+
+
+@quiet
+@given(gti=hnp.arrays(float, st.tuples(st.integers(1, 5), st.just(2)), elements=st.integers(0, 400).map(float)), seed=st.integers(0, 999),
+       bin_size=st.sampled_from([7.0, 30.0, 111.0]), origin=st.sampled_from(["events", "exposure"]), least=st.sampled_from([0, 0.1, 0.9]))
+def test_rates_are_counts_over_good_seconds(gti, seed, bin_size, origin, least):
+    gti, rng = merge_gti(gti[gti[:, 1] > gti[:, 0]]), np.random.default_rng(seed)
+    if not len(gti): return
+    t = np.sort(np.concatenate([rng.uniform(a, b, 9) for a, b in gti]))
+    ev = EventList(t, id="x", gti=gti)
+    lc, t0 = ev.light_curve(bin_size, origin, min_exposure=least), t[0] if origin == "events" else gti[0, 0]
+    for k in range(len(lc)):
+        a, b = t0 + k * bin_size, t0 + (k + 1) * bin_size
+        good = sum(max(min(b, stop) - max(a, start), 0) for start, stop in gti)
+        assert lc.exposure[k] == pytest.approx(good, abs=1e-9)
+        assert np.isnan(lc.rate[k]) == (good == 0 or good < least * bin_size)
+        if not np.isnan(lc.rate[k]): assert lc.rate[k] * good == pytest.approx(lc.counts[k]) and lc.rate_error_high[k] * good == pytest.approx(lc.error_high[k])
+    assert lc.counts.sum() == len(t) and (lc.rate_mean.isna() == lc.rate.isna()).all()
+
+
+def test_a_steady_source_with_gaps_is_drawn_steady():
+    gti = np.array([[0, 300], [1000, 1600], [2900, 2960], [3500, 5000]], float)
+    t = np.concatenate([np.arange(a + 0.25, b, 0.5) for a, b in gti])  # two photons a second
+    ax = EventList(t, id=r"$\frac$", gti=gti).plot_light_curve(500, "exposure")
+    rate = ax.containers[0].lines[0].get_ydata(orig=False)
+    assert np.allclose(rate[~np.isnan(rate)], 2) and np.isnan(rate).sum() == 3 and "counts/s" in ax.get_ylabel()
+    axs = data.plot_light_curves([EventList(t, id=r"$\frac$", gti=gti), EventList(t[:9], id="_b", meta={"t_start": 0, "t_stop": 20})], 500, "exposure", share=True)
+    assert axs[0].get_ylim() == axs[1].get_ylim() and axs[0].get_xlim() == axs[1].get_xlim()
+    axs[0].figure.canvas.draw()
+    with pytest.raises(ValueError, match="as many axes"): data.plot_light_curves([EventList(t)], axs=axs)
+
+
+def test_a_real_nicer_source_has_one_rate_within_its_errors(shared):
+    ev = read_event_list(shared / "nicer" / "ngc300nicer_bary.evt")
+    lc = ev.light_curve(500, "exposure")
+    assert lc.rate.isna().sum() > len(lc) / 2 and lc.rate.max() < 1.5 * lc.rate.min() and lc.counts.max() > 10 * lc.counts[lc.counts > 0].min()

@@ -330,7 +330,7 @@ def _hits(score, queries, values, rows, ids, banned, k):
             warnings.warn(f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources", XRTWarning, stacklevel=3)
         part = {"query": queries[j], "obsreg_id": ids[hit].astype(object), "rank": np.arange(1, len(hit) + 1)}
         if _is_distance(score): part["distance"] = -s[hit] + 0.0
-        parts.append(pd.DataFrame(part | {"score": s[hit]}))
+        parts.append(pd.DataFrame(part | {"score": s[hit] + 0.0}))  # never -0
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/05_analogs.ipynb #2969286d
@@ -417,9 +417,10 @@ def closeness(
     if len(x) < 2: raise ValueError("`features` needs at least two sources")
     x = features if hasattr(features, "columns") else x
     judge, some, pairs = _score_of(score, x, standardize=standardize), min(200, len(x) - 1), []
+    rows = judge.project(x)
     for a in rng.integers(0, len(x), max(1, n_pairs // some)):
         b = (a + rng.choice(len(x) - 1, some, replace=False) + 1) % len(x)
-        pairs.append(judge.score(_take(x, [a]), _take(x, b))[0])
+        pairs.append(judge.score(rows.take([a]), rows.take(b))[0])
     pairs, values = np.sort(np.concatenate(pairs)), np.asarray(values, dtype=np.float64)
     return np.searchsorted(pairs, -values if score is None else values, side="left") / len(pairs)
 

@@ -4,28 +4,31 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
-           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'tidy_fact', 'tidy_meta',
-           'EventList', 'running_mean', 'poisson_errors', 'EventTable', 'concat', 'read_table', 'read_events',
-           'XRTError', 'atomic', 'file_hash']
+           'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'outside_gti', 'tidy_fact',
+           'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'plot_light_curves', 'EventTable', 'concat',
+           'checked_clock', 'read_table', 'ParquetEvents', 'read_events', 'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
 import csv
 import gzip
+import hashlib
 import json
+import os
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ._store import XRTError, atomic, file_hash, ordinary
-from ._text import csv_cell, csv_text, printable
+from ._text import csv_cell, csv_text, plain, printable
 
 # %% ../nbs/00_data.ipynb #d4814aee
 class EventDataError(XRTError, ValueError):
@@ -442,6 +445,43 @@ def livetime_at(
     inside = np.minimum(time, gti[row, 1]) - gti[row, 0]
     return np.where(row >= 0, done[row] + np.maximum(inside, 0), 0.0)
 
+# %% ../nbs/00_data.ipynb #2f75be07
+def _begun(time, offsets, gti, gti_offsets):
+    "Row of the last interval of its own source that began by each photon, and of the first one; smaller where none did."
+    n, g = np.diff(offsets), np.diff(gti_offsets)
+    first, has = np.repeat(gti_offsets[:-1], n), np.repeat(g > 0, n)
+    row = first - 1
+    row[has] += time[has] >= gti[first[has], 0]
+    for s in np.flatnonzero((g > 1) & (n > 0)):
+        photons, own = slice(offsets[s], offsets[s + 1]), slice(gti_offsets[s], gti_offsets[s + 1])
+        row[photons] = gti_offsets[s] - 1 + np.searchsorted(gti[own, 0], time[photons], side="right")
+    return row, first
+
+# %% ../nbs/00_data.ipynb #802db153
+def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
+    """Tell which photons lie outside the good time intervals of their own source.
+
+    Parameters
+    ----------
+    time : (N,) float array
+        Arrival times [s], sorted within each source.
+    offsets : (S+1,) int array
+        Where each source's photons begin.
+    gti : (G, 2) float array
+        Disjoint sorted intervals of all sources [s].
+    gti_offsets : (S+1,) int array
+        Where each source's intervals begin; a source without any counts as unknown, its photons as inside.
+
+    Returns
+    -------
+    (N,) bool array
+        True before, between and after the intervals; starts and stops are inside.
+    """
+    if not len(gti): return np.zeros(len(time), dtype=bool)
+    row, first = _begun(time, offsets, gti, gti_offsets)
+    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
+    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
     timesys timeref radesys energy_rule quality_rule gti_rule region file release kind spectrum""".split())
@@ -566,17 +606,34 @@ class EventList:
         time, energy, columns = _check_columns(time, energy, columns, where)
         for name, col in {"time": time, "energy": energy}.items():
             if col is not None and len(rows := bad_rows(col, name)): raise EventDataError(why_bad(col, rows, name, lambda r: id))
-        if len(time) and (np.diff(time) < 0).any():
+        if (time[1:] < time[:-1]).any():
             warnings.warn(f"{where}times were not sorted; sorted now (stably)", XRTWarning, stacklevel=2)
             order = np.argsort(time, kind="stable")
             time, energy = time[order], None if energy is None else energy[order]
             columns = {k: v[order] for k, v in columns.items()}
         self.time, self.energy, self.columns = time, energy, columns
         self.gti = None if gti is None else check_gti(gti, where)
+        _cut_to_gti(self)
 
     def __len__(self): return len(self.time)
     def __eq__(self, other): return isinstance(other, EventList) and self.id == other.id and _same_events(self, other)
     __hash__ = None
+
+# %% ../nbs/00_data.ipynb #05dc6c40
+def _cut_to_gti(x):
+    "Leave the photons of a list or a table that lie outside its good times out, and say how many."
+    if x.gti is None: return
+    many = hasattr(x, "offsets")
+    offsets, gti_offsets = (x.offsets, x.gti_offsets) if many else (np.array([0, len(x)]), np.array([0, len(x.gti)]))
+    out = outside_gti(x.time, offsets, x.gti, gti_offsets)
+    if not out.any(): return
+    n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
+    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
+                  XRTWarning, stacklevel=4)
+    if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
+    x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
+    x.columns = {k: v[~out] for k, v in x.columns.items()}
 
 # %% ../nbs/00_data.ipynb #765f176d
 def _same_events(a, b):
@@ -584,6 +641,24 @@ def _same_events(a, b):
     def same(x, y): return (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
     return (same(a.time, b.time) and same(a.energy, b.energy) and same(a.gti, b.gti) and a.columns.keys() == b.columns.keys()
             and all(same(a.columns[k], b.columns[k]) for k in a.columns))
+
+# %% ../nbs/00_data.ipynb #b4302443
+def _time_or_nan(x):
+    "A float, NaN where there is none."
+    try: return float(x)
+    except (TypeError, ValueError): return np.nan
+
+
+def _refuse_windows(window, ids, given):
+    "Refuse exposures that are unknown, reversed or endless; `given` is what meta says, None for nothing."
+    with np.errstate(over="ignore", invalid="ignore"): width = window[:, 1] - window[:, 0]
+    lost = np.flatnonzero(~((width > 0) & np.isfinite(width)))
+    if not len(lost): return
+    start, stop = given[lost[0]]
+    none = pd.isna(start) or pd.isna(stop)
+    why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
+    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first '{ids[lost[0]]}': {why}. "
+                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last photon)")
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
@@ -596,10 +671,9 @@ def span(self) -> float: # [s]
 def window(self) -> tuple: # (start, stop) [s]
     "The exposure window: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
     if self.gti is not None and len(self.gti): return float(self.gti[0, 0]), float(self.gti[-1, 1])
-    edge = tuple(float(self.meta.get(k, np.nan)) for k in ("t_start", "t_stop"))
-    if np.isfinite(edge).all(): return edge
-    raise EventDataError(f"source '{self.id}' has no GTIs and no t_start, t_stop in its meta, so its exposure is unknown; "
-                         "give `gti=`, or use the published time axis (first to last photon)")
+    span = np.array([[_time_or_nan(self.meta.get(k)) for k in ("t_start", "t_stop")]])
+    _refuse_windows(span, [self.id], [(self.meta.get("t_start"), self.meta.get("t_stop"))])
+    return float(span[0, 0]), float(span[0, 1])
 
 
 @patch_to(EventList, as_prop=True)
@@ -631,28 +705,76 @@ def poisson_errors(
     low = np.where(n > 0, chi2.ppf(tail, 2 * np.maximum(n, 1)) / 2, 0.0)
     return n - low, chi2.isf(tail, 2 * n + 2) / 2 - n
 
-# %% ../nbs/00_data.ipynb #61535804
-@patch_to(EventList)
-def light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # bins start at the first photon ("events") or at the exposure's start ("exposure")
-    width:int=5, # bins in the running mean
-) -> pd.DataFrame: # time_ks (bin centre since origin), counts, error_low, error_high, running_mean, exposure [s]
-    "Count photons in bins of `bin_size` seconds, with Poisson errors and a running mean."
+# %% ../nbs/00_data.ipynb #b282308f
+def _bins(x, bin_size, origin):
+    "Start and number of the bins of a light curve, with what is asked checked."
     if not (np.isfinite(bin_size) and bin_size > 0): raise ValueError(f"`bin_size` must be a positive number of seconds, got {bin_size!r}")
     if origin not in ("events", "exposure"): raise ValueError(f"`origin` must be 'events' or 'exposure', got {origin!r}")
-    if origin == "events" and not len(self): raise EventDataError(f"source '{self.id}' has no photons; use origin='exposure'")
-    t0, t1 = (self.time[0], self.time[-1]) if origin == "events" else self.window
-    n = max(int(np.ceil((t1 - t0) / bin_size)) if origin == "exposure" else int((t1 - t0) // bin_size) + 1, 1)
-    if n > 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n} bins; choose a larger one")
-    edges = t0 + bin_size * np.arange(n + 1)
-    i = ((self.time - t0) // bin_size).astype(np.int64)
-    counts = np.bincount(i[(i >= 0) & (i < n)], minlength=n)
+    if origin == "events" and not len(x): raise EventDataError(f"source '{x.id}' has no photons; use origin='exposure'")
+    t0, t1 = (x.time[0], x.time[-1]) if origin == "events" else x.window
+    if len(x) and not t0 <= x.time[0] <= x.time[-1] <= t1:
+        raise EventDataError(f"source '{x.id}' has photons outside its exposure, {t0!r} to {t1!r} s; correct t_start and t_stop, "
+                             "or use origin='events'")
+    with np.errstate(over="ignore"): n = np.ceil((t1 - t0) / bin_size) if origin == "exposure" else (t1 - t0) // bin_size + 1
+    if not n <= 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n:g} bins; choose a larger one")
+    return float(t0), max(int(n), 1)
+
+
+def _exposures(x, edges):
+    "Good time between edges [s]; where no exposure is known, all of it."
+    if x.gti is not None and len(x.gti): return np.diff(livetime_at(edges, x.gti))
+    try: start, stop = x.window
+    except EventDataError: return np.diff(edges)
+    inside = not len(x) or start <= x.time[0] <= x.time[-1] <= stop
+    return np.diff(np.clip(edges, start, stop) if inside else edges)
+
+
+def _running_rate(counts, exposure, width):
+    "Counts over exposure in `width` neighbouring bins; NaN where none of them was exposed."
+    time = running_mean(exposure, width)
+    return np.divide(running_mean(counts, width), time, out=np.full(len(time), np.nan), where=time > 1e-9 * exposure.max(initial=0))
+
+# %% ../nbs/00_data.ipynb #61535804
+@patch_to(EventList)
+def light_curve(self, bin_size=500.0, origin="events", width=5, min_exposure=0.1) -> pd.DataFrame:
+    """Count photons in bins of time, and divide by the exposure of each bin.
+
+    Parameters
+    ----------
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        Bins start at the first photon, or at the start of the exposure.
+    width : int
+        Bins in the running means.
+    min_exposure : float
+        Share of a bin that must be good time, 0 to 1; bins with less have no rate.
+
+    Returns
+    -------
+    DataFrame, one row per bin
+        time_ks (middle of the bin since the origin [ks]); counts, error_low, error_high, running_mean [counts];
+        exposure [s]; rate, rate_error_low, rate_error_high, rate_mean [counts/s], NaN without enough exposure.
+
+    Raises
+    ------
+    EventDataError
+        Where there are no photons, no exposure, or photons outside it.
+
+    References
+    ----------
+    Garwood 1936, Biometrika 28, 437 (the Poisson intervals).
+    """
+    if not 0 <= min_exposure <= 1: raise ValueError(f"`min_exposure` must be a share from 0 to 1, got {min_exposure!r}")
+    t0, n = _bins(self, bin_size, origin)
+    counts = np.bincount(np.minimum((self.time - t0) // bin_size, n - 1).astype(np.int64), minlength=n)
     low, high = poisson_errors(counts)
-    good = np.full(n, float(bin_size)) if self.gti is None else np.diff(livetime_at(edges, self.gti))
-    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low, "error_high": high,
-                         "running_mean": running_mean(counts, width), "exposure": good})
+    good = _exposures(self, t0 + bin_size * np.arange(n + 1))
+    seen = np.where((good > 0) & (good >= min_exposure * bin_size), good, np.nan)
+    mean = np.where(np.isnan(seen), np.nan, _running_rate(counts, good, width))
+    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low,
+                         "error_high": high, "running_mean": running_mean(counts, width), "exposure": good,
+                         "rate": counts / seen, "rate_error_low": low / seen, "rate_error_high": high / seen, "rate_mean": mean})
 
 # %% ../nbs/00_data.ipynb #8a2d8ee7
 def _axes(ax=None):
@@ -661,23 +783,37 @@ def _axes(ax=None):
     return plt.gca() if ax is None else ax
 
 
+def _hatch_gaps(ax, gone, bin_size):
+    "Hatch the stretches of bins without a rate."
+    step = np.diff(np.r_[0, np.asarray(gone, dtype=int), 0])
+    for a, b in zip(np.flatnonzero(step > 0), np.flatnonzero(step < 0)):
+        ax.axvspan(a * bin_size / 1e3, b * bin_size / 1e3, facecolor="0.95", edgecolor="0.8", hatch="//", lw=0, zorder=0)
+
+
 @patch_to(EventList)
-def plot_light_curve(
-    self,
-    bin_size:float=500.0, # bin width [s]
-    origin:str="events", # "events" or "exposure"
-    width:int=5, # bins in the running mean; 1 leaves it out
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.errorbar`
-): # the axes
-    "Draw the light curve with Poisson errors; bins without good time are hatched."
-    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width)
+def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *, min_exposure=0.1, **kwargs):
+    """Draw the rate in each bin with its Poisson error; bins without enough exposure are empty and hatched.
+
+    Parameters
+    ----------
+    bin_size, origin, width, min_exposure
+        As for `light_curve`; a width of 1 leaves the running mean out.
+    ax : matplotlib Axes
+        Where to draw; the current axes by default.
+    **kwargs
+        For `Axes.errorbar`.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
     kwargs = {"fmt": ".", "color": "#0072B2", "ecolor": "0.7", "elinewidth": 1, **kwargs}
-    ax.errorbar(lc.time_ks, lc.counts, [lc.error_low, lc.error_high], **kwargs)
-    if width > 1: ax.plot(lc.time_ks, lc.running_mean, color="#D55E00", lw=1.2)
-    for x in lc.time_ks[lc.exposure <= 0]: ax.axvspan(x - bin_size / 2e3, x + bin_size / 2e3, facecolor="0.93", edgecolor="0.8", hatch="//", lw=0)
+    ax.errorbar(lc.time_ks, lc.rate, [lc.rate_error_low, lc.rate_error_high], **kwargs)
+    if width > 1: ax.plot(lc.time_ks, lc.rate_mean, color="#D55E00", lw=1.2)
+    _hatch_gaps(ax, lc.rate.isna(), bin_size)
     since = "first photon" if origin == "events" else "start of exposure"
-    ax.set(xlabel=f"time since {since} [ks]", ylabel=f"counts per {bin_size:g} s", ylim=(0, None))
+    ax.set(xlabel=f"time since {since} [ks]", ylabel="rate [counts/s]", ylim=(0, None), xlim=(0, len(lc) * bin_size / 1e3))
     return ax
 
 
@@ -697,6 +833,41 @@ def plot_events(
     ax.set_yticks(ticks, [f"{x:g}" for x in ticks]); ax.minorticks_off()
     return ax
 
+# %% ../nbs/00_data.ipynb #0e353d07
+def plot_light_curves(lists, bin_size=500.0, origin="events", *, share=False, axs=None, **kwargs):
+    """Draw the light curves of several sources below each other.
+
+    Parameters
+    ----------
+    lists : iterable of EventList
+        The sources.
+    bin_size : float
+        Bin width [s].
+    origin : {"events", "exposure"}
+        As for `EventList.light_curve`.
+    share : bool
+        Whether all panels have the same limits, in time and rate.
+    axs : sequence of matplotlib Axes
+        Where to draw, one per source; a new figure by default.
+    **kwargs
+        For `EventList.plot_light_curve`.
+
+    Returns
+    -------
+    (n,) array of the axes.
+    """
+    import matplotlib.pyplot as plt
+    lists = list(lists)
+    if not lists: raise ValueError("`lists` is empty: nothing to draw")
+    if axs is None: axs = plt.subplots(len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False)[1][:, 0]
+    if len(axs := np.ravel(axs)) != len(lists): raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
+    for x, ax in zip(lists, axs): x.plot_light_curve(bin_size, origin, ax=ax, **kwargs).set_title(plain(x.id), fontsize=9, loc="left")
+    for ax in axs[:-1]: ax.set_xlabel("")
+    for side in ("x", "y") if share else ():
+        top = max(getattr(ax, f"get_{side}lim")()[1] for ax in axs)
+        for ax in axs: ax.set(**{f"{side}lim": (0, top)})
+    return axs
+
 # %% ../nbs/00_data.ipynb #aeab1911
 @patch_to(EventList)
 def plot_cumulative(
@@ -705,11 +876,14 @@ def plot_cumulative(
     **kwargs, # to `Axes.step`
 ): # the axes
     "Draw the cumulative share of photons against time, with that of a constant source in grey."
-    ax, (t0, t1) = _axes(ax), self.window if self.gti is not None or "t_start" in self.meta else (self.time[0], self.time[-1])
-    grid = np.linspace(t0, t1, 400)
-    flat = (grid - t0) / (t1 - t0) if self.gti is None else livetime_at(grid, self.gti) / self.livetime
+    if not len(self): raise EventDataError(f"source '{self.id}' has no photons to draw")
+    known = self.gti is not None and len(self.gti)
+    try: t0, t1 = self.window
+    except EventDataError: t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
+    ax, grid = _axes(ax), np.linspace(t0, t1, 400)
+    flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": self.id or "photons", **kwargs})
+    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
     ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
     return ax
 
@@ -717,7 +891,7 @@ def plot_cumulative(
 def _sort_within(time, offsets, src):
     "Row order that sorts times stably inside each source, and how many sources needed it; None if already sorted."
     if len(time) < 2: return None, 0
-    back = np.diff(time) < 0
+    back = time[1:] < time[:-1]
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(time))] - 1] = False  # a new source may start earlier
     if not back.any(): return None, 0
     return np.lexsort((time, src)), len(np.unique(src[1:][back]))
@@ -754,6 +928,7 @@ class EventTable:
         self.time, self.energy, self.columns = time, energy, columns
         self._check_values()
         self.gti, self.gti_offsets = self._check_gtis(gti, gti_offsets)
+        _cut_to_gti(self)
         self.meta = self._check_meta(meta)
 
     def __len__(self): return len(self.ids)
@@ -1144,14 +1319,15 @@ def concat(
 @patch_to(EventTable)
 def windows(self) -> np.ndarray: # (S, 2) start and stop [s]
     "Exposure window of each source: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
-    out = np.full((len(self), 2), np.nan)
-    if {"t_start", "t_stop"} <= set(self.meta.columns): out[:] = self.meta[["t_start", "t_stop"]].to_numpy(float)
+    out, given = np.full((len(self), 2), np.nan), np.full((len(self), 2), None, dtype=object)
+    if {"t_start", "t_stop"} <= set(self.meta.columns):
+        given = self.meta[["t_start", "t_stop"]].to_numpy(dtype=object)
+        out[:] = self.meta[["t_start", "t_stop"]].apply(pd.to_numeric, errors="coerce").to_numpy(float, na_value=np.nan)
     if self.gti is not None:
         some = np.diff(self.gti_offsets) > 0
-        out[some, 0], out[some, 1] = self.gti[self.gti_offsets[:-1][some], 0], self.gti[self.gti_offsets[1:][some] - 1, 1]
-    lost = np.flatnonzero(~(out[:, 1] > out[:, 0]))
-    if len(lost): raise EventDataError(f"the exposure of {len(lost)} of {len(self)} sources is unknown, first '{self.ids[lost[0]]}': no GTIs and no t_start, t_stop "
-                                       "in meta. Give them, or use time_axis='events' (first to last photon)")
+        out[some, 0] = self.gti[self.gti_offsets[:-1][some], 0]
+        out[some, 1] = self.gti[self.gti_offsets[1:][some] - 1, 1]
+    _refuse_windows(out, self.ids, given)
     return out
 
 
@@ -1167,13 +1343,95 @@ def livetimes(self) -> np.ndarray: # (S,) [s]
 
 
 @patch_to(EventTable)
-def livetime_clock(self) -> np.ndarray: # (N,) [s]
+def livetime_clock(self) -> np.ndarray: # (N,) [s], from 0 to the source's live time
     "Good time elapsed before each photon since its source's exposure began."
-    start, clock = self.windows()[:, 0], np.empty(self.n_events)
-    for k, (a, b) in enumerate(zip(self.offsets[:-1], self.offsets[1:])):
-        g = None if self.gti is None else self.gti[self.gti_offsets[k]:self.gti_offsets[k + 1]]
-        clock[a:b] = livetime_at(self.time[a:b], g) if g is not None and len(g) else self.time[a:b] - start[k]
-    return clock
+    return checked_clock(self, "livetime")[0]
+
+# %% ../nbs/00_data.ipynb #843570aa
+def _first_of(bad, table):
+    "The first source with a bad photon, and how many it has, in words."
+    s = int(np.searchsorted(table.offsets, np.flatnonzero(bad)[0], side="right")) - 1
+    a, b = table.offsets[s:s + 2]
+    return f"source '{table.ids[s]}': {bad[a:b].sum()} of {b - a} photons (first at {table.time[a:b][bad[a:b]][0]!r} s)"
+
+
+def _check_shape(table):
+    "Offsets and columns of a table that fit each other; returns the offsets."
+    if table.has_energy and len(table.energy) != len(table.time):
+        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
+    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
+    return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
+
+
+def _check_photons(table):
+    "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
+    offsets = _check_shape(table)
+    bad = ~np.isfinite(table.time)
+    back = table.time[1:] < table.time[:-1]
+    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
+    bad[1:] |= back
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if table.gti is None: return
+    bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
+    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
+
+# %% ../nbs/00_data.ipynb #fbb94863
+def _live(table):
+    "Good time before each photon of a checked table, [s]; since the window's start where no intervals are known."
+    clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
+    if table.gti is None or not len(table.gti): return clock
+    length, n = table.gti[:, 1] - table.gti[:, 0], np.diff(table.gti_offsets)
+    done = np.zeros(len(length))
+    for s in np.flatnonzero(n > 1):
+        a, b = table.gti_offsets[s:s + 2]
+        done[a + 1:b] = np.cumsum(length[a:b - 1])
+    row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets)[0], 0)
+    return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
+
+
+def _first_to_last(table):
+    "First photon and span of each source; 0 without photons."
+    start, stop, some = np.zeros(len(table)), np.zeros(len(table)), table.counts > 0
+    start[some], stop[some] = table.time[table.offsets[:-1][some]], table.time[table.offsets[1:][some] - 1]
+    with np.errstate(over="ignore"): return start, stop - start
+
+# %% ../nbs/00_data.ipynb #20009e2e
+def checked_clock(events, time_axis="livetime"):
+    """Times of all photons on one axis, proven to lie inside it.
+
+    Parameters
+    ----------
+    events : EventTable
+        The sources.
+    time_axis : {"events", "exposure", "livetime"}
+        From first to last photon, over the exposure window, or over its good time alone.
+
+    Returns
+    -------
+    clock : (N,) float array
+        Time of each photon [s].
+    start, width : (S,) float arrays
+        Where the axis of each source begins and how long it is [s]; finite, and 0 where it has no length.
+
+    Raises
+    ------
+    EventDataError
+        Where an exposure is unknown, or a photon lies outside it or outside its good times.
+    """
+    if time_axis not in ("events", "exposure", "livetime"):
+        raise ValueError(f"`time_axis` must be one of events, exposure, livetime; got {time_axis!r}")
+    _check_photons(events)
+    start, width = _first_to_last(events)
+    if (wide := np.flatnonzero(~np.isfinite(width))).size:
+        raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
+    if time_axis == "events": return events.time, start, width
+    window = events.windows()
+    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
+                                       "cut the photons (`filter(time=...)`), or use time_axis='events'")
+    if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
+    total = events.livetimes()
+    return np.clip(_live(events), 0, np.repeat(total, events.counts)), np.zeros(len(events)), total
 
 # %% ../nbs/00_data.ipynb #68e06678
 _all_ = ["XRTError", "atomic", "file_hash"]
@@ -1388,114 +1646,440 @@ def _read_csv(path, id, time, energy, bad, decimal=".", **units):
     frame = _read_ecsv(path, raw) if raw[:8] == b"# %ECSV " else _rows(path, raw, needed, [id], decimal)
     return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ", **units)
 
-# %% ../nbs/00_data.ipynb #da1330f3
+# %% ../nbs/00_data.ipynb #7abb8502
 ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
+MARK = b"xrt_nb.2" # begins and ends the seal
+SEAL = struct.Struct("<8sII16s16sI4x8s") # mark, bytes of index and footer, their digests, checksum of all that, mark
 
 
-def _pack(table):
-    "An Arrow table as compact ASCII for a Parquet footer."
+def _digest(data):
+    "Sixteen bytes that change with every bit of `data`."
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _seal(index, footer):
+    "The seal of an index and a footer."
+    head = SEAL.pack(MARK, len(index), len(footer), _digest(index), _digest(footer), 0, MARK)
+    return SEAL.pack(MARK, len(index), len(footer), _digest(index), _digest(footer), zlib.crc32(head), MARK)
+
+# %% ../nbs/00_data.ipynb #44b4b3bf
+class _Counted:
+    "A file to write Parquet into, which knows its length and the digest of what came since the last `cut`."
+    closed = False
+    def __init__(self, path): self.file, self.at, self.seen = open(path, "wb"), 0, hashlib.blake2b(digest_size=16)
+    def write(self, data):
+        if self.file.closed: return len(data)
+        self.file.write(data)
+        self.seen.update(data)
+        self.at += len(data)
+        return len(data)
+    def cut(self):
+        "Where the file ends now, and the digest of the part that ends here."
+        part, self.seen = self.seen.hexdigest(), hashlib.blake2b(digest_size=16)
+        return self.at, part
+    def flush(self): pass
+    def close(self): pass # Arrow closes what it is given; the file is closed by its owner
+
+# %% ../nbs/00_data.ipynb #8b497edc
+def _arrow(name, values):
+    "A column as an Arrow array, or a refusal that names it."
     import pyarrow as pa
+    try:
+        if np.ndim(values) > 1: raise pa.ArrowInvalid(f"{np.ndim(values)} dimensions")
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as err:
+        raise EventDataError(f"column '{printable(name, 60)}' can't be written: values of mixed or odd types "
+                             f"({printable(err, 120)})") from None
+
+
+def _photon_rows(table, a, b):
+    "Photons `a` to `b` of an EventTable as an Arrow table."
+    import pyarrow as pa
+    i, j = np.searchsorted(table.offsets, (a, b - 1), side="right") - 1 if b > a else (0, -1)
+    each = np.diff(np.clip(table.offsets[i:j + 2], a, b))
+    number = pa.array(np.repeat(np.arange(j - i + 1, dtype=np.int32), each))
+    ids = pa.DictionaryArray.from_arrays(number, pa.array(table.ids[i:j + 1].tolist(), pa.string()))
+    cols = {"obsreg_id": ids, "time": pa.array(table.time[a:b])}
+    if table.has_energy: cols["energy"] = pa.array(table.energy[a:b])
+    return pa.table(cols | {k: _arrow(k, v[a:b]) for k, v in table.columns.items()})
+
+# %% ../nbs/00_data.ipynb #d87aedb7
+def _source_table(metas, counts, n_gti):
+    "Ids, counts, numbers of GTIs and meta as one Arrow table."
+    import pyarrow as pa
+    meta = tidy_meta(_join_meta(metas))
+    cols = {"obsreg_id": pa.array(meta.index.tolist(), pa.string()), "counts": pa.array(np.concatenate(counts))}
+    if n_gti: cols["n_gti"] = pa.array(np.concatenate(n_gti))
+    return pa.table(cols | {f"meta:{c}": _arrow(f"meta:{c}", meta[c]) for c in meta.columns})
+
+
+def _parquet_bytes(table):
+    "An Arrow table as a Parquet file in memory."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as w: w.write_table(table)
-    return base64.b64encode(sink.getvalue())
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
 
-
-def _unpack(blob):
-    "The Arrow table back from `_pack`."
-    import pyarrow as pa
-    return pa.ipc.open_stream(base64.b64decode(blob)).read_all()
-
-
-def _source_table(table):
-    "Ids, counts, GTIs and meta of an EventTable as one Arrow table."
-    import pyarrow as pa
-    cols = {"obsreg_id": pa.array(table.ids.tolist(), pa.string()), "counts": pa.array(table.counts)}
-    if table.gti is not None:
-        for n, name in enumerate(("gti_start", "gti_stop")):
-            cols[name] = pa.LargeListArray.from_arrays(pa.array(table.gti_offsets), pa.array(np.ascontiguousarray(table.gti[:, n])))
-    for c in table.meta.columns:
-        try: cols[f"meta:{c}"] = pa.array(table.meta[c], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as err: raise EventDataError(f"meta column '{c}' can't be written: mixed types ({err})") from err
-    return pa.table(cols)
-
-# %% ../nbs/00_data.ipynb #cc8a54c4
-def _event_arrow(table):
-    "The per-photon columns of an EventTable as an Arrow table."
-    import pyarrow as pa
-    ids = pa.DictionaryArray.from_arrays(pa.array(table.source_index.astype(np.int32)), pa.array(table.ids.tolist(), pa.string()))
-    cols = {"obsreg_id": ids, "time": pa.array(table.time)} | ({"energy": pa.array(table.energy)} if table.has_energy else {})
-    return pa.table(cols | {k: pa.array(v) for k, v in table.columns.items()})
-
-
+# %% ../nbs/00_data.ipynb #05279402
 class ParquetEvents:
-    "Write tables one after another into one Parquet file; memory holds one table at a time."
-    def __init__(self, path): self.path, self.writer, self.sources = path, None, []
-    def __enter__(self): return self
-    def write(self, table):
-        import pyarrow.parquet as pq
-        rows = _event_arrow(table)
-        if self.writer is None: self.writer = pq.ParquetWriter(self.path, rows.schema, compression="zstd", use_dictionary=["obsreg_id"])
-        self.writer.write_table(rows, row_group_size=ROW_GROUP)
-        self.sources.append(_source_table(table))
-    def __exit__(self, kind, *_):
-        import pyarrow as pa
-        if self.writer is None: return
-        if kind is None:
-            blob = _pack(pa.concat_tables(self.sources, promote_options="permissive").combine_chunks())
-            self.writer.add_key_value_metadata({"xrt_nb": json.dumps({"format": 1}), "xrt_nb_sources": blob})
-        self.writer.close()
+    """Write tables one after another into one Parquet file; memory holds one table at a time.
 
-# %% ../nbs/00_data.ipynb #eb4c35b8
-def _rebuild(rows, src):
-    "An EventTable from the per-photon and the per-source Arrow tables."
-    counts = src["counts"].to_numpy()
-    names = [c for c in rows.column_names if c not in ("obsreg_id", "time", "energy")]
+    Parameters
+    ----------
+    path : path-like
+        The file, best a temporary name from `atomic`.
+
+    Raises
+    ------
+    EventDataError
+        If tables don't fit together, or a column can't be written.
+    XRTError
+        If what was written can't be read back.
+    """
+    def __init__(self, path):
+        self.path, self.writer, self.sink = Path(path), None, None
+        self.groups, self.sums, self.metas, self.counts, self.n_gti, self.gtis = [], [], [], [], [], []
+
+    def __enter__(self): return self
+
+    def write(self, table):
+        "Append the sources of a table."
+        if self.writer is None: _begin(self, table)
+        _check_fits(self, table)
+        for a in range(0, table.n_events, ROW_GROUP):
+            rows = _photon_rows(table, a, min(a + ROW_GROUP, table.n_events))
+            self.writer.write_table(_as_schema(rows, self.schema), row_group_size=ROW_GROUP)
+            self.groups.append([rows.num_rows, *self.sink.cut()])
+            self.sums.append(_sums(rows))
+        self.metas.append(table.meta)
+        self.counts.append(table.counts)
+        if table.gti is None: return
+        self.n_gti.append(np.diff(table.gti_offsets))
+        self.gtis.append(table.gti)
+
+    def __exit__(self, kind, *_):
+        if self.writer is None: return
+        try:
+            if kind is None: _finish(self)
+        finally:
+            self.sink.file.close()
+            with suppress(Exception): self.writer.close()
+        if kind is None: _read_back(self)
+
+# %% ../nbs/00_data.ipynb #5b41341a
+def _begin(out, table):
+    "Open the file and write what Parquet begins with."
+    import pyarrow.parquet as pq
+    rows = _photon_rows(table, 0, min(ROW_GROUP, table.n_events))
+    out.schema = rows.schema.with_metadata({"xrt_nb.2": "photons; sources and GTIs lie before the footer"})
+    out.sink = _Counted(out.path)
+    out.writer = pq.ParquetWriter(out.sink, out.schema, compression="zstd", use_dictionary=["obsreg_id"],
+                                   write_page_checksum=True)
+    out.sink.cut() # what Parquet begins with is no part
+
+
+def _finish(out):
+    "Write sources, GTIs, index, footer and seal."
+    out.sources = _source_table(out.metas, out.counts, out.n_gti)
+    index = {"format": 2, "groups": out.groups}
+    for name, table in (("sources", out.sources), ("gtis", _gti_table(out.gtis))):
+        if table is None: continue
+        out.sink.write(_parquet_bytes(table))
+        index[name] = [table.num_rows, *out.sink.cut()]
+    index, at = json.dumps(index).encode(), out.sink.at
+    out.sink.write(index)
+    out.sink.write(bytes(SEAL.size))
+    out.writer.close()
+    out.sink.file.close()
+    _put_seal(out.path, at, index)
+
+# %% ../nbs/00_data.ipynb #6b8d9db2
+def _gti_table(gtis):
+    "Good time intervals one below the other as an Arrow table; None if there are none."
+    import pyarrow as pa
+    if not gtis: return None
+    gti = np.concatenate(gtis)
+    return pa.table({"start": np.ascontiguousarray(gti[:, 0]), "stop": np.ascontiguousarray(gti[:, 1])})
+
+
+def _put_seal(path, at, index):
+    "Seal a closed file whose index begins at byte `at`."
+    with open(path, "r+b") as f:
+        f.seek(at + len(index) + SEAL.size)
+        footer = f.read()[:-8]
+        f.seek(at + len(index))
+        f.write(_seal(index, footer))
+
+
+def _check_fits(out, table):
+    "Refuse a table whose energies, GTIs or columns aren't those of the tables before it."
+    names = ["obsreg_id", "time", *["energy"] * table.has_energy, *table.columns]
+    if sorted(names) != sorted(out.schema.names):
+        raise EventDataError(f"tables of one file need the same columns, got {_some(names)} after {_some(out.schema.names)}")
+    if out.metas and (table.gti is None) != (not out.n_gti):
+        raise EventDataError("tables of one file have either all GTIs or none")
+
+
+def _as_schema(rows, schema):
+    "Rows in the file's order and types of columns."
+    import pyarrow as pa
+    try: return rows.select(schema.names).cast(schema.remove_metadata()).replace_schema_metadata(schema.metadata)
+    except (pa.ArrowException, TypeError, ValueError) as err:
+        raise EventDataError(f"a column has another type than in the tables before ({printable(err, 200)})") from None
+
+# %% ../nbs/00_data.ipynb #cfc6eaa0
+def _damaged(path, what):
+    "The refusal of a file that isn't what it was."
+    return EventDataError(f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or cut short, "
+                          "copy it again or make it anew")
+
+
+def _tail(path):
+    "Footer, what the seal says (None for a file that isn't ours), and the file's size."
+    size = path.stat().st_size
+    with open(path, "rb") as f:
+        if size < 12 or f.read(4) != b"PAR1": raise _damaged(path, "it doesn't begin as one")
+        f.seek(size - 8)
+        length, end = struct.unpack("<I4s", f.read(8))
+        if end != b"PAR1" or length > size - 12: raise _damaged(path, "it doesn't end as one")
+        f.seek(max(size - 8 - length - SEAL.size, 0))
+        seal, footer = f.read(SEAL.size), f.read(length)
+        f.seek(max(size - 2**23, 0))
+        ours = b"xrt_nb.2" in f.read()
+    return footer, seal if ours else None, size
+
+
+def _index(path):
+    "The index of a file of ours after all that can be checked without decoding; None for other Parquet files."
+    footer, seal, size = _tail(path)
+    if seal is None: return None
+    if len(seal) != SEAL.size: raise _damaged(path, "its seal is missing")
+    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
+    at = size - 8 - len(footer) - SEAL.size - n_index
+    if n_footer != len(footer) or at < 4: raise _damaged(path, "its seal is broken, or another program wrote it anew")
+    with open(path, "rb") as f:
+        f.seek(at)
+        index = f.read(n_index)
+    if seal != _seal(index, footer): raise _damaged(path, "its index or footer was changed")
+    return _checked_index(path, index, at)
+
+# %% ../nbs/00_data.ipynb #50ffed12
+def _checked_index(path, text, at):
+    "The index as parts with their bytes: name -> [(rows, start, stop, digest)]."
+    try:
+        index = json.loads(text)
+        parts = {"groups": index["groups"], **{k: [index[k]] for k in ("sources", "gtis") if k in index}}
+        flat = [(str(k), int(n), int(stop), str(d)) for k, v in parts.items() for n, stop, d in v]
+        stops = [stop for _, _, stop, _ in flat]
+        starts = [4, *stops[:-1]]
+        fine = index["format"] == 2 and "sources" in parts and stops[-1] == at and all(n >= 0 for _, n, _, _ in flat)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError): fine = False
+    if not fine or any(a > b for a, b in zip(starts, stops)): raise _damaged(path, "its index is not one")
+    if any(n > ROW_GROUP for n, _, _ in parts["groups"]): raise _damaged(path, "a row group is too large")
+    out = {"groups": [], "sources": [], "gtis": []}
+    for (k, n, stop, d), start in zip(flat, starts): out[k].append((n, start, stop, d))
+    return out
+
+
+def _part(path, part):
+    "The bytes of a part of the file, if they are what was written."
+    _, start, stop, digest = part
+    with open(path, "rb") as f:
+        f.seek(start)
+        data = f.read(stop - start)
+    if _digest(data).hex() != digest: raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
+    return data
+
+# %% ../nbs/00_data.ipynb #a46f0cc3
+@contextmanager
+def _decoding(path):
+    "Turn what Arrow says about a file into one sentence of ours."
+    import pyarrow as pa
+    try: yield
+    except (XRTError, FileNotFoundError): raise
+    except (pa.ArrowException, MemoryError, OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as err:
+        raise _damaged(path, err) from None
+
+
+def _fits_memory(path, n_bytes):
+    "Refuse what can't fit into this machine's memory."
+    if not hasattr(os, "sysconf"): return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > memory:
+        raise EventDataError(f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}; "
+                             "read it in parts with ids=, or is it damaged?")
+
+
+def _small_table(path, parts):
+    "One of the tables before the footer."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    data = _part(path, parts[0])
+    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
+        if f.metadata.num_rows != parts[0][0]: raise _damaged(path, "rows are missing")
+        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
+        table = f.read()
+        table.validate(full=True)
+    return table
+
+# %% ../nbs/00_data.ipynb #780f8283
+def _lengths(path, column, total, what):
+    "Numbers of rows per source: whole, not negative, and together `total`."
+    n = column.to_numpy() if column.null_count == 0 else np.array([-1])
+    fine = n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n, dtype=np.float64)) == total
+    if not fine: raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
+    return n
+
+
+def _sources(path, index):
+    "Ids, counts, GTIs with their offsets, and meta from the tables before the footer."
+    src = _small_table(path, index["sources"])
+    if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count: raise _damaged(path, "ids are missing")
+    counts = _lengths(path, src["counts"], sum(g[0] for g in index["groups"]), "photons")
+    gti = gti_offsets = None
+    if index["gtis"]:
+        rows = _small_table(path, index["gtis"])
+        gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
+        gti_offsets = np.r_[0, np.cumsum(_lengths(path, src["n_gti"], len(gti), "intervals"))]
+    metas = [c for c in src.column_names if c.startswith("meta:")]
+    meta = src.select(metas).to_pandas()
+    ids = src["obsreg_id"].to_pylist()
+    meta.columns, meta.index = [c[5:] for c in metas], pd.Index(ids, dtype=object)
+    return ids, counts, gti, gti_offsets, meta
+
+# %% ../nbs/00_data.ipynb #767eef0a
+def _photons(path, index, groups):
+    "The photons of chosen row groups, after their bytes were checked: name -> array."
+    import pyarrow.parquet as pq
+    for g in groups: _part(path, index["groups"][g])
+    with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True) as f:
+        m = f.metadata
+        if m.num_row_groups != len(index["groups"]): raise _damaged(path, "row groups are missing")
+        if any(m.row_group(g).num_rows != index["groups"][g][0] for g in groups): raise _damaged(path, "photons are missing")
+        names = [c for c in f.schema_arrow.names if c != "obsreg_id"]
+        _fits_memory(path, 8 * len(names) * sum(index["groups"][g][0] for g in groups))
+        rows = f.read_row_groups(list(groups), columns=names) if len(groups) else f.schema_arrow.empty_table().select(names)
+        rows.validate(full=True)
+        if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS): raise _damaged(path, "times aren't numbers")
+        return {c: rows[c].to_numpy() for c in names}
+
+# %% ../nbs/00_data.ipynb #400694af
+def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
+    "The table, its own checks included; what they find names the file."
+    time, energy = columns.pop("time"), columns.pop("energy", None)
+    try: return EventTable(ids, offsets, time, energy, gti, gti_offsets, meta, columns)
+    except EventDataError as err: raise EventDataError(f"{path}: {err}") from None
+
+
+def _read_own(path, index, ids=None):
+    "All sources of a file of ours, or some."
+    names, counts, gti, gti_offsets, meta = _sources(path, index)
+    offsets = np.r_[0, np.cumsum(counts)].astype(np.int64)
+    if ids is None:
+        columns = _photons(path, index, range(len(index["groups"])))
+        return _build(path, names, offsets, columns, gti, gti_offsets, meta)
+    which = _wanted(path, names, ids)
+    rows, offsets = _ragged_rows(offsets, which)
+    columns = _some_photons(path, index, rows)
+    if gti is not None:
+        mine, gti_offsets = _ragged_rows(gti_offsets, which)
+        gti = gti[mine]
+    return _build(path, [names[k] for k in which], offsets, columns, gti, gti_offsets, meta.iloc[which])
+
+# %% ../nbs/00_data.ipynb #75ac9598
+def _wanted(path, names, ids):
+    "Positions of the sources asked for."
+    at = {s: k for k, s in enumerate(names)}
+    ids = [str(i) for i in ids]
+    if lost := [i for i in ids if i not in at]:
+        raise UnknownSourceError(f"{path}: no source '{printable(lost[0])}' among its {len(at)} ({len(lost)} unknown in all)")
+    return np.array([at[i] for i in ids], dtype=np.int64)
+
+
+def _some_photons(path, index, rows):
+    "Photons by their row numbers in the file."
+    starts = np.r_[0, np.cumsum([g[0] for g in index["groups"]])].astype(np.int64)
+    g = np.searchsorted(starts, rows, side="right") - 1
+    groups = np.unique(g)
+    base = np.zeros(len(starts), dtype=np.int64)
+    base[groups] = np.r_[0, np.cumsum(np.diff(starts)[groups])][:-1]
+    columns = _photons(path, index, groups.tolist())
+    return {c: v[base[g] + rows - starts[g]] for c, v in columns.items()}
+
+# %% ../nbs/00_data.ipynb #a0cd616a
+def _sums(rows):
+    "Checksums of the numbers in photon rows."
+    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in ("double", "int64", "int32", "int16", "float")]
+    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
+
+
+def _read_back(out):
+    "Read what was just written, bytes and values, and compare."
+    index = _index(out.path)
+    if index is None or [list(g[::3]) for g in index["groups"]] != [g[::2] for g in out.groups]: raise _damaged(out.path, "the index")
+    for g, sums in enumerate(out.sums):
+        got = _photons(out.path, index, [g])
+        if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()): raise _damaged(out.path, f"group {g}")
+    src, gtis = _small_table(out.path, index["sources"]), _gti_table(out.gtis)
+    if not src.equals(out.sources): raise _damaged(out.path, "its sources")
+    if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis): raise _damaged(out.path, "its GTIs")
+
+# %% ../nbs/00_data.ipynb #53a0d528
+def _read_first_format(path, f, blob, ids):
+    "A file of version 0.1."
+    import pyarrow as pa
+    src = pa.ipc.open_stream(base64.b64decode(blob, validate=True)).read_all()
+    src.validate(full=True)
+    counts = _lengths(path, src["counts"], f.metadata.num_rows, "photons")
+    names = src["obsreg_id"].to_pylist()
     gti = gti_offsets = None
     if "gti_start" in src.column_names:
         starts, stops = (src[c].combine_chunks() for c in ("gti_start", "gti_stop"))
-        gti, gti_offsets = np.c_[starts.flatten().to_numpy(), stops.flatten().to_numpy()], np.r_[0, np.cumsum(starts.value_lengths().to_numpy())]
+        gti = np.stack([starts.flatten().to_numpy(), stops.flatten().to_numpy()], axis=-1)
+        gti_offsets = np.r_[0, np.cumsum(starts.value_lengths().to_numpy())]
     metas = [c for c in src.column_names if c.startswith("meta:")]
     meta = src.select(metas).to_pandas()
-    meta.columns, meta.index = [c[5:] for c in metas], src["obsreg_id"].to_pylist()
+    meta.columns, meta.index = [c[5:] for c in metas], pd.Index(names, dtype=object)
     if {"energy_rule", "name"} <= set(meta) and "target" not in meta:
-        meta = meta.rename(columns={"name": "target"})  # version 0.1 kept the header's OBJECT as the name
-    return EventTable(src["obsreg_id"].to_pylist(), np.r_[0, np.cumsum(counts)], rows["time"].to_numpy(), rows["energy"].to_numpy() if "energy" in rows.column_names else None,
-                      gti, gti_offsets, meta, {c: rows[c].to_numpy() for c in names})
+        meta = meta.rename(columns={"name": "target"}) # the header's OBJECT was kept as the name
+    rows = f.read()
+    rows.validate(full=True)
+    columns = {c: rows[c].to_numpy() for c in rows.column_names if c != "obsreg_id"}
+    table = _build(path, names, np.r_[0, np.cumsum(counts)], columns, gti, gti_offsets, meta)
+    return table if ids is None else table[_wanted(path, names, ids)]
+
+# %% ../nbs/00_data.ipynb #3a11cd2c
+def _sound(path, f, size):
+    "Refuse a footer whose sizes can't be, before anything is allocated for them."
+    m = f.metadata
+    rows = [m.row_group(g).num_rows for g in range(m.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != m.num_rows: raise _damaged(path, "row groups don't add up")
+    for g in range(m.num_row_groups):
+        for c in range(m.num_columns if rows[g] else 0):
+            chunk = m.row_group(g).column(c)
+            first = min(v for v in (chunk.data_page_offset, chunk.dictionary_page_offset) if v is not None)
+            if not 4 <= first <= first + chunk.total_compressed_size <= size: raise _damaged(path, "a column lies outside it")
+    _fits_memory(path, 8 * m.num_rows * m.num_columns)
 
 
 def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
-    import pyarrow as pa
     import pyarrow.parquet as pq
-    try:
-        with pq.ParquetFile(path) as f:
-            extra = f.metadata.metadata or {}
-            if b"xrt_nb_sources" not in extra:
-                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ", **units)
-                return table if ids is None else table[list(ids)]
-            src = _unpack(extra[b"xrt_nb_sources"])
-            if ids is None: return _rebuild(f.read(), src)
-            return _rebuild(*_some_rows(f, src, [str(i) for i in ids], path))
-    except (pa.ArrowInvalid, OSError) as err:
-        if isinstance(err, FileNotFoundError): raise
-        raise EventDataError(f"{path}: not a whole Parquet file ({err})") from err
-
-# %% ../nbs/00_data.ipynb #eeef68c7
-def _some_rows(f, src, ids, path):
-    "The rows of chosen sources, through the row groups that hold them."
-    import pyarrow as pa
-    at = {s: k for k, s in enumerate(src["obsreg_id"].to_pylist())}
-    if lost := [i for i in ids if i not in at]: raise UnknownSourceError(f"{path}: no source '{lost[0]}' among its {len(at)} ({len(lost)} unknown in all)")
-    which = np.array([at[i] for i in ids], dtype=np.int64)
-    offsets = np.r_[0, np.cumsum(src["counts"].to_numpy())].astype(np.int64)
-    starts = np.r_[0, np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)])]
-    rows, _ = _ragged_rows(offsets, which)
-    groups = np.unique(np.searchsorted(starts, rows, side="right") - 1)
-    base = np.zeros(len(starts), dtype=np.int64)
-    base[groups] = np.r_[0, np.cumsum(np.diff(starts)[groups])][:-1]
-    g = np.searchsorted(starts, rows, side="right") - 1
-    part = f.read_row_groups(groups.tolist()) if len(groups) else f.schema_arrow.empty_table()
-    return part.take(pa.array(base[g] + rows - starts[g])), src.take(pa.array(which))
+    if (index := _index(path)) is not None:
+        if any(units.values()): raise ValueError(f"{path} holds seconds and eV already; leave the units out")
+        return _read_own(path, index, ids)
+    size = path.stat().st_size
+    limits = {k: max(size, 2**20) for k in ("thrift_string_size_limit", "thrift_container_size_limit")}
+    with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True, **limits) as f:
+        _sound(path, f, size)
+        blob = (f.metadata.metadata or {}).get(b"xrt_nb_sources")
+        if blob is not None: return _read_first_format(path, f, blob, ids)
+        rows = f.read()
+        rows.validate(full=True)
+        rows = rows.to_pandas()
+    table = EventTable.from_frame(rows, id, time, energy, bad, where=f"{path}: ", **units)
+    return table if ids is None else table[list(ids)]
 
 # %% ../nbs/00_data.ipynb #2b2e38ee
 @patch_to(EventTable)
