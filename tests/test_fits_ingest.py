@@ -19,7 +19,7 @@ from make_mission_fixtures import make_all
 from test_fits import EVT, REG, acis, needs_real # noqa: F401  (acis is a fixture)
 from astropy.io import fits
 from xrt_nb import ingest as room
-from xrt_nb._store import StoreBusy, StoreError, StoreExists
+from xrt_nb._store import StoreError, StoreExists
 from xrt_nb.data import EventTable, XRTError, XRTWarning, read_events
 from xrt_nb.fits import MISSIONS, read_event_list
 from xrt_nb.ingest import find_inputs, ingest, read_chunk, search_inputs
