@@ -11,6 +11,7 @@ __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError',
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
+import codecs
 import csv
 import gzip
 import hashlib
@@ -1528,6 +1529,15 @@ def _too_large(path, size, n_bytes):
                              "that is no table of photons. If it is, unpack it yourself first")
 
 
+def _check_utf8(path, data):
+    "Refuse what is no UTF-8 text, before a parser meets it."
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for a in range(0, len(data), 2**20): decoder.decode(data[a:a + 2**20])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def _text_bytes(path):
     "The bytes of a text file, unpacked if it is gzipped, without a byte-order mark."
     n_bytes, out = ordinary(path).stat().st_size, bytearray()
@@ -1545,6 +1555,7 @@ def _text_bytes(path):
     if b"\0" in data:
         raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it "
                              f"again")
+    _check_utf8(path, data)
     return data
 
 # %% ../nbs/00_data.ipynb #e5df4727
@@ -1564,8 +1575,7 @@ def _header(path, data, needed):
     end = re.search(rb"\r\n|\r|\n|\Z", body)
     if end.start() > 100_000:
         raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
-    try: line = body[:end.start()].decode("utf-8")
-    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    line = body[:end.start()].decode("utf-8")
     if not line.strip():
         raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
     split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d,
@@ -1595,7 +1605,6 @@ def _parse(path, names, separator, body, decimal, text):
             arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
     except pa.ArrowInvalid as err:
         if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
-        if "UTF8" in str(err): raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
         raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
 
 
