@@ -499,10 +499,15 @@ def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
     (N,) bool array
         True before, between and after the intervals; starts and stops are inside.
     """
-    if not len(gti): return np.zeros(len(time), dtype=bool)
-    row, first = _begun(time, offsets, gti, gti_offsets)
-    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
-    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+    out, n, g = np.zeros(len(time), dtype=bool), np.diff(offsets), np.diff(gti_offsets)
+    look = np.flatnonzero((n > 0) & (g > 0))
+    early = time[offsets[look]] < gti[gti_offsets[look], 0]
+    late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
+    for s in look[early | late | (g[look] > 1)]:  # in a single interval, the first and the last photon speak for all
+        photons, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s]:gti_offsets[s + 1]]
+        row = np.searchsorted(own[:, 0], time[photons], side="right") - 1
+        out[photons] = (row < 0) | (time[photons] > own[np.maximum(row, 0), 1])
+    return out
 
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
@@ -1407,11 +1412,11 @@ def _check_shape(table):
 def _check_photons(table):
     "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
     offsets = _check_shape(table)
-    bad = ~np.isfinite(table.time)
-    back = table.time[1:] < table.time[:-1]
+    back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
-    bad[1:] |= back
-    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if back.any() or not np.isfinite(table.time).all():
+        bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
+        raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
     if table.gti is None: return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
     if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
@@ -1467,7 +1472,8 @@ def checked_clock(events, time_axis="livetime"):
         raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
     if time_axis == "events": return events.time, start, width
     window = events.windows()
-    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    begin, stop = (np.repeat(edge, events.counts) for edge in window.T)
+    bad = (events.time < begin) | (events.time > stop)
     if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
                                        "cut the photons (`filter(time=...)`), or use time_axis='events'")
     if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
