@@ -57,7 +57,7 @@ def _pair(events, beside):
     found |= {e: _own_region(e, own) for e, r in found.items() if r is None and own}
     return found, sorted(set(regions) - set(found.values()))
 
-# %% ../nbs/00c_ingest.ipynb #090610f1
+# %% ../nbs/00c_ingest.ipynb #88b7db2e
 def _rows_of(path):
     "Rows of a CSV table of files as dicts of texts, empty ones None."
     with open_file(path) as f: raw = f.read()
@@ -96,7 +96,7 @@ def is_photon_table(path):
     with open_file(path) as f: head = f.read(1 << 16).decode("utf-8-sig", "replace")
     return "event_file" not in next((s for s in head.splitlines() if s.strip() and s[0] != "#"), "event_file")
 
-# %% ../nbs/00c_ingest.ipynb #691eb439
+# %% ../nbs/00c_ingest.ipynb #23f83e3d
 @dataclass
 class Inputs:
     """What there is to read.
@@ -149,7 +149,7 @@ def _of_folder(folder, inputs):
                          f"*regevt3.fits.gz, *_cl.evt, *EventList*.fits, *EVLI*.FTZ){more}")
     return events, files
 
-# %% ../nbs/00c_ingest.ipynb #d54e2c98
+# %% ../nbs/00c_ingest.ipynb #7515f3f8
 def _of_pattern(path, inputs):
     "Files that a name or a pattern stands for, and the files beside them."
     files = [str(path)] if os.path.lexists(path) else sorted(glob.glob(str(path), recursive=True))
@@ -200,7 +200,7 @@ def search_inputs(paths, region=None):
     return Inputs(sorted(jobs.values(), key=lambda j: tuple(s or "" for s in j)), sorted(set(out.tables)),
                   sorted({(f, why) for f, why in out.skipped if os.path.realpath(f) not in read}))
 
-# %% ../nbs/00c_ingest.ipynb #e48e135d
+# %% ../nbs/00c_ingest.ipynb #4e67492b
 def find_inputs(paths, region=None):
     """List the event files to read, each with its region.
 
@@ -253,7 +253,7 @@ def mission_of(name):
     if found: return MISSIONS[found]
     raise ValueError(f"no mission is called {printable(name)!r}; choose one of {', '.join(MISSIONS)}")
 
-# %% ../nbs/00c_ingest.ipynb #56c34cfe
+# %% ../nbs/00c_ingest.ipynb #23730322
 def _read(path, region, mission, options):
     "Read one event file, by the given mission where its header names none that is known."
     if mission is None: return read_event_list(path, region, **options)
@@ -262,10 +262,19 @@ def _read(path, region, mission, options):
         if "no row of MISSIONS fits" not in str(err): raise
         return read_event_list(path, region, mission=mission, **options)
     if ev.meta["mission"] != mission.name:
-        warnings.warn(f"its header names {ev.meta['mission']}, so it was read as that and not as "
-                      f"{mission.name}",
-                      XRTWarning, stacklevel=2)
+        warnings.warn(f"its header names {ev.meta['mission']}, so it was read as that and "
+                      f"not as {mission.name}", XRTWarning, stacklevel=2)
     return ev
+
+
+def _read_times(path, region, mission, options):
+    "Read one event file for its times alone: in the energy band where there are energies, else all of them."
+    try: return _read(path, region, mission, options)
+    except EventFileError as err:
+        if "no rule turns" not in str(err): raise
+    warnings.warn("no rule turns its columns into energies, so all its times were kept", XRTWarning,
+                  stacklevel=2)
+    return _read(path, region, mission, options | {"energies": False})
 
 
 def _check_job(path, reg, region):
@@ -276,14 +285,14 @@ def _check_job(path, reg, region):
         raise XRTError("a catalog event file covers the background too and has no reg3 file beside it; "
                        "give its region")
 
-# %% ../nbs/00c_ingest.ipynb #e18748c9
+# %% ../nbs/00c_ingest.ipynb #81078b43
 def _read_job(job, region, times_only, mission, options):
     "Read the event file of one job: the EventList, and remarks."
     path, reg, id = job
     _check_job(path, reg, region)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        ev = _read(path, reg or region, mission, options | {"id": id})
+        ev = (_read_times if times_only else _read)(path, reg or region, mission, options | {"id": id})
     texts = [_reason(w.message, path) if issubclass(w.category, XRTWarning) else f"a library warned: "
                                                                                  f"{w.message}"
              for w in said]
@@ -332,7 +341,7 @@ def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
             notes += [(path, "remark", text) for text in texts]
     return kept, notes
 
-# %% ../nbs/00c_ingest.ipynb #2823e2cd
+# %% ../nbs/00c_ingest.ipynb #9c6ca8d1
 def _read_table(path, times_only, bad, columns):
     "A table of photons and remarks about it."
     open_file(path).close() # a pipe would never end
@@ -352,7 +361,7 @@ def _read_table(path, times_only, bad, columns):
     return EventTable(table.ids, table.offsets, table.time, energy, table.gti, table.gti_offsets, table.meta,
                       kept), texts
 
-# %% ../nbs/00c_ingest.ipynb #05a77707
+# %% ../nbs/00c_ingest.ipynb #1d6549b3
 def _content(path):
     "What a part depends on in a file: its bytes, or that there are none."
     if path is None: return None
@@ -422,7 +431,7 @@ def _table_of_task(task):
     except Exception as err: return None, [(path, "problem", _reason(err, path))]
     return table, [(path, "remark", t) for t in texts]
 
-# %% ../nbs/00c_ingest.ipynb #82b68724
+# %% ../nbs/00c_ingest.ipynb #e1e13c80
 def _once(kept, jobs):
     "EventLists without those whose id came before, and notes about the others."
     seen, out, notes, paths = {}, [], [], {os.path.basename(e): e for e, *_ in jobs}
@@ -508,7 +517,7 @@ def _run(tasks, n_jobs, progress):
     finally:
         if pool: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/00c_ingest.ipynb #f3343a8d
+# %% ../nbs/00c_ingest.ipynb #a7f61da8
 def _with_gti(table):
     "A table whose detections are given one good time interval each, from first to last photon."
     n = table.counts
@@ -538,39 +547,10 @@ def _part(folder, task, facts, seen, fill):
     seen |= {i: f for i, f, t in zip(table.ids.tolist(), files, twice) if not t}
     return (table[~twice] if twice.any() else table), notes
 
-# %% ../nbs/00c_ingest.ipynb #269c75a8
-def _fact(v):
-    "A fact of `meta` in a form that writing and reading don't change."
-    if v is None or v is pd.NA or v != v or v == "": return None
-    return v if isinstance(v, str) else float(v)
-
-
-def _digest(table):
-    "A hash of all that a table holds."
-    meta = {c: [_fact(v) for v in table.meta[c].tolist()] for c in table.meta}
-    meta = {c: v for c, v in meta.items() if any(x is not None for x in v)}
-    columns = {c: np.asarray(v, dtype=np.float64) for c, v in table.columns.items()}
-    gti = None if table.gti is None else [table.gti, np.asarray(table.gti_offsets, dtype=np.int64)]
-    return fingerprint(table.ids.tolist(), np.asarray(table.counts, dtype=np.int64), table.time, table.energy,
-                       gti, columns, meta)
-
-
-def _read_back(path, batches):
-    "Compare the archive with what was written; batches are (ids, digest)."
-    per = -(-len(batches) // 16) # the file is opened 16 times at most
-    for k in range(0, len(batches), per):
-        some = batches[k:k + per]
-        table = read_events(path, ids=[i for ids, _ in some for i in ids])
-        for ids, digest in some:
-            if _digest(table[ids]) != digest:
-                raise XRTError(f"{path.parent}: what was read back from the archive is not what was "
-                               f"written; the disk "
-                               "may be damaged. The parts are kept: make room elsewhere and restart")
-
 # %% ../nbs/00c_ingest.ipynb #556c6263
 def _write_archive(path, tasks, facts):
-    "Join the parts into the archive: counts, notes and batches (ids, digest)."
-    folder, notes, seen, wait, batches, n_events = path.parent, [], {}, [], [], 0
+    "Join the parts into the archive, which reads itself back when it is closed: counts and notes."
+    folder, notes, seen, wait, n_events = path.parent, [], {}, [], 0
     with_gti = [f["gti"] for f in facts if f["sources"]]
     with ParquetEvents(path) as archive:
         for task, fact in zip(tasks, facts):
@@ -580,19 +560,17 @@ def _write_archive(path, tasks, facts):
             if not wait or (task is not tasks[-1] and sum(t.n_events for t in wait) < 131_072): continue
             both, wait = concat(wait), []
             archive.write(both)
-            batches.append((both.ids.tolist(), _digest(both)))
             n_events += both.n_events
-    return len(seen), n_events, notes, batches
+    return len(seen), n_events, notes
 
 
 def _merge(work, tasks, facts, out, overwrite):
-    "Join the parts, read the archive back, and give it its name."
+    "Join the parts, and give the archive its name."
     path = work / "archive.parquet"
     with writing(out):
-        n_sources, n_events, notes, batches = _write_archive(path, tasks, facts)
-        _read_back(path, batches)
+        done = _write_archive(path, tasks, facts)
         with atomic(out, overwrite) as partial: os.replace(path, partial)
-    return n_sources, n_events, notes
+    return done
 
 # %% ../nbs/00c_ingest.ipynb #f63d1e21
 @dataclass
@@ -633,7 +611,7 @@ class Ingest:
 
 def _frame(rows): return pd.DataFrame(rows, columns=["file", "reason"], dtype=object)
 
-# %% ../nbs/00c_ingest.ipynb #830cbbb5
+# %% ../nbs/00c_ingest.ipynb #abc89116
 def _check_call(out, n_jobs, chunk, bad, overwrite):
     "Refuse arguments that can't be right before anything is done."
     if out.suffix != ".parquet": raise ValueError(f"`out` must end in .parquet, got {out}")
@@ -674,13 +652,14 @@ def _make_parts(tasks, n_jobs, progress):
                    f"complete, "
                    "then restart")
 
-# %% ../nbs/00c_ingest.ipynb #638fd306
+# %% ../nbs/00c_ingest.ipynb #3a72423f
 def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
     "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
     settings = _settings(**rest)
     whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
     with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
-        if not overwrite and out.exists(): raise StoreExists(f"{out} was made by another call in the meantime")
+        if not overwrite and out.exists():
+            raise StoreExists(f"{out} was made by another call in the meantime")
         tasks = _parts_of(found, chunk, work.path, settings=settings, **rest)
         facts = _make_parts(tasks, n_jobs, progress)
         if not any(f["sources"] for f in facts): _nothing(work, facts, len(found.jobs) + len(found.tables))
@@ -741,5 +720,7 @@ def ingest(paths, out, region=None, n_jobs=1, chunk=50, times_only=False, progre
     if isinstance(region, (str, os.PathLike)): region = None # every job names it now
     rest = {"region": region, "times_only": times_only, "bad": bad, "mission": mission, "options": options}
     n_sources, n_events, notes = _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest)
-    frames = [_frame([(f, why) for f, kind, why in notes if kind == which]) for which in ("problem", "remark")]
-    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, *frames, _frame(found.skipped))
+    frames = [_frame([(f, why) for f, kind, why in notes if kind == which])
+              for which in ("problem", "remark")]
+    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, *frames,
+                  _frame(found.skipped))
