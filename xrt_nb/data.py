@@ -11,6 +11,7 @@ __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError',
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
+import codecs
 import csv
 import gzip
 import hashlib
@@ -42,7 +43,8 @@ class UnknownSourceError(XRTError, KeyError):
 
 class XRTWarning(UserWarning):
     "Legal, but look twice before you publish it."
-    def __init__(self, *args): super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
+    def __init__(self, *args):
+        super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
 
 # %% ../nbs/00_data.ipynb #6ee7ca4b
 def patch_to(
@@ -69,10 +71,16 @@ def _unit_of(values):
     return str(unit)
 
 
+_SPELT = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "days": "d", "day": "d", "hr": "h",
+          "hrs": "h",
+          "hour": "h", "hours": "h", "kev": "keV", "ev": "eV", "mev": "MeV", "degrees": "deg",
+          "degree": "deg"}
+
+
 def _factor(unit, wanted, column):
     "What to multiply a column in `unit` by, so that it is in `wanted`."
     from astropy import units as u
-    try: return float(u.Unit(unit).to(wanted)) if wanted else 1.0
+    try: return float(u.Unit(_SPELT.get(unit.strip().lower(), unit)).to(wanted)) if wanted else 1.0
     except (u.UnitsError, ValueError, TypeError):
         raise EventDataError(f"{column} is in '{unit}', which can't be turned into {wanted}; "
                              "convert it first, or give plain numbers") from None
@@ -95,6 +103,7 @@ def _unwrap(values):
 def _listed(values, where, column):
     "A list or tuple as an array that keeps the units of its entries; everything else as it is."
     if hasattr(values, "__len__") and not isinstance(values, (list, tuple, str, bytes)): return values
+    if hasattr(values, "__next__"): values = list(values)
     try:
         if not any(hasattr(v, "unit") or v is np.ma.masked for v in values): return np.asarray(values)
         return np.array([*values, None], dtype=object)[:-1]
@@ -106,7 +115,8 @@ def _all_measured(values, where, column):
     "Does every entry carry a unit of its own? Some with and some without are refused."
     if not (isinstance(values, np.ndarray) and values.dtype == object): return False
     has = [getattr(v, "unit", None) is not None for v in values if not _is_missing(v)]
-    if any(has) and not all(has): raise EventDataError(f"{where}{column}: some entries carry a unit, others none")
+    if any(has) and not all(has):
+        raise EventDataError(f"{where}{column}: some entries carry a unit, others none")
     return any(has)
 
 
@@ -206,7 +216,8 @@ _SINCE = "give seconds since the mission's reference day, e.g. (time - reference
 def _floats(raw, where, column, unit, who):
     "An unwrapped column as float64."
     kind = getattr(getattr(raw, "dtype", None), "kind", "O")
-    arr = raw.to_numpy(dtype=object, na_value=None) if hasattr(raw, "isna") and kind not in "mM" else np.asarray(raw)
+    nullable = hasattr(raw, "isna") and kind not in "mM"
+    arr = raw.to_numpy(dtype=object, na_value=None) if nullable else np.asarray(raw)
     if hasattr(raw, "isna") and kind in "iuf": arr = raw.to_numpy(dtype=np.float64, na_value=np.nan)
     if arr.ndim != 1: raise EventDataError(f"{where}{column} must be one-dimensional, got shape {arr.shape}")
     kind = arr.dtype.kind
@@ -260,7 +271,8 @@ def as_column(
     if name == "time" and kind in (np.float32, np.float16) and len(numbers):
         step = float(np.spacing(np.nanmax(np.abs(np.asarray(numbers, dtype=kind)), initial=0)))
         if step > 0.1:
-            warnings.warn(f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which step by "
+            warnings.warn(f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which "
+                          f"step by "
                           f"{step:g} s here; read them in double precision", XRTWarning, stacklevel=4)
     return numbers
 
@@ -271,15 +283,18 @@ MAX_ID = 256 # characters
 def _id(value, name, where):
     "One id as text, or a refusal."
     text = _word(value)
-    if text is not None: text = text.strip("\ufeff\u200b \t\r\n\xa0")
+    if text is not None: text = _WRAPPED.sub(r"\2", text.strip("\ufeff\u200b \t\r\n\xa0"))
     if not text: raise EventDataError(f"{where}column '{name}': an id is missing")
     if len(text) > MAX_ID:
-        raise EventDataError(f"{where}the id '{printable(text)}' has {len(text)} characters; at most {MAX_ID}, please")
+        raise EventDataError(f"{where}the id '{printable(text)}' has {len(text)} characters; at most "
+                             f"{MAX_ID}, please")
     if _UNPRINTABLE.search(text):
-        raise EventDataError(f"{where}the id '{printable(text)}' holds control characters; is '{name}' a column of ids?")
+        raise EventDataError(f"{where}the id '{printable(text)}' holds control characters; is '{name}' a "
+                             f"column of ids?")
     return text
 
 
+_WRAPPED = re.compile(r"""\Ab(['"])(.*)\1\Z""") # bytes that were printed: b'735_4'
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]") # no id, no line of a table
 
 
@@ -291,7 +306,8 @@ def _word(value):
     return str(value).strip() or None
 
 # %% ../nbs/00_data.ipynb #0d1b1791
-_DOUBTFUL = re.compile(r"^[\s\ufeff\u200b]|[\s\ufeff\u200b]$|[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.M)
+_DOUBTFUL = re.compile(r"^(?:[\s\ufeff\u200b]|b['\"])|[\s\ufeff\u200b]$|"
+                       r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.M)
 
 
 def _clean_ids(ids, name="id", where=""):
@@ -311,7 +327,8 @@ def _codes(values, name, where):
         raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
         odd = not isinstance(raw, np.ndarray) or raw.dtype.kind == "S"
         values = raw = np.asarray(raw, dtype=object) if odd else raw.astype(raw.dtype.newbyteorder("="))
-    if values.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
+    if values.ndim != 1:
+        raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
     code, seen = pd.factorize(values, use_na_sentinel=True)
     seen = np.asarray(seen)
     empty = (code < 0) if mask is None else (code < 0) | mask
@@ -320,7 +337,8 @@ def _codes(values, name, where):
     except EventDataError:
         row = next((k for k, v in enumerate(seen.tolist()) if not _word(v)), None)
         if row is None: raise
-        raise EventDataError(f"{where}column '{name}' is empty in row {int((code == row).argmax())}") from None
+        raise EventDataError(f"{where}column '{name}' is empty in row "
+                             f"{int((code == row).argmax())}") from None
     again, names = pd.factorize(np.array([*names, None], dtype=object)[:-1])
     return again[code] if len(code) else code, list(names)
 
@@ -329,7 +347,8 @@ def _plain_column(values):
     "A further column as a plain numpy array in this machine's byte order; what is missing stays missing."
     raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
     if not isinstance(raw, np.ndarray): raw = np.asarray(_plain_series(pd.Series(raw)))
-    if raw.dtype.kind == "S": raw = np.array([v.decode("utf-8", "replace") for v in raw.tolist()] + [None])[:-1]
+    if raw.dtype.kind == "S":
+        raw = np.array([v.decode("utf-8", "replace") for v in raw.tolist()] + [None])[:-1]
     if raw.dtype.kind == "O" and raw.ndim == 1: raw = np.asarray(_plain_series(pd.Series(raw, dtype=object)))
     raw = np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
     if mask is None or not mask.any(): return raw
@@ -381,12 +400,15 @@ def _gti_array(gti, where=""):
     "Good time intervals of any kind as a (G, 2) array [s]; a table gives its columns START and STOP."
     named = {str(c).lower(): c for c in getattr(gti, "colnames", getattr(gti, "columns", ()))}
     if {"start", "stop"} <= set(named):
-        return np.stack([as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")], axis=-1)
-    if isinstance(gti, (list, tuple)) and any(hasattr(v, "unit") for row in gti for v in (row, *np.atleast_1d(row)[:1])):
+        return np.stack([as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")],
+                        axis=-1)
+    rows = gti if isinstance(gti, (list, tuple)) else ()
+    if any(hasattr(v, "unit") for row in rows for v in (row, *np.atleast_1d(row)[:1])):
         gti = _quantity(gti, where)
     try: flat = gti.ravel() if hasattr(gti, "ravel") else np.array(gti).ravel()
     except (TypeError, ValueError): flat = np.empty(1)
-    if len(flat) % 2: raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
+    if len(flat) % 2:
+        raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
     return np.array(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
 
 
@@ -477,10 +499,15 @@ def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
     (N,) bool array
         True before, between and after the intervals; starts and stops are inside.
     """
-    if not len(gti): return np.zeros(len(time), dtype=bool)
-    row, first = _begun(time, offsets, gti, gti_offsets)
-    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
-    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+    out, n, g = np.zeros(len(time), dtype=bool), np.diff(offsets), np.diff(gti_offsets)
+    look = np.flatnonzero((n > 0) & (g > 0))
+    early = time[offsets[look]] < gti[gti_offsets[look], 0]
+    late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
+    for s in look[early | late | (g[look] > 1)]:  # in a single interval, the first and the last photon speak for all
+        photons, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s]:gti_offsets[s + 1]]
+        row = np.searchsorted(own[:, 0], time[photons], side="right") - 1
+        out[photons] = (row < 0) | (time[photons] > own[np.maximum(row, 0), 1])
+    return out
 
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
@@ -500,7 +527,8 @@ def _measure(value, name, where):
         if hasattr(value, "to_value"): return float(value.to_value(MEASURES[name]))
         return float(value)
     except (TypeError, ValueError):
-        raise EventDataError(f"{where}meta column '{name}' must be a number, got {str(value)[:60]!r}") from None
+        raise EventDataError(f"{where}meta column '{name}' must be a number, got "
+                             f"{str(value)[:60]!r}") from None
 
 # %% ../nbs/00_data.ipynb #3f79d515
 def tidy_fact(
@@ -657,8 +685,10 @@ def _refuse_windows(window, ids, given):
     start, stop = given[lost[0]]
     none = pd.isna(start) or pd.isna(stop)
     why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
-    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first '{ids[lost[0]]}': {why}. "
-                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last photon)")
+    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first "
+                         f"'{ids[lost[0]]}': {why}. "
+                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last "
+                         "photon)")
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
@@ -883,7 +913,8 @@ def plot_cumulative(
     ax, grid = _axes(ax), np.linspace(t0, t1, 400)
     flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
+    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post",
+            **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
     ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
     return ax
 
@@ -1011,9 +1042,9 @@ def position(
     k = self._index.get(str(id))
     if k is not None: return k
     import difflib
-    near = difflib.get_close_matches(str(id), self.ids[:20000].tolist(), n=3)
+    near = difflib.get_close_matches(str(id), self.ids[:20000].tolist(), n=3) if len(str(id)) < 60 else []
     hint = f"; similar ids: {', '.join(near)}" if near else f"; ids look like '{self.ids[0]}'" if len(self) else ""
-    raise UnknownSourceError(f"no source '{id}' among the {len(self)} of this table{hint}")
+    raise UnknownSourceError(f"no source '{printable(id)}' among the {len(self)} of this table{hint}")
 
 
 @patch_to(EventTable)
@@ -1118,7 +1149,8 @@ def _drop_bad(cols, ids, where):
 def _split_csc_ids(meta):
     "Fill obsid and region_id from ids like '23022_122', where all are of that form and nothing else is known."
     m = [re.fullmatch(r"(\d+)_(\d+)", i) for i in meta.index]
-    if m and all(m) and "obsid" not in meta: meta["obsid"], meta["region_id"] = [x[1] for x in m], [x[2] for x in m]
+    if m and all(m) and "obsid" not in meta:
+        meta["obsid"], meta["region_id"] = [x[1] for x in m], [x[2] for x in m]
     return meta
 
 # %% ../nbs/00_data.ipynb #6dc97b67
@@ -1134,12 +1166,21 @@ def _columns_of(frame, where=""):
     text = [str(c).strip() for c in names]
     if twice := sorted({c for c in text if text.count(c) > 1}):
         raise EventDataError(f"{where}column '{printable(twice[0])}' stands twice; rename one of them")
-    columns = {t: frame[n] for t, n in zip(text, names)}
+    columns = {t: _fits_column(frame, n) for t, n in zip(text, names)}
     size = {c: len(v) for c, v in columns.items()}
     if len(set(size.values())) > 1:
         a, b = min(size, key=size.get), max(size, key=size.get)
         raise EventDataError(f"{where}'{b}' and '{a}' must have the same length, got {size[b]} and {size[a]}")
     return columns
+
+
+def _fits_column(frame, name):
+    "A column of a table; one of a FITS record array gets its unit and its mask."
+    if not hasattr(getattr(frame, "columns", None), "units"): return frame[name]
+    from astropy.table import MaskedColumn
+    told = frame.columns[name]
+    mask = np.zeros(len(frame), bool) if told.null in (None, "") else frame[name] == told.null
+    return MaskedColumn(frame[name], mask=mask, unit=told.unit or None)
 
 
 def _some(names, most=12):
@@ -1173,14 +1214,17 @@ def _doubts(cols, code, units, where):
     t, e = cols["time"], cols.get("energy")
     if e is not None and units["energy"] is None and len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)", XRTWarning, stacklevel=4)
+                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
+                      XRTWarning, stacklevel=4)
     for name, (lo, hi) in DATES.items():
         if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all(): continue
         first = np.full(code.max() + 1, np.inf)
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
-            warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as seconds, but look "
-                          f"like {name}; read them with time_unit='d' (--time-unit d)", XRTWarning, stacklevel=4)
+            warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as "
+                          f"seconds, but look "
+                          f"like {name}; read them with time_unit='d' (--time-unit d)",
+                          XRTWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #e0efa4e5
 @patch_to(EventTable, static=True)
@@ -1229,7 +1273,8 @@ def from_frame(
                              f"there are {_some(columns)}. Name yours with id=, time=, energy=")
     code, names = _codes(columns.pop(id), id, where)
     units = {"time": time_unit, "energy": energy_unit}
-    cols = {k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k, c in needed.items()}
+    cols = {k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k,
+            c in needed.items()}
     return _from_columns(code, names, cols, columns, bad, where, units)
 
 # %% ../nbs/00_data.ipynb #aff1964c
@@ -1284,7 +1329,8 @@ def filter(
 def _join_meta(metas):
     "Frames of facts one below the other; a column that one of them lacks is missing there."
     names = list(dict.fromkeys(c for m in metas for c in m.columns))
-    columns = {c: [m[c].astype(object) if c in m else pd.Series(None, m.index, dtype=object) for m in metas] for c in names}
+    columns = {c: [m[c].astype(object) if c in m else pd.Series(None, m.index,
+                                                                dtype=object) for m in metas] for c in names}
     index = pd.Index(np.concatenate([m.index.to_numpy(dtype=object) for m in metas]), dtype=object)
     return pd.DataFrame({c: pd.concat(parts).array for c, parts in columns.items()}, index=index)
 
@@ -1366,11 +1412,11 @@ def _check_shape(table):
 def _check_photons(table):
     "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
     offsets = _check_shape(table)
-    bad = ~np.isfinite(table.time)
-    back = table.time[1:] < table.time[:-1]
+    back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
-    bad[1:] |= back
-    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if back.any() or not np.isfinite(table.time).all():
+        bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
+        raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
     if table.gti is None: return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
     if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
@@ -1426,7 +1472,8 @@ def checked_clock(events, time_axis="livetime"):
         raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
     if time_axis == "events": return events.time, start, width
     window = events.windows()
-    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    begin, stop = (np.repeat(edge, events.counts) for edge in window.T)
+    bad = (events.time < begin) | (events.time > stop)
     if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
                                        "cut the photons (`filter(time=...)`), or use time_axis='events'")
     if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
@@ -1447,7 +1494,7 @@ def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further 
 
 
 def _csv_ready(frame):
-    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes the apostrophes back."
+    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes that back."
     out = frame.copy(deep=False)
     for c in frame.columns[[t.kind not in "biufcmM" for t in frame.dtypes]]:
         code, seen = pd.factorize(frame[c])
@@ -1465,7 +1512,8 @@ def _write_csv(self, path, zipped):
         text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
         warnings.warn(text, XRTWarning, stacklevel=3)
     quote = csv.QUOTE_NONNUMERIC if any(i.startswith("#") for i in self.ids) else csv.QUOTE_MINIMAL
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw,
+                                               mtime=0) if zipped else nullcontext(raw) as f:
         _csv_ready(self.to_frame()).to_csv(f, index=False, lineterminator="\n", quoting=quote)
 
 # %% ../nbs/00_data.ipynb #a25eae9b
@@ -1476,8 +1524,18 @@ SMALL = 64 * 2**20 # bytes that are never too many
 def _too_large(path, size, n_bytes):
     "Refuse a compressed file that would fill the memory."
     if size > max(MOST_EXPANSION * n_bytes, SMALL):
-        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than {max(MOST_EXPANSION * n_bytes, SMALL):,}; "
+        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than "
+                             f"{max(MOST_EXPANSION * n_bytes, SMALL):,}; "
                              "that is no table of photons. If it is, unpack it yourself first")
+
+
+def _check_utf8(path, data):
+    "Refuse what is no UTF-8 text, before a parser meets it."
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for a in range(0, len(data), 2**20): decoder.decode(data[a:a + 2**20])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
 def _text_bytes(path):
@@ -1490,19 +1548,24 @@ def _text_bytes(path):
                 out += chunk
                 if packed: _too_large(path, len(out), n_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from None
+        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it "
+                             f"again") from None
     data = bytes(out[3:] if out[:3] == b"\xef\xbb\xbf" else out)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
-    if b"\0" in data: raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it again")
+    if b"\0" in data:
+        raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it "
+                             f"again")
+    _check_utf8(path, data)
     return data
 
 # %% ../nbs/00_data.ipynb #e5df4727
 def _uncommented(path, data):
-    "The text from its header on; lines that begin with # are passed over, those below the header with a warning."
+    "The text from its header on, without lines that begin with #; those below the header are counted."
     data = re.sub(rb"\A(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+", b"", data)
     if b'"' in data or not re.search(rb"[\r\n]#", data): return data
     data, n = re.subn(rb"(?<=[\r\n])#[^\r\n]*(?:\r\n|\r|\n|\Z)", b"", data)
-    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over", XRTWarning, stacklevel=5)
+    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over",
+                  XRTWarning, stacklevel=5)
     return data
 
 
@@ -1510,11 +1573,13 @@ def _header(path, data, needed):
     "Names of the columns, the separator, and the rows below."
     body = _uncommented(path, data)
     end = re.search(rb"\r\n|\r|\n|\Z", body)
-    if end.start() > 100_000: raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
-    try: line = body[:end.start()].decode("utf-8")
-    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    if not line.strip(): raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
-    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in ",;\t|"}
+    if end.start() > 100_000:
+        raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
+    line = body[:end.start()].decode("utf-8")
+    if not line.strip():
+        raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
+    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d,
+                                                    skipinitialspace=True))] for d in ",;\t|"}
     def fits(d): return len(set(needed) & set(split[d])), len(split[d])
     best = max(split, key=fits)
     names = [csv_text(n) or f"column {k + 1}" for k, n in enumerate(split[best])]
@@ -1540,7 +1605,6 @@ def _parse(path, names, separator, body, decimal, text):
             arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
     except pa.ArrowInvalid as err:
         if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
-        if "UTF8" in str(err): raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
         raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
 
 
@@ -1548,7 +1612,8 @@ def _odd_row(row, separator):
     "Put a row whose fields don't fit the header into words."
     more = row.actual_columns > row.expected_columns
     why = "; decimal commas, or a separator inside a value?" if more else ""
-    return (f"row {row.number} below the header has {row.actual_columns} fields, the header {row.expected_columns}"
+    return (f"row {row.number} below the header has {row.actual_columns} fields, the header "
+            f"{row.expected_columns}"
             f"{why}: '{printable(row.text, 80)}'")
 
 # %% ../nbs/00_data.ipynb #d7724590
@@ -1636,7 +1701,8 @@ def _read_ecsv(path, raw):
     try: return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
     except EventDataError: raise
     except Exception as err: # whatever a damaged header makes of YAML
-        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: {printable(err, 200)})") from None
+        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: "
+                             f"{printable(err, 200)})") from None
 
 
 def _read_csv(path, id, time, energy, bad, decimal=".", **units):
@@ -1649,7 +1715,7 @@ def _read_csv(path, id, time, energy, bad, decimal=".", **units):
 # %% ../nbs/00_data.ipynb #7abb8502
 ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
 MARK = b"xrt_nb.2" # begins and ends the seal
-SEAL = struct.Struct("<8sII16s16sI4x8s") # mark, bytes of index and footer, their digests, checksum of all that, mark
+SEAL = struct.Struct("<8sII16s16sI4x8s") # mark, sizes and digests of index and footer, checksum, mark
 
 
 def _digest(data):
@@ -1666,7 +1732,8 @@ def _seal(index, footer):
 class _Counted:
     "A file to write Parquet into, which knows its length and the digest of what came since the last `cut`."
     closed = False
-    def __init__(self, path): self.file, self.at, self.seen = open(path, "wb"), 0, hashlib.blake2b(digest_size=16)
+    def __init__(self, path):
+        self.file, self.at, self.seen = open(path, "wb"), 0, hashlib.blake2b(digest_size=16)
     def write(self, data):
         if self.file.closed: return len(data)
         self.file.write(data)
@@ -1708,7 +1775,8 @@ def _source_table(metas, counts, n_gti):
     "Ids, counts, numbers of GTIs and meta as one Arrow table."
     import pyarrow as pa
     meta = tidy_meta(_join_meta(metas))
-    cols = {"obsreg_id": pa.array(meta.index.tolist(), pa.string()), "counts": pa.array(np.concatenate(counts))}
+    cols = {"obsreg_id": pa.array(meta.index.tolist(), pa.string()),
+            "counts": pa.array(np.concatenate(counts))}
     if n_gti: cols["n_gti"] = pa.array(np.concatenate(n_gti))
     return pa.table(cols | {f"meta:{c}": _arrow(f"meta:{c}", meta[c]) for c in meta.columns})
 
@@ -1816,7 +1884,8 @@ def _check_fits(out, table):
     "Refuse a table whose energies, GTIs or columns aren't those of the tables before it."
     names = ["obsreg_id", "time", *["energy"] * table.has_energy, *table.columns]
     if sorted(names) != sorted(out.schema.names):
-        raise EventDataError(f"tables of one file need the same columns, got {_some(names)} after {_some(out.schema.names)}")
+        raise EventDataError(f"tables of one file need the same columns, got {_some(names)} after "
+                             f"{_some(out.schema.names)}")
     if out.metas and (table.gti is None) != (not out.n_gti):
         raise EventDataError("tables of one file have either all GTIs or none")
 
@@ -1824,14 +1893,18 @@ def _check_fits(out, table):
 def _as_schema(rows, schema):
     "Rows in the file's order and types of columns."
     import pyarrow as pa
-    try: return rows.select(schema.names).cast(schema.remove_metadata()).replace_schema_metadata(schema.metadata)
+    try:
+        rows = rows.select(schema.names).cast(schema.remove_metadata())
+        return rows.replace_schema_metadata(schema.metadata)
     except (pa.ArrowException, TypeError, ValueError) as err:
-        raise EventDataError(f"a column has another type than in the tables before ({printable(err, 200)})") from None
+        raise EventDataError(f"a column has another type than in the tables before "
+                             f"({printable(err, 200)})") from None
 
 # %% ../nbs/00_data.ipynb #cfc6eaa0
 def _damaged(path, what):
     "The refusal of a file that isn't what it was."
-    return EventDataError(f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or cut short, "
+    return EventDataError(f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or "
+                          f"cut short, "
                           "copy it again or make it anew")
 
 
@@ -1851,13 +1924,14 @@ def _tail(path):
 
 
 def _index(path):
-    "The index of a file of ours after all that can be checked without decoding; None for other Parquet files."
+    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
     footer, seal, size = _tail(path)
     if seal is None: return None
     if len(seal) != SEAL.size: raise _damaged(path, "its seal is missing")
     _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
     at = size - 8 - len(footer) - SEAL.size - n_index
-    if n_footer != len(footer) or at < 4: raise _damaged(path, "its seal is broken, or another program wrote it anew")
+    if n_footer != len(footer) or at < 4:
+        raise _damaged(path, "its seal is broken, or another program wrote it anew")
     with open(path, "rb") as f:
         f.seek(at)
         index = f.read(n_index)
@@ -1873,7 +1947,8 @@ def _checked_index(path, text, at):
         flat = [(str(k), int(n), int(stop), str(d)) for k, v in parts.items() for n, stop, d in v]
         stops = [stop for _, _, stop, _ in flat]
         starts = [4, *stops[:-1]]
-        fine = index["format"] == 2 and "sources" in parts and stops[-1] == at and all(n >= 0 for _, n, _, _ in flat)
+        fine = index["format"] == 2 and "sources" in parts and stops[-1] == at and all(n >= 0 for _, n, _,
+                                                                                       _ in flat)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError): fine = False
     if not fine or any(a > b for a, b in zip(starts, stops)): raise _damaged(path, "its index is not one")
     if any(n > ROW_GROUP for n, _, _ in parts["groups"]): raise _damaged(path, "a row group is too large")
@@ -1898,7 +1973,8 @@ def _decoding(path):
     import pyarrow as pa
     try: yield
     except (XRTError, FileNotFoundError): raise
-    except (pa.ArrowException, MemoryError, OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as err:
+    except (pa.ArrowException, MemoryError, OSError, ValueError, KeyError, TypeError, IndexError,
+            OverflowError) as err:
         raise _damaged(path, err) from None
 
 
@@ -1907,7 +1983,8 @@ def _fits_memory(path, n_bytes):
     if not hasattr(os, "sysconf"): return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if n_bytes > memory:
-        raise EventDataError(f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}; "
+        raise EventDataError(f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has "
+                             f"{memory / 2**30:,.0f}; "
                              "read it in parts with ids=, or is it damaged?")
 
 
@@ -1927,7 +2004,8 @@ def _small_table(path, parts):
 def _lengths(path, column, total, what):
     "Numbers of rows per source: whole, not negative, and together `total`."
     n = column.to_numpy() if column.null_count == 0 else np.array([-1])
-    fine = n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n, dtype=np.float64)) == total
+    fine = n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n,
+                                                                                  dtype=np.float64)) == total
     if not fine: raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
     return n
 
@@ -1935,7 +2013,8 @@ def _lengths(path, column, total, what):
 def _sources(path, index):
     "Ids, counts, GTIs with their offsets, and meta from the tables before the footer."
     src = _small_table(path, index["sources"])
-    if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count: raise _damaged(path, "ids are missing")
+    if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count:
+        raise _damaged(path, "ids are missing")
     counts = _lengths(path, src["counts"], sum(g[0] for g in index["groups"]), "photons")
     gti = gti_offsets = None
     if index["gtis"]:
@@ -1956,12 +2035,15 @@ def _photons(path, index, groups):
     with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True) as f:
         m = f.metadata
         if m.num_row_groups != len(index["groups"]): raise _damaged(path, "row groups are missing")
-        if any(m.row_group(g).num_rows != index["groups"][g][0] for g in groups): raise _damaged(path, "photons are missing")
+        if any(m.row_group(g).num_rows != index["groups"][g][0] for g in groups):
+            raise _damaged(path, "photons are missing")
         names = [c for c in f.schema_arrow.names if c != "obsreg_id"]
         _fits_memory(path, 8 * len(names) * sum(index["groups"][g][0] for g in groups))
-        rows = f.read_row_groups(list(groups), columns=names) if len(groups) else f.schema_arrow.empty_table().select(names)
+        rows = f.read_row_groups(list(groups),
+                                 columns=names) if len(groups) else f.schema_arrow.empty_table().select(names)
         rows.validate(full=True)
-        if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS): raise _damaged(path, "times aren't numbers")
+        if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS):
+            raise _damaged(path, "times aren't numbers")
         return {c: rows[c].to_numpy() for c in names}
 
 # %% ../nbs/00_data.ipynb #400694af
@@ -1993,7 +2075,8 @@ def _wanted(path, names, ids):
     at = {s: k for k, s in enumerate(names)}
     ids = [str(i) for i in ids]
     if lost := [i for i in ids if i not in at]:
-        raise UnknownSourceError(f"{path}: no source '{printable(lost[0])}' among its {len(at)} ({len(lost)} unknown in all)")
+        raise UnknownSourceError(f"{path}: no source '{printable(lost[0])}' among its {len(at)} "
+                                 f"({len(lost)} unknown in all)")
     return np.array([at[i] for i in ids], dtype=np.int64)
 
 
@@ -2010,20 +2093,24 @@ def _some_photons(path, index, rows):
 # %% ../nbs/00_data.ipynb #a0cd616a
 def _sums(rows):
     "Checksums of the numbers in photon rows."
-    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in ("double", "int64", "int32", "int16", "float")]
+    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in ("double", "int64",
+                                                                                "int32", "int16", "float")]
     return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
 
 def _read_back(out):
     "Read what was just written, bytes and values, and compare."
     index = _index(out.path)
-    if index is None or [list(g[::3]) for g in index["groups"]] != [g[::2] for g in out.groups]: raise _damaged(out.path, "the index")
+    if index is None or [list(g[::3]) for g in index["groups"]] != [g[::2] for g in out.groups]:
+        raise _damaged(out.path, "the index")
     for g, sums in enumerate(out.sums):
         got = _photons(out.path, index, [g])
-        if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()): raise _damaged(out.path, f"group {g}")
+        if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()):
+            raise _damaged(out.path, f"group {g}")
     src, gtis = _small_table(out.path, index["sources"]), _gti_table(out.gtis)
     if not src.equals(out.sources): raise _damaged(out.path, "its sources")
-    if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis): raise _damaged(out.path, "its GTIs")
+    if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis):
+        raise _damaged(out.path, "its GTIs")
 
 # %% ../nbs/00_data.ipynb #53a0d528
 def _read_first_format(path, f, blob, ids):
@@ -2059,7 +2146,8 @@ def _sound(path, f, size):
         for c in range(m.num_columns if rows[g] else 0):
             chunk = m.row_group(g).column(c)
             first = min(v for v in (chunk.data_page_offset, chunk.dictionary_page_offset) if v is not None)
-            if not 4 <= first <= first + chunk.total_compressed_size <= size: raise _damaged(path, "a column lies outside it")
+            if not 4 <= first <= first + chunk.total_compressed_size <= size:
+                raise _damaged(path, "a column lies outside it")
     _fits_memory(path, 8 * m.num_rows * m.num_columns)
 
 
@@ -2162,7 +2250,7 @@ def _facts(x):
     if not many and n: out["span"] = f"{x.span / 1e3:.2f} ks"
     if x.energy is not None and n: out["energies"] = f"{x.energy.min() / 1e3:.2f} to {x.energy.max() / 1e3:.2f} keV"
     out["good time"] = "unknown" if x.gti is None else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} interval{'s'[:len(x.gti) != 1]}"
-    if x.columns: out["further columns"] = ", ".join(x.columns)
+    if x.columns: out["further columns"] = _some(x.columns)
     return out
 
 
