@@ -8,6 +8,7 @@ DEV := .venv
 DEMO := .venv-demo
 PY := $(DEV)/bin/python
 RUN := demo_run
+OTHER_CPU := $(shell grep -qsm1 avx2 /proc/cpuinfo && echo OPENBLAS_CORETYPE=Haswell)
 
 # An environment is whole when its stamp is there: .locked after the pinned packages, .installed after the project itself.
 # A changed lock rebuilds the environment, a changed settings.ini or setup.py only installs the project again.
@@ -46,11 +47,15 @@ readme: dev ## nbs/index.ipynb -> README.md
 	$(PY) tools/parity.py --write readme
 
 ##@ Check
-.PHONY: test test-slow parity lint
+.PHONY: test test-slow test-bare parity lint
 test: parity ## parity of notebooks and library, then every notebook and every test that is not slow
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
-test-slow: dev ## what takes longer: fuzzing in depth, many kills, oldest versions, everything again without real data
+test-slow: dev ## what takes longer: fuzzing in depth, many kills, oldest versions; then everything again without real data
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+	$(MAKE) --no-print-directory test-bare
+# the state of most machines: no real data beside the project, another processor (where this one can play it)
+test-bare: dev ## every notebook and test that is not slow, without real data and with another processor's arithmetic
+	XRT_NB_SHARED=$(CURDIR)/no-real-data $(OTHER_CPU) $(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --ignore tests/test_browser.py --ignore tests/test_catalogs_tap.py --ignore tests/test_site.py --ignore tests/test_repository.py $(ARGS)
 parity: dev ## library, README and clean notebooks are what the notebooks generate
 	$(PY) tools/parity.py
 lint: dev ## ruff on the exported library and the tools

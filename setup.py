@@ -15,6 +15,9 @@ extras = {key.removesuffix(suffix): value.split() for key, value in cfg.items() 
 extras["all"] = sorted({r for name, rs in extras.items() if name not in ("dev", "docs") for r in rs})
 statuses = ["1 - Planning", "2 - Pre-Alpha", "3 - Alpha", "4 - Beta", "5 - Production/Stable", "6 - Mature"]
 readme = here / "README.md"
+package = here / cfg["lib_path"]
+data = sorted(p.relative_to(package).as_posix() for p in package.rglob("*")  # py.typed, weights of networks
+              if p.is_file() and p.suffix not in (".py", ".pyc", ".nbi", ".nbc"))
 
 setup(
     name=cfg["lib_name"],
@@ -28,6 +31,7 @@ setup(
     license="MIT",
     keywords=cfg["keywords"],
     packages=find_packages(include=["xrt_nb", "xrt_nb.*"]),
+    package_data={cfg["lib_name"]: data},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -238,3 +238,40 @@ def test_many_unsorted_sources_are_sorted_and_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         EventTable(["a", "b"], [0, 2, 4], [5.0, 6, 1, 2], [600] * 4)  # a new source may begin earlier
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_meta_has_one_type_each_whatever_brought_it(suffix, tmp_path):
+    header = {"obsid": "00735", "region_id": 4.0, "ra": "10.5", "target": b"M31", "livetime": None, "note": 3}
+    from_header = EventTable.from_lists([EventList([1.0], [700], "735_4", meta=header)])
+    made = pd.DataFrame({"obsid": [900001], "region_id": [1], "ra": [1], "note": ["x"], "deep": [True]}, index=["900001_1"])
+    simulated = EventTable(["900001_1"], [0, 1], [2.0], [800], meta=made)
+    read = read_events(simulated.write(tmp_path / f"t{suffix}"))
+    both = concat([from_header, read])
+    assert both.meta.obsid.tolist() == ["00735", "900001"] and both.meta.region_id.tolist() == ["4", "1"]
+    assert (both["735_4"].meta["obsid"], both["735_4"].meta["target"]) == ("00735", "M31")
+    back = read_events(both.write(tmp_path / "both.parquet"))
+    pd.testing.assert_frame_equal(back.meta, both.meta)
+    for frame in (both.meta, back.meta):
+        for c in frame.columns.intersection(data.WORDS):
+            assert frame[c].dtype == object and all(v is None or type(v) is str for v in frame[c])
+        for c in frame.columns.intersection(data.MEASURES):
+            assert frame[c].dtype == np.float64
+    if suffix == ".parquet":
+        assert back.meta.note.tolist() == ["3", "x"] and back.meta.deep.tolist() == [None, True]
+
+
+def test_a_measure_that_is_no_number_is_named():
+    with pytest.raises(EventDataError, match="source '1_1': meta column 'exposure' must be a number, got 'UNKNOWN'"):
+        EventList([1.0], [700], "1_1", meta={"exposure": "UNKNOWN"})
+    with pytest.raises(EventDataError, match="meta column 'ra'"):
+        EventTable(["a"], [0, 1], [1.0], meta=pd.DataFrame({"ra": ["0h42m"]}, index=["a"]))
+    with pytest.raises(EventDataError, match="stands twice"):
+        EventTable(["a"], [0, 1], [1.0], meta=pd.DataFrame([["x", "y"]], columns=["name", "name"], index=["a"]))
+
+
+def test_a_missing_edge_of_the_window_is_no_edge():
+    table = EventTable(["a", "b"], [0, 1, 2], [1.0, 2], meta=pd.DataFrame({"t_start": [0, None], "t_stop": [9, None]}, index=["a", "b"]))
+    assert table["a"].window == (0.0, 9.0)
+    with pytest.raises(EventDataError, match="exposure is unknown"):
+        table["b"].window

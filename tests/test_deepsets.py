@@ -278,7 +278,9 @@ def test_odd_sources_have_finite_answers(fitted):
     assert np.isfinite(fitted.predict(odd)).all() and np.isfinite(fitted.transform(odd)).all()
     score = fitted.anomaly_score(odd)
     assert np.isfinite(score.to_numpy()).all() and (score.p > 0).all() and (score.p <= 1).all() and score.index.tolist() == odd.ids.tolist()
-    assert np.array_equal(fitted.anomaly_score(odd["single"]), score.loc[["single"]]) and len(fitted.anomaly_score(odd[[]])) == 0
+    # alone or in company is another shape of batch, so another order of float32 sums: equal to rounding, not to the bit
+    assert np.allclose(fitted.anomaly_score(odd["single"]), score.loc[["single"]], rtol=1e-4, atol=1e-4)
+    assert len(fitted.anomaly_score(odd[[]])) == 0
 
 
 def test_scores_don_t_depend_on_company(fitted, other):

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import ConfigParser
 from email.parser import Parser
@@ -36,7 +37,7 @@ CFG = dict(config["DEFAULT"])
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
 ROOMS = ["_text", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
          "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "views", "catalogs", "products", "counterparts",
-         "hierarchy", "pipeline", "finder", "app", "cli"]
+         "hierarchy", "pipeline", "finder", "app", "cli", "__main__"]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"data"}, "clustering": {"data", "embedding"}}
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 
@@ -182,6 +183,16 @@ def test_parity_orphan_module(project, capsys):
     assert not (project / "xrt_nb" / "orphan.py").exists()
 
 
+def test_parity_carries_data_and_refuses_code(project, capsys):
+    shipped = project / "nbs" / "_package"
+    (shipped / "weights").mkdir(parents=True)
+    (shipped / "weights" / "net.npz").write_bytes(b"numbers")
+    assert "xrt_nb/weights/net.npz: missing" in judge(project, capsys, "make export")
+    assert (project / "xrt_nb" / "weights" / "net.npz").read_bytes() == b"numbers"
+    (shipped / "smuggled.py").write_text("x = 1\n")
+    with pytest.raises(SystemExit, match="holds data only.*smuggled.py"): parity.main(["--root", str(project)])
+
+
 def test_parity_missing_module(project, capsys):
     (project / "xrt_nb" / "data.py").unlink()
     assert "xrt_nb/data.py: missing" in judge(project, capsys, "make export")
@@ -253,7 +264,7 @@ def test_a_room_imports_only_rooms_above_it(path):
 def test_a_misplaced_import_is_found():
     assert misplaced("data", {"analogs"}) == ["analogs"]
     assert misplaced("embedding", {"data", "representations"}) == ["representations"]
-    assert misplaced("cli", set(ROOMS) - {"cli"}) == []
+    assert misplaced(ROOMS[-1], set(ROOMS[:-1])) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
@@ -309,9 +320,30 @@ def metadata(wheel, name="METADATA"):
 
 
 def test_wheel_holds_every_module(wheel):
-    assert {p.relative_to(ROOT).as_posix() for p in LIB.rglob("*.py")} <= set(wheel.namelist())
+    held = {p.relative_to(ROOT).as_posix() for p in LIB.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert held <= set(wheel.namelist()) and "xrt_nb/py.typed" in held
     assert not [n for n in wheel.namelist() if not n.startswith(("xrt_nb/", "xrt_nb-"))]
     assert "xrt-nb = xrt_nb.cli:main" in metadata(wheel, "entry_points.txt")
+
+
+def test_source_distribution_builds_and_holds_its_facts(tmp_path):
+    copy = tmp_path / "project"
+    listed = run("git", "ls-files", "-z", cwd=ROOT).stdout.split("\0")
+    for name in (n for n in listed if n and (n.startswith("xrt_nb/") or "/" not in n) and (ROOT / n).is_file()):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
+    done = run(*build, tmp_path / "dist", copy, cwd=tmp_path)  # a source distribution, and the wheel made from that
+    assert done.returncode == 0, done.stdout + done.stderr
+    (source,), (built,) = (list((tmp_path / "dist").glob(end)) for end in ("*.tar.gz", "*.whl"))
+    with tarfile.open(source) as archive: inside = {n.partition("/")[2] for n in archive.getnames()}
+    assert {"settings.ini", "setup.py", "README.md", "LICENSE", "xrt_nb/py.typed", "xrt_nb/data.py"} <= inside
+    with zipfile.ZipFile(built) as archive: assert "xrt_nb/py.typed" in archive.namelist()
+
+
+def test_the_package_is_a_command():
+    done = run(sys.executable, "-m", "xrt_nb", "--version", cwd=ROOT)
+    assert done.returncode == 0 and CFG["version"] in done.stdout
 
 
 def test_wheel_asks_for_ranges_and_no_notebook_tools(wheel):

@@ -19,7 +19,7 @@ def test_contract(archive):
     assert list(events.ids) == list(truth.index) == sorted(events.ids) and truth.index.name == "obsreg_id"
     assert {"kind", "known", "known_class", "source", "spectrum", "exposure", "signal_to_noise", "expected_background", "detectable"} <= set(truth)
     assert {"obsid", "region_id", "name", "ra", "dec", "mission", "t_start", "t_stop", "livetime"} <= set(events.meta)
-    assert (events.meta["mission"] == "SIMULATED").all() and (events.meta["obsid"] > 900_000).all()
+    assert (events.meta["mission"] == "SIMULATED").all() and (events.meta["obsid"].astype(int) > 900_000).all()
     assert all(i == f"{o}_{r}" for i, o, r in zip(events.ids, events.meta["obsid"], events.meta["region_id"]))
     assert not set(truth.columns) & {"kind"} & set(events.meta.columns), "the truth must not leak into meta"
 

@@ -14,7 +14,6 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import make_site  # noqa: E402
 
-pytestmark = pytest.mark.slow
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 

@@ -5,7 +5,8 @@
     python tools/parity.py library notebooks   check some
     python tools/parity.py --write library     bring the library (or notebooks, readme) up to date instead
 
-* library:   `xrt_nb/` is what `nbdev_export` writes, with nothing hand-written or left over in it
+* library:   `xrt_nb/` is what `nbdev_export` writes, with nothing hand-written or left over in it; data that the
+             package ships (py.typed, weights of networks) lie in `nbs/_package/` and are copied as they are
 * notebooks: `nbdev_clean` would change nothing
 * readme:    `README.md` and its pictures are what `nbs/index.ipynb` gives
 
@@ -60,7 +61,10 @@ def expected(root: Path, parts: list) -> dict:  # {part: {path relative to root:
         shutil.copy(root / "settings.ini", copy)
         if "library" in parts:
             nbdev(copy, "from nbdev.doclinks import nbdev_export; nbdev_export()")
-            made["library"] = {f"{lib}/{name}": data for name, data in files_below(copy / lib).items()}
+            shipped = files_below(copy / "nbs" / "_package")
+            if code := [name for name in shipped if name.endswith((".py", ".ipynb"))]:
+                sys.exit(f"parity: nbs/_package/ holds data only; code is written in notebooks: {code}")
+            made["library"] = {f"{lib}/{name}": data for name, data in (files_below(copy / lib) | shipped).items()}
         if "notebooks" in parts:
             nbdev(copy, "from nbdev.clean import nbdev_clean; nbdev_clean()")
             made["notebooks"] = {f"nbs/{name}": data for name, data in files_below(copy / "nbs").items() if name.endswith(".ipynb")}

@@ -16,7 +16,7 @@ from astropy.stats import Events
 from astropy.stats import bayesian_blocks as _astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
-from .data import EventDataError, EventList, EventTable, _axes, livetime_at, patch_to, poisson_errors
+from .data import EventDataError, EventList, EventTable, _axes, livetime_at, patch_to, poisson_errors, tidy_meta
 from .features import BANDS, _band_counts, _exposed, _step_odds, _unit_clock
 from .representations import _as_table, _axis, _compiled
 
@@ -485,5 +485,5 @@ def add_columns(
     both = [c for c in columns if c in events.meta]
     if both and not overwrite: raise EventDataError(f"meta has {', '.join(both[:5])} already ({len(both)} columns); pass overwrite=True to replace them or suffix= to keep both")
     out = events[:]
-    out.meta = events.meta.drop(columns=both).join(columns.loc[events.ids.tolist()])
+    out.meta = tidy_meta(events.meta.drop(columns=both).join(columns.loc[events.ids.tolist()]))
     return out
