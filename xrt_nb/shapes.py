@@ -4,23 +4,28 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'WIDTHS', 'SECONDS', 'BLOCK_CELLS', 'EXCURSION', 'LAGS', 'OCTAVES', 'STEPS', 'BANDS_EV', 'USUAL_BANDS',
-           'FOURIER_BANDS', 'DITHER', 'MAX_PULSE_CELLS', 'SORTED', 'Clocked', 'clocked', 'scan_shapes', 'second_shapes',
-           'block_shapes', 'asymmetry_shapes', 'profile_shapes', 'spectral_shapes', 'fourier_shapes', 'pulse_shapes',
-           'period_shapes', 'as_table', 'ShapeFeatures', 'sorted_shapes', 'wavelet_shapes', 'summary_shapes',
-           'count_table', 'against_counts']
+           'FOURIER_BANDS', 'DITHER', 'MAX_PULSE_CELLS', 'SORTED', 'TABLE', 'BLOCKS', 'Clocked', 'clocked',
+           'scan_shapes', 'second_shapes', 'block_shapes', 'asymmetry_shapes', 'profile_shapes', 'spectral_shapes',
+           'fourier_shapes', 'pulse_shapes', 'period_shapes', 'as_table', 'ShapeFeatures', 'sorted_shapes',
+           'wavelet_shapes', 'summary_shapes', 'count_table', 'against_counts', 'WeightsError', 'read_weights',
+           'shipped_weights', 'read_recipe', 'search_names', 'raw_search_columns', 'SearchFeatures', 'search_features',
+           'block_of', 'block_weights']
 
-# %% ../nbs/02d_shapes.ipynb #ee42586d
+# %% ../nbs/02d_shapes.ipynb #efe2622c
+import json
+import re
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.fft import rfft
 from sklearn.base import BaseEstimator, TransformerMixin
-from .data import EventDataError, EventList, EventTable
+from .data import EventDataError, EventList, EventTable, file_hash, XRTError
 from .features import _unit_clock, energy_time_correlation, excess_variance, gregory_loredo_features
 from .features import shape_features, spectral_features, uniformity_features, waiting_features
 from .invariant import haar_power
 from .representations import _axis, _compiled
-from .scores import matrix_of
+from .learning import read_arrays
 
 # %% ../nbs/02d_shapes.ipynb #bfea5bb8
 CELLS = 256  # cells of good time
@@ -681,7 +686,10 @@ def _search_columns(table, p):
         timing |= {f"spec_{k}": v for k, v in spectral.items()}
     return timing | _shape_columns(table, p)
 
-# %% ../nbs/02d_shapes.ipynb #f18874ab
+# %% ../nbs/02d_shapes.ipynb #d0484cc5
+TABLE = ("grid", "median", "scatter", "overall")  # what `count_table` holds
+
+
 def count_table(x, counts, n_bins=24, low=5, high=10_000, at_least=30):
     """Median and scatter of every column against counts.
 
@@ -727,3 +735,173 @@ def against_counts(x, counts, table):
         f = ((v - grid[i]) / (grid[i + 1] - grid[i]))[:, None]
         middle, spread = (table[k][i] * (1 - f) + table[k][i + 1] * f for k in ("median", "scatter"))
     return np.arcsinh((x - middle) / np.maximum(spread, 0.3 * table["overall"]))
+
+# %% ../nbs/02d_shapes.ipynb #ba4a70f0
+class WeightsError(XRTError, ValueError):
+    "Numbers of a table or network that can't be used."
+
+
+def read_weights(path=None):
+    """Read the numbers of a learned metric and of the table it was learned with.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        An .npz file with its recipe (.json) beside it; default the numbers that come with the package.
+
+    Returns
+    -------
+    dict of str -> array
+
+    Raises
+    ------
+    WeightsError
+        If the recipe is missing or broken, or the hash or a shape disagrees with it.
+    """
+    path = shipped_weights() if path is None else Path(path)
+    recipe = read_recipe(path)
+    if file_hash(path) != recipe["sha256"]:
+        raise WeightsError(f"{path}: the numbers are not those of its recipe (SHA-256 disagrees); "
+                           "install the package again, or train anew")
+    arrays = read_arrays(path)
+    have, told = {k: list(v.shape) for k, v in arrays.items()}, recipe["shapes"]
+    if wrong := sorted(k for k in {*have, *told} if have.get(k) != told.get(k)):
+        k = wrong[0]
+        raise WeightsError(f"{path}: {k} has shape {have.get(k)}, its recipe says {told.get(k)}")
+    for name, a in arrays.items():
+        if a.dtype.kind not in "fiuU" or (a.dtype.kind == "f" and not np.isfinite(a).all()):
+            raise WeightsError(f"{path}: {name} holds values that are not finite numbers")
+    return arrays
+
+# %% ../nbs/02d_shapes.ipynb #b37a35b7
+def shipped_weights():
+    "Path of the numbers that come with the package."
+    import xrt_nb
+    return Path(xrt_nb.__file__).parent / "weights" / "metric.npz"
+
+
+def read_recipe(path):
+    "The recipe beside a file of weights: dict with sha256 and shapes at least."
+    path = Path(path)
+    recipe = path.with_suffix(".json")
+    if not path.is_file() or not recipe.is_file():
+        raise WeightsError(f"{path}: weights are an .npz file with {recipe.name} beside it; one is missing")
+    try:
+        told = json.loads(recipe.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise WeightsError(f"{recipe} is not JSON ({err})") from err
+    told = told if isinstance(told, dict) else {}
+    if not (isinstance(told.get("sha256"), str) and isinstance(told.get("shapes"), dict)):
+        raise WeightsError(f"{recipe} has no 'sha256' and 'shapes'; it isn't the recipe of a metric")
+    return told
+
+# %% ../nbs/02d_shapes.ipynb #de52e4c2
+def search_names(energies=True):
+    "Names of the raw columns of the search."
+    return _names_of(_search_columns, energies)
+
+
+def raw_search_columns(events, time_axis="livetime"):
+    """Everything the search looks at, as measured.
+
+    Parameters
+    ----------
+    events : EventTable or EventList
+    time_axis : str
+        "livetime", "exposure" or "events".
+
+    Returns
+    -------
+    DataFrame indexed by obsreg_id
+        Without energies the timing columns only.
+    """
+    table = as_table(events)
+    parts = []
+    for t in table.chunks():
+        columns = _search_columns(t, clocked(t, time_axis))
+        index = pd.Index(t.ids, name="obsreg_id")
+        parts.append(pd.DataFrame(_stacked(columns, t.counts), index=index, columns=list(columns)))
+    return pd.concat(parts)
+
+# %% ../nbs/02d_shapes.ipynb #ba84275f
+class SearchFeatures(TransformerMixin, BaseEstimator):
+    """All columns of the search, standardized against counts: zero for the usual source, one for noise.
+
+    Parameters
+    ----------
+    time_axis : str
+        "livetime", "exposure", or "events" (first to last photon) where no exposure is known.
+    table : dict, optional
+        From `count_table`, with the names under "columns"; default the table that comes with the package.
+    """
+    def __init__(self, time_axis="livetime", table=None):
+        self.time_axis, self.table = time_axis, table
+
+    def fit(self, X=None, y=None):
+        "Nothing to learn."
+        return self
+
+    def frame(self, X):
+        "Features of every source: DataFrame indexed by obsreg_id; log_counts and log_live come last."
+        table = read_weights() if self.table is None else self.table
+        return pd.concat([self._piece(t, table) for t in as_table(X).chunks()])
+
+    def _piece(self, events, table):
+        p = clocked(events, self.time_axis)
+        columns, at = _search_columns(events, p), {str(c): k for k, c in enumerate(table["columns"])}
+        if unknown := [c for c in columns if c not in at]:
+            raise WeightsError(f"the table of counts lacks {unknown[0]!r}; it was made by another version")
+        rows = [at[c] for c in columns]
+        part = {k: table[k] if k == "grid" else table[k][..., rows] for k in TABLE}
+        x = against_counts(np.column_stack(list(columns.values())), p.counts, part)
+        x[p.counts < 2] = 0
+        x = np.column_stack([x, np.log10(np.maximum(p.counts, 1)), np.log10(p.live)]).astype(np.float32)
+        return pd.DataFrame(x, pd.Index(events.ids, name="obsreg_id"), [*columns, "log_counts", "log_live"])
+
+    def transform(self, X):
+        "The same as an array."
+        return self.frame(X).to_numpy()
+
+    def get_feature_names_out(self, input_features=None):
+        "Names of the columns of events with energies."
+        return np.array([*search_names(), "log_counts", "log_live"], dtype=object)
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+def search_features(events, time_axis="livetime"):
+    "Features that the default search compares: DataFrame indexed by obsreg_id."
+    return SearchFeatures(time_axis).frame(events)
+
+# %% ../nbs/02d_shapes.ipynb #7feda66a
+BLOCKS = (  # name, pattern of its columns, weight
+    ("seconds", r"peak_(before|after)_\d+s|peak_density|(up|down|quarter|half|rise|drop)_seconds", 8.2),
+    ("sorted 48", r"top48_", 6.9), ("sorted 24", r"top24_", 4.9), ("spectral summary", r"spec_", 9.3),
+    ("peak spectrum", r"spectrum_peak_", 5.7), ("periods", r"fourier_|slow_|fast_|harmonic_|pulse_|dither_", 4.9),
+    ("peak profile", r"peak_(before|after)_", 3.7), ("dip profile", r"dip_", 3.7), ("wavelet", r"haar_", 3.5),
+    ("spectrum", r"spectrum_all_", 2.8), ("spectrum of the rest", r"spectrum_rest_", 2.8),
+    ("blocks", r"block_|rise_|drop_", 2.5), ("windows", r"window_", 2.4), ("hardness", r"harder_|cooling", 2.0),
+    ("asymmetry", r"asymmetry_", 0.5), ("summary", r"sum_", 0.5), ("other", r"", 0.0))
+
+
+def block_of(column):
+    "Name of the block of a column: the first whose pattern fits its beginning."
+    return next(name for name, pattern, _ in BLOCKS if re.match(pattern, column))
+
+
+def block_weights(columns):
+    """Weight of every column.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Columns of `SearchFeatures`.
+
+    Returns
+    -------
+    Series indexed by column
+        The weight of its block over the number of the block's columns.
+    """
+    block = pd.Series([block_of(c) for c in columns], index=list(columns))
+    return block.map({name: w for name, _, w in BLOCKS}) / block.map(block.value_counts())
