@@ -6,238 +6,267 @@
 __all__ = ['LABELS', 'MARK', 'COLUMNS', 'Labels', 'merge_labels']
 
 # %% ../nbs/05_labels.ipynb #0af4cae6
+import contextlib
 import csv
 import hashlib
+import io
 import json
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
 
+from ._text import csv_cell, csv_text, printable
 from .analogs import rows_in_archive
-from .data import EventDataError, UnknownSourceError, atomic, patch_to
+from .data import EventDataError, UnknownSourceError, XRTError, atomic
 
 # %% ../nbs/05_labels.ipynb #582a6edc
-LABELS = ("flare", "dip", "other", "artefact")
-MARK = ("label", "note", "who", "when") # what is kept for each source
+LABELS = ("flare", "dip", "other", "artifact")  # what the buttons offer
+MARK = ("label", "note", "who", "when", "run")  # what is kept for each source
+COLUMNS = ("obsreg_id", *MARK)  # of a file
 
 
 def _text(value, name):
     "A text that any file can hold."
-    if not isinstance(value, str): raise ValueError(f"`{name}` must be a text, got {value!r}")
-    try: value.encode("utf-8")
-    except UnicodeEncodeError: raise ValueError(f"`{name}` holds half a character ({value!r}), which no file can keep") from None
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` must be a text, got {printable(repr(value))}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"`{name}` holds half a character ({printable(value)}): no file can keep it") from None
     return value.strip()
 
 
 def _utc(text=None):
     "A time as ISO text in UTC; now by default; times without a zone are taken as UTC."
-    at = datetime.now(timezone.utc).replace(microsecond=0) if text is None else datetime.fromisoformat(text)
-    return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).isoformat()
+    if text is None:
+        return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
+    try:
+        at = datetime.fromisoformat(_text(text, "when"))
+        return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).isoformat()
+    except (ValueError, OverflowError):
+        raise ValueError(f"`when` is no time such as 2025-03-01T12:00:00+00:00 ({printable(text)})") from None
 
 
-def _mark(label, note="", who="", when=None):
-    "A checked mark: (label, note, who, when)."
-    mark = (_text(label, "label"), _text(note, "note"), _text(who, "who"), _utc(when) if when != "" else "")
-    if not mark[0]: raise ValueError("`label` is empty; give a word, or use `clear` to take a label away")
+def _mark(label, note="", who="", when=None, run=""):
+    "A checked mark: (label, note, who, when, run)."
+    when = _utc(when) if when != "" else ""
+    mark = (_text(label, "label"), _text(note, "note"), _text(who, "who"), when, _text(run, "run"))
+    if not mark[0]:
+        raise ValueError("`label` is empty; give a word, or use `clear` to take a label away")
     return mark
 
 # %% ../nbs/05_labels.ipynb #1e03a314
-class Labels:
-    "One label per source, with note, name and time; steps can be undone."
-    def __init__(self,
-        ids=None, # ids of the archive; default: any id is accepted
-        run:str|None=None, # fingerprint of the run that the labels belong to
-    ):
-        self.run = run
-        self._ids = None if ids is None else {str(i) for i in ids}
+class _Steps:
+    "Marks by id, and the steps that led to them."
+    def __init__(self):
         self._start, self._marks = {}, {}  # id -> mark: at the start, and now
-        self._kept = None  # digest of the file as it was last read or kept
         self._done, self._undone = [], []  # steps: [(id, mark before or None, mark after or None), ...]
 
-    def __len__(self): return len(self._marks)
-    def __contains__(self, id): return str(id) in self._marks
-    def __repr__(self): return f"Labels({len(self)} sources: {self.counts()})"
-
-    def label_of(self, id) -> str: # the label; "" without one
-        "Look up one source's label."
+    def label_of(self, id) -> str:
+        "Look up one source's label; empty without one."
         return self._marks.get(str(id), ("",))[0]
 
-    def counts(self) -> dict: # label -> number of sources, most frequent first
-        "Count the sources of each label."
+    def counts(self) -> dict:
+        "Count the sources of each label, most frequent first."
         return self.frame()["label"].value_counts().to_dict()
 
-# %% ../nbs/05_labels.ipynb #9ce5fc70
-COLUMNS = ("obsreg_id", *MARK)
+    def frame(self) -> pd.DataFrame:
+        "List the latest mark of each source, sorted by id, with the columns of `COLUMNS`."
+        rows = [(i, *self._marks[i]) for i in sorted(self._marks)]
+        return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
+    def history(self) -> pd.DataFrame:
+        "List every mark that stands, oldest first, with those that later ones replaced; empty where taken away."
+        rows = [(i, *m) for i, m in sorted(self._start.items())]
+        rows += [(i, *(after or ("",) * len(MARK))) for step in self._done for i, _, after in step]
+        return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
 
-@patch_to(Labels)
-def frame(self) -> pd.DataFrame: # obsreg_id, label, note, who, when; sorted by id
-    "List the latest mark of each source."
-    return pd.DataFrame([(i, *self._marks[i]) for i in sorted(self._marks)], columns=COLUMNS, dtype=object)
+    def _do(self, step):
+        "Do a step; what was undone before is forgotten."
+        if step:
+            self._apply((i, after) for i, _, after in step)
+            self._done.append(step)
+            self._undone.clear()
+        return [i for i, *_ in step]
 
+    def _apply(self, marks):
+        "Set or take away marks."
+        for i, m in marks:
+            if m is None:
+                self._marks.pop(i, None)
+            else:
+                self._marks[i] = m
 
-@patch_to(Labels)
-def history(self) -> pd.DataFrame: # obsreg_id, label ("" where it was taken away), note, who, when; in the order of the work
-    "List every mark that stands, oldest first, with those that later ones replaced."
-    rows = [(i, *m) for i, m in sorted(self._start.items())]
-    rows += [(i, *(after or ("", "", "", ""))) for step in self._done for i, _, after in step]
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    def _turn(self, source, target, side):
+        "Move the last step from one list to the other, and set its marks as they were before (1) or after (2)."
+        if not source:
+            return []
+        target.append(step := source.pop())
+        self._apply((part[0], part[side]) for part in step)
+        return [i for i, *_ in step]
 
+    def undo(self) -> list:
+        "Take the last step back; the ids concerned, none if there is nothing to undo."
+        return self._turn(self._done, self._undone, 1)
 
-@patch_to(Labels)
-def ids_of(self,
-    label:str, # one label
-) -> list: # ids, sorted
-    "Find the sources with a label, for instance to select them again."
-    return sorted(i for i, m in self._marks.items() if m[0] == label)
+    def redo(self) -> list:
+        "Do again what was undone last; the ids concerned, none if there is nothing to redo."
+        return self._turn(self._undone, self._done, 2)
 
 # %% ../nbs/05_labels.ipynb #0f02d1d8
 def _id_list(ids):
     "Ids as texts, each once."
     ids = [ids] if isinstance(ids, (str, int)) else list(ids)
-    if bad := [i for i in ids if not isinstance(i, str) and not hasattr(i, "__index__")]: raise ValueError(f"`ids` must be texts, got {bad[0]!r}")
+    for i in ids:
+        if not isinstance(i, str) and (isinstance(i, bool) or not hasattr(i, "__index__")):
+            raise ValueError(f"`ids` must be texts, got {printable(repr(i))}")
     ids = list(dict.fromkeys(map(str, ids)))
-    for i in ids: _text(i, "ids")
-    if "" in ids: raise ValueError("`ids` holds an empty id")
+    for i in ids:
+        _text(i, "ids")
+    if "" in ids:
+        raise ValueError("`ids` holds an empty id")
     return ids
 
 
-@patch_to(Labels)
-def mark(self,
-    ids, # one id or several
-    label:str, # one of LABELS or any other word
-    note:str="", # a remark
-    who:str="", # who says so
-) -> list: # the ids marked
-    "Give sources a label, in one step."
-    ids, mark = _id_list(ids), _mark(label, note, who)
-    lost = [] if self._ids is None else [i for i in ids if i not in self._ids]
-    if lost: raise UnknownSourceError(f"no source '{lost[0]}' among the {len(self._ids)} ids of this archive ({len(lost)} of {len(ids)} unknown); nothing was marked")
-    return self._do([(i, self._marks.get(i), mark) for i in ids])
+def _checked_ids(ids, archive):
+    "Ids that the archive holds."
+    ids = _id_list(ids)
+    lost = [] if archive is None else [i for i in ids if i not in archive]
+    if lost:
+        raise UnknownSourceError(f"no source '{printable(lost[0])}' among the {len(archive)} ids of this archive "
+                                 f"({len(lost)} of {len(ids)} unknown); nothing was marked")
+    return ids
 
-
-@patch_to(Labels)
-def clear(self,
-    ids=None, # one id or several; default: all
-) -> list: # the ids that had a label
-    "Take labels away, in one step."
-    ids = sorted(self._marks) if ids is None else _id_list(ids)
-    return self._do([(i, self._marks[i], None) for i in ids if i in self._marks])
-
-# %% ../nbs/05_labels.ipynb #47c1afd5
-@patch_to(Labels)
-def _do(self, step):
-    "Do a step; what was undone before is forgotten."
-    if step:
-        self._apply((i, after) for i, _, after in step)
-        self._done.append(step)
-        self._undone.clear()
-    return [i for i, *_ in step]
-
-
-@patch_to(Labels)
-def _apply(self, marks):
-    "Set or take away marks."
-    for i, m in marks:
-        if m is None: self._marks.pop(i, None)
-        else: self._marks[i] = m
-
-
-@patch_to(Labels)
-def undo(self) -> list: # the ids concerned; empty if there is nothing to undo
-    "Take the last step back."
-    if not self._done: return []
-    self._undone.append(step := self._done.pop())
-    self._apply((i, before) for i, before, _ in step)
-    return [i for i, *_ in step]
-
-
-@patch_to(Labels)
-def redo(self) -> list: # the ids concerned; empty if there is nothing to redo
-    "Do again what was undone last."
-    if not self._undone: return []
-    self._done.append(step := self._undone.pop())
-    self._apply((i, after) for i, _, after in step)
-    return [i for i, *_ in step]
-
-# %% ../nbs/05_labels.ipynb #cdff7b2e
-@patch_to(Labels)
-def save(self,
-    path, # .csv or .json
-    overwrite:bool=False, # replace an existing file
-) -> Path: # the path written
-    "Write the labels to a file."
-    path, kind = Path(path), _kind(path)
-    with atomic(path, overwrite) as tmp, tmp.open("w", encoding="utf-8", newline="") as f:
-        if kind == ".csv":
-            out = csv.writer(f, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a lone carriage return in a note must be quoted as well
-            out.writerow([*COLUMNS, "run"])
-            out.writerows((i, *self._marks[i], self.run or "") for i in sorted(self._marks))
-        else: json.dump({"run": self.run or "", "labels": self.frame().to_dict("records")}, f, ensure_ascii=False, indent=1)
-    return path
-
-
+# %% ../nbs/05_labels.ipynb #7393b6b6
 def _kind(path):
     "The kind of file that a name says."
     kind = Path(path).suffix.lower()
-    if kind not in (".csv", ".json"): raise ValueError(f"{path}: labels are kept in .csv or .json files")
+    if kind not in (".csv", ".json"):
+        raise ValueError(f"{path}: labels are kept in .csv or .json files")
     return kind
 
-# %% ../nbs/05_labels.ipynb #32ffb511
-def _read_rows(path):
-    "The rows of a label file as dicts of texts, and the runs they name."
-    try:
-        if _kind(path) == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as f: head, *lines = list(csv.reader(f, strict=True)) or [[]]
-            if bad := [n for n, r in enumerate(lines, 1) if len(r) != len(head)]: raise TypeError(f"row {bad[0]} doesn't have {len(head)} fields")
-            rows = [dict(zip(head, r)) for r in lines]
-            runs = {r.get("run", "") for r in rows}
+
+def _write(path, marks, overwrite):
+    "Write marks to a file, whole or not at all."
+    kind, rows = _kind(path), [(i, *marks[i]) for i in sorted(marks)]
+    with atomic(path, overwrite) as tmp, tmp.open("w", encoding="utf-8", newline="") as f:
+        if kind == ".csv":
+            out = csv.writer(f, lineterminator="\n", quoting=csv.QUOTE_ALL)  # so that a lone carriage return survives
+            out.writerow(COLUMNS)
+            out.writerows([csv_cell(v) for v in row] for row in rows)
         else:
-            whole = json.loads(Path(path).read_text(encoding="utf-8"))
-            head, rows, runs = COLUMNS, whole["labels"], {_text(whole["run"], "run")}
-            if not all(isinstance(r, dict) for r in rows): raise TypeError("a label is not an object")
-        if lost := [c for c in COLUMNS[:2] if c not in head]: raise KeyError(f"no column {lost[0]}")
-    except (csv.Error, ValueError, KeyError, TypeError, RecursionError) as err: raise EventDataError(f"{path}: not a file of labels ({err})") from err
-    return rows, runs - {""}
+            json.dump({"labels": [dict(zip(COLUMNS, row)) for row in rows]}, f, ensure_ascii=False, indent=1)
+        f.flush()
+        os.fsync(f.fileno())
+
+# %% ../nbs/05_labels.ipynb #9e2b4acb
+def _pairs(pairs):
+    "A JSON object that names nothing twice."
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"a name stands twice in {printable([k for k, _ in pairs])}")
+    return made
 
 
-def _marks_of(rows, path):
-    "Checked marks by id."
-    marks = {}
+def _csv_rows(text):
+    "Rows of a CSV text as dicts, and its columns."
+    head, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    if bad := [n for n, r in enumerate(lines, 1) if len(r) != len(head)]:
+        raise ValueError(f"row {bad[0]} doesn't have {len(head)} fields")
+    head = [csv_text(c) for c in head]
+    if len(set(head)) < len(head):
+        raise ValueError("a column stands twice")
+    return [dict(zip(head, map(csv_text, r))) for r in lines], head
+
+
+def _json_rows(text):
+    "Rows of a JSON text as dicts, and their columns."
+    whole = json.loads(text, object_pairs_hook=_pairs)
+    if not isinstance(whole, dict) or not isinstance(whole.get("labels"), list):
+        raise ValueError("no list called labels")
+    run = _text(whole.get("run", ""), "run")  # older files name the run once
+    if not all(isinstance(r, dict) for r in whole["labels"]):
+        raise ValueError("a label is not an object")
+    return [{"run": run} | r for r in whole["labels"]], list(COLUMNS)
+
+# %% ../nbs/05_labels.ipynb #a8472026
+def _read(path):
+    "Checked marks of a file by id, and its columns."
+    kind, marks, n = _kind(path), {}, 0
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        rows, head = (_csv_rows if kind == ".csv" else _json_rows)(text)
+        if lost := [c for c in COLUMNS[:2] if c not in head]:
+            raise ValueError(f"no column {lost[0]}")
+    except OSError as err:
+        raise XRTError(f"{path}: the labels can't be read ({err.strerror or err})") from err
+    except (csv.Error, ValueError, RecursionError) as err:
+        raise EventDataError(f"{path}: not a file of labels ({printable(err, 200)}); "
+                             "mend it in an editor, or choose another file") from err
     for n, r in enumerate(rows, 1):
         try:
             (i,) = _id_list([r.get("obsreg_id")])
-            if i in marks: raise ValueError(f"'{i}' stands twice")
-            marks[i] = _mark(r.get("label"), r.get("note", ""), r.get("who", ""), r.get("when", ""))
-        except (ValueError, TypeError) as err: raise EventDataError(f"{path}: row {n}: {err}") from err
-    return marks
+            if i in marks:
+                raise ValueError(f"'{printable(i)}' stands twice")
+            marks[i] = _mark(r.get("label"), *(_text(r.get(c, ""), c) for c in MARK[1:]))
+        except (ValueError, TypeError) as err:
+            raise EventDataError(f"{path}: row {n}: {err}; mend or remove this row") from err
+    return marks, head
 
-# %% ../nbs/05_labels.ipynb #a821d661
-def _check_run(runs, run, path):
-    "Refuse labels of another run."
-    if len(runs) > 1: raise EventDataError(f"{path} holds labels of {len(runs)} runs; any_run=True reads them all the same")
-    theirs = "".join(runs)
-    if run and theirs and theirs != run: raise EventDataError(f"{path} belongs to another run ({theirs[:12]}, not {run[:12]}); any_run=True reads it all the same")
+# %% ../nbs/05_labels.ipynb #ff586a76
+def _joined(x, y):
+    "The later of two marks; of two with the same label, a note rather than none."
+    x, y = sorted((x, y), key=lambda m: (m[3], *m))
+    return (y[0], y[1] or x[1], *y[2:]) if x[0] == y[0] else y
 
 
-@patch_to(Labels, static=True)
-def read(
-    path, # .csv or .json
-    ids=None, # ids of the archive at hand, to check against
-    run:str|None=None, # fingerprint of the run at hand; default: the file's own
-    unknown:str="raise", # ids not in the archive: "raise" or "drop" (and count)
-    any_run:bool=False, # read labels of another run as well
-) -> Labels: # with nothing to undo
-    "Read labels back and check that they belong here."
-    rows, runs = _read_rows(path)
-    if not any_run: _check_run(runs, run, path)
-    marks = _marks_of(rows, path)
-    here = rows_in_archive(pd.DataFrame({"obsreg_id": list(marks)}, dtype=object), ids, unknown, path).obsreg_id
-    labels = Labels(ids, run or (runs.pop() if len(runs) == 1 else None) or None)
-    labels._start = {i: marks[i] for i in here}
-    labels._marks, labels._kept = dict(labels._start), _digest(path)
-    return labels
+def _disagree(x, y):
+    "Whether two marks of one source say different things."
+    return x[0] != y[0] or bool(x[1] and y[1] and x[1] != y[1])
+
+
+def _merge(mine, theirs, past):
+    "Marks of both sides by id, seen from what both started with, and the ids where they disagree."
+    out, split = {}, []
+    for i in {*mine, *theirs}:
+        a, b, before = mine.get(i), theirs.get(i), past.get(i)
+        if a == b or b == before:
+            kept = a
+        elif a == before:
+            kept = b
+        else:
+            kept = _joined(a, b) if a and b else a or b
+            split += [i] if a and b and _disagree(a, b) else []
+        if kept is not None:
+            out[i] = kept
+    return out, sorted(split)
+
+# %% ../nbs/05_labels.ipynb #f1532e98
+@contextlib.contextmanager
+def _locked(path):
+    "Hold the lock of a label file; what a killed process left half-written goes away."
+    import fcntl
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; make it first")
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(held), os.stat(lock)):
+                break
+        os.close(held)  # it was removed by its last holder: once more
+    try:
+        for left in path.parent.iterdir():
+            if left.name.startswith(f".{path.name}.") and left.name.endswith(".partial"):
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(held)
 
 
 def _digest(path):
@@ -245,39 +274,122 @@ def _digest(path):
     path = Path(path)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
+# %% ../nbs/05_labels.ipynb #f8a7a231
+def _conflicts(ids, a, b, kept):
+    "Both opinions of each id, side by side."
+    rows = []
+    for i in ids:
+        x, y = a[i], b[i]
+        rows.append((i, x[0], y[0], kept[i][0], *(z for pair in zip(x[1:], y[1:]) for z in pair)))
+    columns = ["obsreg_id", "label_a", "label_b", "kept", *(f"{c}_{s}" for c in MARK[1:] for s in "ab")]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+# %% ../nbs/05_labels.ipynb #1bf14f09
+def _save(labels, path, overwrite):
+    "Write labels to a file."
+    path = Path(path)
+    _kind(path)
+    with _locked(path):
+        _write(path, labels._marks, overwrite)
+    return path
+
+
+def _open(labels, path, ids, unknown):
+    "Fill empty labels from a file."
+    if unknown not in ("raise", "drop", "keep"):
+        raise ValueError(f"`unknown` must be 'raise', 'drop' or 'keep', got {unknown!r}")
+    labels._seen, (marks, _) = _digest(path), _read(path)
+    labels._past = dict(marks)
+    here = list(marks)
+    if unknown != "keep":
+        here = rows_in_archive(pd.DataFrame({"obsreg_id": here}, dtype=object), ids, unknown, path).obsreg_id
+    labels._start = {i: marks[i] for i in here}
+    labels._marks = dict(labels._start)
+    return labels
+
+
+def _keep(labels, path):
+    "Merge labels with those of a file and save both there."
+    path, theirs, split, mine = Path(path), labels._past, [], labels._marks
+    _kind(path)
+    with _locked(path):
+        if (now := _digest(path)) is None:
+            theirs, labels._past = {}, {}
+        elif now != labels._seen:
+            theirs, head = _read(path)
+            if other := [c for c in head if c not in COLUMNS]:
+                raise EventDataError(f"{path} has a column {printable(other[0])} that a label file would lose; "
+                                     "keep the labels in another file")
+        labels._marks, split = _merge(mine, theirs, labels._past)
+        _write(path, labels._marks, True)
+        labels._seen, labels._past = _digest(path), dict(labels._marks)
+    return _conflicts(split, mine, theirs, labels._marks)
+
+# %% ../nbs/05_labels.ipynb #fee218fd
+class Labels(_Steps):
+    """One label per detection, with note, name and time; steps can be undone.
+
+    Parameters
+    ----------
+    ids : iterable of str, optional
+        Ids of the archive; without them any id is accepted.
+    run : str, optional
+        Fingerprint of the run at hand, noted beside each mark.
+    """
+    def __init__(self, ids=None, run: str | None = None):
+        super().__init__()
+        self.run, self._ids = run, None if ids is None else {str(i) for i in ids}
+        self._seen, self._past = None, {}  # digest and marks of the file when it was last read or kept
+
+    def __len__(self): return len(self._marks)
+    def __contains__(self, id): return str(id) in self._marks
+    def __repr__(self): return f"Labels({len(self)} sources: {self.counts()})"
+
+    def ids_of(self, label: str) -> list:
+        "Find the sources with a label, for instance to select them again."
+        return sorted(i for i, m in self._marks.items() if m[0] == label)
+
+    def mark(self, ids, label: str, note: str = "", who: str = "") -> list:
+        "Give sources a label, in one step: all of them or, if one is unknown, none. The ids marked."
+        ids, mark = _checked_ids(ids, self._ids), _mark(label, note, who, run=self.run or "")
+        return self._do([(i, self._marks.get(i), mark) for i in ids])
+
+    def clear(self, ids=None) -> list:
+        "Take labels away (default: all), in one step. The ids that had one."
+        ids = sorted(self._marks) if ids is None else _id_list(ids)
+        return self._do([(i, self._marks[i], None) for i in ids if i in self._marks])
+
+    def save(self, path, overwrite: bool = False) -> Path:
+        "Write the labels to a .csv or .json file."
+        return _save(self, path, overwrite)
+
+    def keep(self, path) -> pd.DataFrame:
+        "Save to a file that others save to as well: theirs are merged in. The conflicts, as from `merge_labels`."
+        return _keep(self, path)
+
+    @staticmethod
+    def read(path, ids=None, run: str | None = None, unknown: str = "raise") -> "Labels":
+        "Read labels back; ids that the archive lacks: 'raise' an error, 'drop' them, 'keep' them untouched."
+        return _open(Labels(ids, run), path, ids, unknown)
+
 # %% ../nbs/05_labels.ipynb #a624f2f3
-def _joined(x, y):
-    "The later of two marks; of two with the same label, a note rather than none."
-    x, y = sorted((x, y), key=lambda m: (m[3], *m))
-    return (y[0], y[1] or x[1], *y[2:]) if x[0] == y[0] else y
+def merge_labels(a: Labels, b: Labels) -> tuple:
+    """Join two sets of labels; list the sources whose labels, or whose notes, differ.
 
+    Parameters
+    ----------
+    a, b : Labels
+        Two people's labels.
 
-def merge_labels(
-    a:Labels, # one person's
-    b:Labels, # another's
-) -> tuple: # (Labels; DataFrame of conflicts: obsreg_id, label_a, label_b, kept, note_a, note_b, who_a, …)
-    "Join two sets of labels of the same run; list the sources whose labels, or whose notes, differ."
-    if a.run and b.run and a.run != b.run: raise ValueError(f"the labels belong to two runs ({a.run[:12]} and {b.run[:12]}); read one of them with any_run=True")
+    Returns
+    -------
+    labels : Labels
+        Everything that either has said; of two opinions, the later one.
+    conflicts : DataFrame
+        `obsreg_id, label_a, label_b, kept, note_a, note_b, who_a, …`, one row a disagreement.
+    """
     known = [x._ids for x in (a, b) if x._ids is not None]
     merged = Labels(set.union(*known) if known else None, a.run or b.run)
-    both = sorted(a._marks.keys() & b._marks.keys())
-    merged._start = a._marks | b._marks | {i: _joined(a._marks[i], b._marks[i]) for i in both}
-    merged._marks, rows = dict(merged._start), []
-    for i in both:
-        x, y = a._marks[i], b._marks[i]
-        if x[0] != y[0] or (x[1] and y[1] and x[1] != y[1]): rows.append((i, x[0], y[0], merged.label_of(i), *(z for pair in zip(x[1:], y[1:]) for z in pair)))
-    columns = ["obsreg_id", "label_a", "label_b", "kept", *(f"{c}_{s}" for c in MARK[1:] for s in "ab")]
-    return merged, pd.DataFrame(rows, columns=columns, dtype=object)
-
-# %% ../nbs/05_labels.ipynb #e474b3a2
-@patch_to(Labels)
-def keep(self,
-    path, # .csv or .json
-) -> pd.DataFrame: # conflicts with what somebody else saved there, as from `merge_labels`
-    "Save to a file that others may save to as well: their labels are merged in, the later mark stands."
-    merged, conflicts = self, pd.DataFrame()
-    if _digest(path) not in (None, self._kept): merged, conflicts = merge_labels(self, Labels.read(path, self._ids, self.run))
-    self._marks = merged._marks
-    self.save(path, overwrite=True)
-    self._kept = _digest(path)
-    return conflicts
+    merged._start, split = _merge(a._marks, b._marks, {})
+    merged._marks = dict(merged._start)
+    return merged, _conflicts(split, a._marks, b._marks, merged._marks)
