@@ -25,7 +25,7 @@ from pathlib import Path
 
 import readme
 
-SKIP = {"weights", "__pycache__", ".ipynb_checkpoints", "_proc", "_docs"}
+SKIP = {"__pycache__", ".ipynb_checkpoints", "_proc", "_docs"}
 CURE = {"library": "make export", "notebooks": "make clean-nbs", "readme": "make readme"}
 TITLE = {"library": "the library is not what the notebooks export", "notebooks": "notebooks are not clean",
          "readme": "README.md is not what nbs/index.ipynb gives"}

@@ -6,7 +6,7 @@
 __all__ = ['FORMS', 'SHAPE_CELLS', 'CLASSES', 'HIDDEN', 'EMBEDDING', 'TEMPERATURE', 'SHIFT', 'ENERGY_COLUMNS', 'CENTER', 'RICH',
            'MEDIANS', 'BRIGHT', 'Shape', 'draw_shape', 'observed_rates', 'observe_shape', 'generic_pairs',
            'network_inputs', 'forward', 'TrainingSet', 'labels_of', 'training_parts', 'training_set', 'features_of_raw',
-           'metric_loss', 'balanced_rows', 'without_energies', 'build_network', 'learning_rate', 'train_network',
+           'metric_loss', 'balanced_rows', 'masked_energies', 'build_network', 'learning_rate', 'train_network',
            'LearnedMetric', 'train_metric', 'write_weights']
 
 # %% ../nbs/02f_metric.ipynb #f949823c
@@ -353,7 +353,7 @@ def metric_loss(out, y, n_pairs, generic, jnp, jax):
     kinds = -jnp.mean(jnp.take_along_axis(log_p, y[:, None], axis=1))
     return 0.25 * generic * both + _supervised_contrast(e[m:], y, jnp, jax) + 0.5 * kinds + varies
 
-# %% ../nbs/02f_metric.ipynb #2c16358f
+# %% ../nbs/02f_metric.ipynb #f7564c2d
 def balanced_rows(label, n, rng, quiet=0.4):
     "Row numbers of a batch: a share of quiet sources, and all other classes alike."
     there = [np.flatnonzero(label == k) for k in range(len(CLASSES))]
@@ -363,7 +363,7 @@ def balanced_rows(label, n, rng, quiet=0.4):
     return np.concatenate([quiet_rows, *(rng.choice(rows, each) for rows in classes)])
 
 
-def without_energies(x, columns, rng, share=1 / 3):
+def masked_energies(x, columns, rng, share=1 / 3):
     "A copy in which a share of the rows lacks its energies."
     lost = np.array([str(c).startswith(ENERGY_COLUMNS) for c in columns])
     return np.where((rng.random(len(x)) < share)[:, None] & lost, np.float32(0), x)
@@ -385,7 +385,7 @@ def learning_rate(step, steps, top=1.5e-3, warm=50):
     "Rises over 50 steps, then falls along a cosine."
     return top * min(1.0, step / warm) * 0.5 * (1 + np.cos(np.pi * step / steps))
 
-# %% ../nbs/02f_metric.ipynb #a5ce7de6
+# %% ../nbs/02f_metric.ipynb #769f203e
 def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_pairs=160, n_labeled=384):
     """Train the network.
 
@@ -436,7 +436,7 @@ def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_
         pair, other = (rng.integers(0, n, n_pairs) for n in (len(data.first), len(data.usual)))
         rows = keep[balanced_rows(data.label[keep], n_labeled, rng)]
         x = np.concatenate([data.first[pair], data.second[pair], data.usual[other], data.labeled[rows]])
-        x = without_energies(x, data.columns, rng)
+        x = masked_energies(x, data.columns, rng)
         rate = np.float32(learning_rate(k, steps))
         weights, fixed, state, value = step(weights, fixed, state, x, data.label[rows], rate)
         if k % 50 == 0:

@@ -6,10 +6,10 @@
 __all__ = ['CELLS', 'WIDTHS', 'SECONDS', 'BLOCK_CELLS', 'EXCURSION', 'LAGS', 'OCTAVES', 'STEPS', 'BANDS_EV', 'USUAL_BANDS',
            'FOURIER_BANDS', 'DITHER', 'MAX_PULSE_CELLS', 'SORTED', 'TABLE', 'BLOCKS', 'Clocked', 'clocked',
            'scan_shapes', 'second_shapes', 'block_shapes', 'asymmetry_shapes', 'profile_shapes', 'spectral_shapes',
-           'fourier_shapes', 'pulse_shapes', 'period_shapes', 'as_table', 'ShapeFeatures', 'sorted_shapes',
-           'wavelet_shapes', 'summary_shapes', 'count_table', 'against_counts', 'WeightsError', 'read_weights',
-           'shipped_weights', 'read_recipe', 'search_names', 'raw_search_columns', 'SearchFeatures', 'search_features',
-           'block_of', 'block_weights']
+           'fourier_shapes', 'pulse_shapes', 'period_shapes', 'as_table', 'ShapeFeatures', 'without_energies',
+           'sorted_shapes', 'wavelet_shapes', 'summary_shapes', 'count_table', 'against_counts', 'WeightsError',
+           'read_weights', 'shipped_weights', 'read_recipe', 'search_names', 'raw_search_columns', 'SearchFeatures',
+           'search_features', 'block_of', 'block_weights']
 
 # %% ../nbs/02d_shapes.ipynb #efe2622c
 import json
@@ -625,12 +625,17 @@ class ShapeFeatures(TransformerMixin, BaseEstimator):
     def __sklearn_is_fitted__(self):
         return True
 
-# %% ../nbs/02d_shapes.ipynb #23df91d7
+# %% ../nbs/02d_shapes.ipynb #0817bc8f
 def _with_energies(table, energies):
     "The table, without its energies where they aren't wanted; refused where they are wanted and missing."
     if energies and not table.has_energy:
         raise EventDataError("these events have no energies; energies=False takes the timing columns only")
-    if not table.has_energy or energies:
+    return table if energies else without_energies(table)
+
+
+def without_energies(table):
+    "The same lists as if their energies weren't known."
+    if not table.has_energy:
         return table
     gti = table.gti, table.gti_offsets
     return EventTable(table.ids, table.offsets, table.time, None, *gti, meta=table.meta)
@@ -874,15 +879,17 @@ def search_features(events, time_axis="livetime"):
     "Features that the default search compares: DataFrame indexed by obsreg_id."
     return SearchFeatures(time_axis).frame(events)
 
-# %% ../nbs/02d_shapes.ipynb #7feda66a
+# %% ../nbs/02d_shapes.ipynb #862be5b4
 BLOCKS = (  # name, pattern of its columns, weight
     ("seconds", r"peak_(before|after)_\d+s|peak_density|(up|down|quarter|half|rise|drop)_seconds", 8.2),
     ("sorted 48", r"top48_", 6.9), ("sorted 24", r"top24_", 4.9), ("spectral summary", r"spec_", 9.3),
-    ("peak spectrum", r"spectrum_peak_", 5.7), ("periods", r"fourier_|slow_|fast_|harmonic_|pulse_|dither_", 4.9),
+    ("peak spectrum", r"spectrum_peak_", 5.7),
+    ("periods", r"fourier_|slow_|fast_|harmonic_|pulse_|dither_", 4.9),
     ("peak profile", r"peak_(before|after)_", 3.7), ("dip profile", r"dip_", 3.7), ("wavelet", r"haar_", 3.5),
     ("spectrum", r"spectrum_all_", 2.8), ("spectrum of the rest", r"spectrum_rest_", 2.8),
-    ("blocks", r"block_|rise_|drop_", 2.5), ("windows", r"window_", 2.4), ("hardness", r"harder_|cooling", 2.0),
-    ("asymmetry", r"asymmetry_", 0.5), ("summary", r"sum_", 0.5), ("other", r"", 0.0))
+    ("blocks", r"block_|rise_|drop_", 2.5), ("windows", r"window_", 2.4),
+    ("hardness", r"harder_|cooling", 2.0), ("asymmetry", r"asymmetry_", 0.5),
+    ("summary", r"sum_", 0.5), ("other", r"", 0.0))
 
 
 def block_of(column):

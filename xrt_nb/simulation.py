@@ -886,7 +886,7 @@ def simulate_archive(
     table = EventTable(ids, offsets(times), np.concatenate(times), library.energies(np.concatenate(spectra), np.concatenate(u)),
                        np.concatenate([p.gti for p in pointings]), offsets([p.gti for p in pointings]), meta=meta)
     truth = mark_known(pd.DataFrame(list(truth), index=index), known_fraction, child_rng(seed, 3))
-    return table, truth.join(meta[["obsid", "exposure", "livetime", "frame_time"]])
+    return table, truth.join(table.meta[["obsid", "exposure", "livetime", "frame_time"]])
 
 # %% ../nbs/00b_simulation.ipynb #6d3fc02c
 def mark_known(
