@@ -14,7 +14,6 @@ import browser_tools as bt
 from xrt_nb import app
 from xrt_nb.cli import main
 from xrt_nb.data import XRTError
-from xrt_nb.labels import Labels
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +52,46 @@ def test_the_extra_is_missing(run, monkeypatch):
     assert done.exit_code == 1 and 'needs voila, jscatter: pip install "xrt_nb[finder]"' in done.stderr
 
 
-def test_labels_of_another_run_are_refused_before_anything_starts(run, tmp_path):
-    labels = Labels(run="another")
-    labels.mark(bt.FLARES, "flare")
-    done = shell(run, "--labels", labels.save(tmp_path / "labels.json"))
-    assert done.exit_code == 1 and "labels.json belongs to another run" in done.stderr
-    strange = Labels(run="f00d" * 16)
-    strange.mark("9_9", "dip")
-    with pytest.raises(XRTError, match="not in this archive"):
-        app.serve(run, labels=strange.save(tmp_path / "strange.csv"))
+def test_a_damaged_file_of_labels_is_named_before_anything_starts(run, tmp_path):
+    (tmp_path / "labels.json").write_text('{"labels": [')
+    done = shell(run, "--labels", tmp_path / "labels.json")
+    assert done.exit_code == 1 and "labels.json: not a file of labels" in done.stderr
+
+
+def test_the_browser_is_not_told_the_token_where_others_can_read_it(tmp_path, monkeypatch):
+    import webbrowser
+    asked, said = [], []
+    monkeypatch.setattr(webbrowser, "open", lambda url: asked.append(url) or True)
+    app._announce("http://127.0.0.1:8866/?token=s3cret", str(tmp_path), said.append)
+    (url,), (door,) = asked, tmp_path.iterdir()
+    assert "s3cret" not in url and url == door.as_uri() and door.stat().st_mode & 0o077 == 0
+    assert "http://127.0.0.1:8866/?token=s3cret" in door.read_text() and "s3cret" in said[0]
+    app._announce("http://127.0.0.1:8866/?token=s3cret", None, said.append)
+    assert len(asked) == 1
+
+
+STRANGERS = ["jscatter.py", "voila.py", "jupyter_config.py", "jupyter_voila_config.py", "voila_config.py", "ipykernel.py", "ipywidgets.py", "matplotlib.py",
+             "ipython_config.py", "ipython_kernel_config.py", "anywidget.py", "tornado.py", "webbrowser.py", "numpy.py", "sitecustomize.py", "PIL.py"]
+
+
+@pytest.mark.parametrize("start", [pytest.param(["-m", "xrt_nb"], id="module", marks=pytest.mark.slow),
+                                   pytest.param(["-c", "from xrt_nb.cli import main; main()"], id="script")])
+def test_nothing_that_lies_in_the_current_folder_is_run(start, run, tmp_path):
+    "A downloaded run brings modules and settings along; none of them is executed, by the server or by the kernel of the page."
+    if start[0] == "-c":
+        start = ["-P", *start]  # as a console script: the current folder isn't on the path of Python's own accord
+    here = tmp_path / "downloaded"
+    here.mkdir()
+    names = STRANGERS if start[0] == "-P" else [n for n in STRANGERS if n in ("jscatter.py", "voila.py", "jupyter_config.py", "jupyter_voila_config.py", "ipykernel.py", "ipywidgets.py", "anywidget.py", "tornado.py")]
+    for name in names:
+        (here / name).write_text(f"open({str(tmp_path / 'ran.txt')!r}, 'a').write('{name} ')\n")
+    with bt.process([*start, "app", run, "--no-open", "--port", bt.free_port()], here) as (server, log):
+        bt.wait_for(lambda: "Press Ctrl-C" in log.read_text(), 120, server=server, log=log)
+        address = next(word for word in log.read_text().split() if word.startswith("http"))
+        with urllib.request.urlopen(address, timeout=120) as page:
+            text = page.read().decode()
+    assert "widget-view+json" in text  # the kernel has run and made the finder
+    assert not (tmp_path / "ran.txt").exists(), (tmp_path / "ran.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["plain", "it's \"quoted\" {run} \\ ünder"])

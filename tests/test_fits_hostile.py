@@ -50,10 +50,10 @@ def test_long_lists_of_good_times_intersect_in_linear_time():
 def test_pipes_folders_and_odd_names_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.evt")
     for read in (read_event_list, as_region, lambda p: read_tables(p, all_columns)):
-        with pytest.raises(EventFileError, match="pipe.evt: a pipe or a device, not a file"): read(tmp_path / "pipe.evt")
-        with pytest.raises(EventFileError, match="a folder, not a file"): read(tmp_path)
-    with pytest.raises(EventFileError, match="not the name of a file"): read_event_list("a\0b.fits")
-    with pytest.raises(EventFileError, match="a pipe or a device"): read_event_list("/dev/zero")
+        with pytest.raises(EventFileError, match="pipe.evt: not a file but"): read(tmp_path / "pipe.evt")
+        with pytest.raises(EventFileError, match="(not a file but|Is a directory)"): read(tmp_path)
+    with pytest.raises(EventFileError, match="not a file name"): read_event_list("a\0b.fits")
+    with pytest.raises(EventFileError, match="/dev/zero: not a file but"): read_event_list("/dev/zero")
 
 
 @pytest.mark.parametrize("size", [50_000, 30_000_000])
@@ -78,6 +78,15 @@ def test_ten_thousand_extensions_are_refused(tmp_path):
     assert time.process_time() - start < 10
 
 
+def test_sentences_about_long_values_are_short(tmp_path):
+    for key in ("TELESCOP", "TIMESYS", "TIMEUNIT", "MJDREFI", "EXTNAME"):
+        case = nustar()
+        case.keys[key] = "x" * 5000
+        write(case, tmp_path / "long.fits")
+        with pytest.raises(EventFileError) as err: read_event_list(tmp_path / "long.fits")
+        assert str(err.value).startswith(str(tmp_path / "long.fits")) and len(str(err.value)) < 1000 + len(str(tmp_path))
+
+
 def test_a_header_sum_without_a_data_sum_is_checked(tmp_path):
     path = write(nustar(), tmp_path / "sums.fits").path
     data = bytearray(path.read_bytes())
@@ -88,7 +97,7 @@ def test_a_header_sum_without_a_data_sum_is_checked(tmp_path):
     path.write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_event_list(path)
+        read_event_list(path, energy_range=None)
     data[data.index(b"END" + b" " * 77, at) // 2880 * 2880 + 2880 + 3] ^= 1  # a bit of the first time
     path.write_bytes(data)
-    with pytest.warns(XRTWarning, match="its checksum disagrees"): read_event_list(path)
+    with pytest.warns(XRTWarning, match="its checksum disagrees"): read_event_list(path, energy_range=None)

@@ -15,7 +15,7 @@ from scipy.special import betainc
 
 from xrt_nb import features as F
 from xrt_nb import properties as pr
-from xrt_nb.data import EventDataError, EventList, EventTable, in_gti
+from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning, in_gti
 from xrt_nb.fits import read_event_list
 from xrt_nb.regions import region_from_text
 
@@ -205,8 +205,8 @@ def test_odds_refuse():
         pr.gregory_loredo(EventList([1.0, 2.0], id="a"))
     with pytest.raises(EventDataError, match="0 photons"):
         pr.gregory_loredo(EventList([], id="a", gti=[[0, 1]]))
-    with pytest.raises(EventDataError, match="source 'a' has photons outside"):
-        pr.gregory_loredo(EventList([-9.0, 2.0], id="a", gti=[[0, 1000]]))
+    with pytest.raises(EventDataError, match="source 'a': 1 of 2 photons .* lie outside its exposure"):
+        pr.gregory_loredo(EventList([-9.0, 2.0], id="a", meta={"t_start": 0, "t_stop": 1000}))
     with pytest.raises(TypeError, match="gregory_loredo_table"):
         pr.gregory_loredo(archive())
     assert pr.gregory_loredo(EventList([1.0, 2.0, 9.0]), 5, time_axis="events").m_used <= 5
@@ -306,8 +306,19 @@ def test_columns_refuse():
     events.meta = events.meta.drop(columns="area_ratio")
     with pytest.raises(ValueError, match="`area_ratio`"):
         pr.catalog_columns(events, events)
-    with pytest.raises(EventDataError, match="no energies"):
-        pr.catalog_columns(EventTable.from_lists([EventList([1.0], id="a", gti=[[0, 2]])]))
+
+
+def test_without_energies_timing_is_the_same_and_the_rest_is_missing():
+    full = archive(6, 5)
+    full.energy = np.full(full.n_events, 1000.0)
+    bare = EventTable(full.ids, full.offsets, full.time, None, full.gti, full.gti_offsets, full.meta)
+    want = pr.catalog_columns(full, full)
+    with pytest.warns(XRTWarning, match="no energies"):
+        have = pr.catalog_columns(bare, full)
+    assert list(have) == list(want)
+    timing = [c for c in have if c.endswith(("_b", "_b_lolim", "_b_hilim"))]
+    pd.testing.assert_frame_equal(have[timing], want[timing])
+    assert have.drop(columns=timing).isna().all(axis=None)
 
 
 def test_what_the_catalogue_said_is_not_overwritten():

@@ -35,7 +35,7 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
-ROOMS = ["_store", "_text", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
+ROOMS = ["_text", "_store", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
          "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "views", "catalogs", "products", "counterparts",
          "hierarchy", "pipeline", "finder", "app", "cli", "__main__"]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data"}, "clustering": {"_store", "data", "embedding"}}

@@ -22,13 +22,16 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ._text import printable
+
 # %% ../nbs/00_store.ipynb #6b061e1d
 try: import fcntl
 except ImportError: fcntl = None  # Windows has no such locks; the owner marks remain
 
 # %% ../nbs/00_store.ipynb #a6512d20
 class XRTError(Exception):
-    "Any error that this library raises about your data."
+    "Any error that this library raises about your data.; its message stays short and printable, whatever it quotes."
+    def __init__(self, *args): super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
 
 
 class StoreError(XRTError, OSError):

@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.spatial.distance import cdist
 
 from ._text import plain
-from .data import EventDataError, EventTable, UnknownSourceError, XRTWarning, atomic
+from .data import EventDataError, UnknownSourceError, XRTWarning, atomic
 from .representations import EtMap, plot_map
 from .scores import Euclidean, Score, scaler_of
 
@@ -39,7 +39,7 @@ def published_transients() -> pd.Series: # class ("dip", "flare", "other") index
     pairs = dict((i, c) for c, ids in PUBLISHED.items() for i in ids.split())
     return pd.Series(pairs, name="known_class").rename_axis("obsreg_id")
 
-# %% ../nbs/05_analogs.ipynb #fee1ea6a
+# %% ../nbs/05_analogs.ipynb #d41f7e91
 def _list_text(path):
     "The text of a small list, or a sentence about why there is none."
     path = Path(path)
@@ -51,7 +51,7 @@ def _list_text(path):
     if not text.strip(): raise EventDataError(f"{path}: the file is empty")
     return text
 
-# %% ../nbs/05_analogs.ipynb #085ef4a7
+# %% ../nbs/05_analogs.ipynb #4a6037dc
 def read_list(
     path, # CSV file; lines that begin with "#" are comments
     needed=("obsreg_id",), # columns that must be there and have a value in every row
@@ -126,7 +126,7 @@ def _known_json(path):
     if len(known) < len(pairs): raise EventDataError(f"{path}: '{next(i for i, c in sorted(pairs) if known[i] != c)}' is in two classes")
     return known
 
-# %% ../nbs/05_analogs.ipynb #cec835f9
+# %% ../nbs/05_analogs.ipynb #2ca2a6be
 class Distance(Score):
     """Minus the distance in any metric of `scipy.spatial.distance.cdist`.
 
@@ -177,7 +177,7 @@ def check_k(k): # int
         raise ValueError(f"`k` must be a whole number, at least 1; got {k!r}")
     return int(k)
 
-# %% ../nbs/05_analogs.ipynb #10d116bc
+# %% ../nbs/05_analogs.ipynb #73ee575e
 def _rows_of(query, at):
     "Row numbers of the queried ids."
     queries = [query] if isinstance(query, str) else [str(q) for q in query]
@@ -218,7 +218,7 @@ def _score_of(score, x, metric="euclidean", standardize=False):
     score = (Euclidean(standardize=standardize) if metric == "euclidean" else Distance(metric, standardize)) if score is None else score
     return score if score.state() else score.fit(x)
 
-# %% ../nbs/05_analogs.ipynb #2e48393e
+# %% ../nbs/05_analogs.ipynb #a062733d
 def _named(values):
     "Names as texts; None where there is none."
     return np.array([None if pd.isna(v) or not str(v).strip() else str(v).strip() for v in values], dtype=object)
@@ -232,7 +232,7 @@ def _on_sphere(frame):
     a, d = np.radians(np.where(fine, ra, np.nan)), np.radians(np.where(fine, dec, np.nan))
     return np.c_[np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], np.where(fine, err, np.nan)
 
-# %% ../nbs/05_analogs.ipynb #c259a4c7
+# %% ../nbs/05_analogs.ipynb #55028dda
 class SameSource:
     """Tell which detections are of the same physical source.
 
@@ -305,7 +305,7 @@ def _checked(values, score):
     if np.isnan(values).any(): raise EventDataError(f"the score '{score.name}' is not a number for {int(np.isnan(values).sum())} pairs")
     return values
 
-# %% ../nbs/05_analogs.ipynb #cfe90738
+# %% ../nbs/05_analogs.ipynb #bcb5d245
 BLOCK = 4_000_000 # numbers of a block of scores
 
 
@@ -333,7 +333,7 @@ def _hits(score, queries, values, rows, ids, banned, k):
         parts.append(pd.DataFrame(part | {"score": s[hit]}))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/05_analogs.ipynb #deb37bac
+# %% ../nbs/05_analogs.ipynb #2969286d
 def _chances(score, hits, queries, values, rows, at, counts):
     "How unusual each hit's score is among random pairs with a query of as many counts."
     values, rows, out = score.project(values), score.project(rows), np.ones(len(hits))
@@ -483,7 +483,7 @@ def _draw_column(ev, title, axs, n_bins, time_axis):
     if ev.energy is not None: plot_map(EtMap(time_axis=time_axis).transform(ev)[0], colorbar=False, ax=axs[1])
     else: axs[1].text(0.5, 0.5, "no energies", ha="center", va="center", transform=axs[1].transAxes)
 
-# %% ../nbs/05_analogs.ipynb #fae48d93
+# %% ../nbs/05_analogs.ipynb #cb65172f
 def plot_analogs(
     events, # EventTable with query and hits, or a dict id -> EventList
     hits, # frame of `find_analogs`, or a list of ids
@@ -546,7 +546,7 @@ def retrieval(
                     "recall": found / max(min(k, n), 1), "chance": n / max(free.sum(), 1)})
     return pd.DataFrame(out)
 
-# %% ../nbs/05_analogs.ipynb #3a3105a9
+# %% ../nbs/05_analogs.ipynb #e824ebbe
 YES_NO = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
 
 
@@ -604,7 +604,7 @@ def _judged(truth, ids):
     if not t["known"].any(): raise EventDataError("no source is marked as known in `truth`, so there is nothing to search for")
     return t, here
 
-# %% ../nbs/05_analogs.ipynb #9307c7e4
+# %% ../nbs/05_analogs.ipynb #39330b66
 def compare_retrieval(
     rankings:dict, # name -> (S, K) features or (S,) one number each
     ids, # (S,) source ids

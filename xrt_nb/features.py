@@ -9,6 +9,8 @@ __all__ = ['PUBLISHED_COMPONENTS', 'QUANTILES', 'BANDS', 'pca', 'scree', 'plot_s
            'block_edges', 'block_features', 'energy_time_correlation', 'summary_features', 'SummaryFeatures']
 
 # %% ../nbs/02_features.ipynb #a7162a82
+import warnings
+
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
@@ -17,8 +19,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from .data import EventDataError, _axes
-from .representations import Flatten, _as_table, _axis, _compiled, bin_edges, plot_map
+from .data import EventDataError, EventTable, XRTWarning, _axes
+from .representations import Flatten, _as_table, _axis, _compiled, _whole, bin_edges, plot_map
 
 # %% ../nbs/02_features.ipynb #bf0693e8
 PUBLISHED_COMPONENTS = {"2D": 15, "3D": 22} # maps, cubes (Dillmann et al. 2025)
@@ -198,19 +200,38 @@ def spectral_features(
     share = np.bincount(src[ok] * n_energy + k[ok], minlength=len(events) * n_energy).reshape(-1, n_energy) / np.maximum(events.counts, 1)[:, None]
     return out | {f"band{j:02d}": share[:, j] for j in range(n_energy)}
 
+# %% ../nbs/02_features.ipynb #36214dab
+def _proven(u, offsets):
+    "Unit times and offsets that no loop can go astray on: 0 to 1, in order within each source, every photon somebody's."
+    u, offsets = np.ascontiguousarray(u, dtype=np.float64), np.ascontiguousarray(offsets, dtype=np.int64)
+    if u.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(u) or (np.diff(offsets) < 0).any():
+        raise EventDataError(f"`offsets` must go from 0 to the {u.size} photons without falling")
+    step = np.diff(u)
+    step[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(u))] - 1] = 0
+    bad = ~((u >= 0) & (u <= 1))
+    bad[1:] |= step < 0
+    if bad.any():
+        k = int(np.flatnonzero(bad)[0])
+        raise EventDataError(f"times must be fractions from 0 to 1 in order within a source; photon {k} has {u[k]!r} ({bad.sum()} such)")
+    return u, offsets
+
 # %% ../nbs/02_features.ipynb #d0ae84ac
 def _cell_counts(u, offsets, n_cells):
     "Photons of each source in equal cells of the unit clock, (S, n_cells)."
-    n = np.diff(offsets)
+    n, n_cells = np.diff(offsets), _whole("n_cells", n_cells)
     cell = np.repeat(np.arange(len(n)), n) * n_cells + np.minimum((u * n_cells).astype(np.int64), n_cells - 1)
     return np.bincount(cell, minlength=len(n) * n_cells).reshape(-1, n_cells)
 
 
 def _unit_clock(events, time_axis):
     "Times as fractions 0..1 of the chosen axis; 0.5 where the axis has no length."
-    clock, start, width = _axis(events, time_axis)
-    w = np.repeat(width, events.counts)
-    return np.where(w > 0, (clock - np.repeat(start, events.counts)) / np.where(w > 0, w, 1), 0.5)
+    return _fractions(events.counts, *_axis(events, time_axis))
+
+
+def _fractions(counts, clock, start, width):
+    "Times on a checked axis as fractions of it; 0.5 where it has no length."
+    w = np.repeat(width, counts)
+    return np.where(w > 0, (clock - np.repeat(start, counts)) / np.where(w > 0, w, 1), 0.5)
 
 
 def uniformity_features(
@@ -218,6 +239,7 @@ def uniformity_features(
     offsets:np.ndarray, # (S+1,)
 ) -> dict: # name -> (S,)
     "How far the arrival times are from uniform: z-score of the mean, KS, Kuiper, Anderson–Darling."
+    u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
     big, i = np.repeat(n, n), np.arange(offsets[-1]) - np.repeat(offsets[:-1], n)
     z = (per_source(np.add, u, offsets) / np.maximum(n, 1) - 0.5) * np.sqrt(12 * n)
@@ -235,6 +257,7 @@ def shape_features(
     n_grid:int=64, # grid of the cumulative curve
 ) -> dict: # name -> (S,)
     "Compactness and asymmetry of the arrival times."
+    u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
     src = np.repeat(np.arange(len(n)), n)
     q = quantiles(u, offsets, (0.05, 0.25, 0.75, 0.95))
@@ -254,6 +277,7 @@ def waiting_features(
     offsets:np.ndarray, # (S+1,)
 ) -> dict: # name -> (S,)
     "Statistics of the times between photons, in units of their mean."
+    u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
     inner = np.flatnonzero(np.diff(np.repeat(np.arange(len(n)), n)) == 0)
     m = np.maximum(n - 1, 0)
@@ -291,7 +315,9 @@ def _exposed(j, m, knot, live):
 @_compiled
 def _exposure_term(cells, m, n, knot, live):
     "Sum of counts times log relative exposure; bins that touch no gap share one value."
-    whole, last = np.log((live[1] - live[0]) / (knot[1] - knot[0])), -1
+    good, last = 0.0, -1
+    for k in range(0, len(knot), 2): good += knot[k + 1] - knot[k]
+    whole = np.log((live[-1] - live[0]) / good)
     total = n * whole
     for k in range(1, len(knot) - 1, 2):
         for j in range(max(int(knot[k] * m), last + 1), min(int(knot[k + 1] * m), m - 1) + 1):
@@ -346,10 +372,10 @@ def gregory_loredo_features(
     m_max:int=24, # largest number of bins
 ) -> dict: # gl_log_odds (decimal), gl_m
     "Odds of a stepwise against a constant rate, averaged over 2..m_max bins."
-    if m_max < 2: raise ValueError(f"`m_max` must be at least 2, got {m_max!r}")
+    (u, offsets), m_max = _proven(u, offsets), _whole("m_max", m_max, 2, 100_000)
     n = np.diff(offsets)
     odds = np.empty((len(n), m_max - 1))
-    _step_odds_of_all(np.asarray(u, dtype=float), offsets, gammaln(np.arange(n.max(initial=0) + m_max + 1)), odds)
+    _step_odds_of_all(u, offsets, gammaln(np.arange(n.max(initial=0) + m_max + 1)), odds)
     top = odds.max(axis=1)
     log_mean = top + np.log(np.exp(odds - top[:, None]).mean(axis=1))
     return {"gl_log_odds": log_mean / np.log(10), "gl_m": np.log10(2.0 + odds.argmax(axis=1))}
@@ -362,8 +388,9 @@ def excess_variance(
     max_bins:int=64, # bins at most
 ) -> dict: # excess_var, chi2_log (log10 of reduced chi-square)
     "Variance of the binned light curve above Poisson noise; 0 with fewer than two bins."
+    u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
-    bins = np.clip(n // per_bin, 1, max_bins)
+    bins = np.clip(n // _whole("per_bin", per_bin), 1, _whole("max_bins", max_bins))
     off, src = np.r_[0, np.cumsum(bins)], np.repeat(np.arange(len(n)), n)
     cells = np.bincount(off[src] + np.minimum((u * bins[src]).astype(np.int64), bins[src] - 1), minlength=off[-1]).astype(float)
     mean = np.maximum(n, 1) / bins
@@ -391,12 +418,19 @@ def _blocks(counts, ncp, first):
     return n_blocks
 
 # %% ../nbs/02_features.ipynb #da783955
+def _check_p0(p0):
+    "Refuse what is no chance."
+    if not 0 < p0 < 1: raise ValueError(f"`p0` must be between 0 and 1, got {p0!r}")
+
+
 def block_edges(
     counts:np.ndarray, # (C,) photons in equal cells
     p0:float=0.01, # chance of a false change point; calibrate by simulation before quoting it
 ) -> np.ndarray: # first cell of each block, and C at the end
     "Bayesian blocks of binned photons."
-    c = np.asarray(counts, dtype=np.float64)
+    c = np.ascontiguousarray(counts, dtype=np.float64)
+    if c.ndim != 1 or not (np.isfinite(c) & (c >= 0)).all(): raise ValueError(f"`counts` must be one row of finite counts, at least 0; got shape {c.shape}")
+    _check_p0(p0)
     first = np.empty(len(c), np.int64)
     ncp = 4 - np.log(73.53 * p0 * max(c.sum(), 1) ** -0.478)
     return np.r_[first[:_blocks(c, ncp, first)][::-1], len(c)]
@@ -422,23 +456,24 @@ def _brightest(cells, ncp, out, span):
 
 # %% ../nbs/02_features.ipynb #887ef725
 def block_features(
-    events, # EventTable with energies
+    events, # EventTable
     u:np.ndarray, # (N,) times as fractions, sorted within a source
     n_cells:int=64, # cells of live time
     p0:float=0.01, # chance of a false change point
-) -> dict: # blocks, block_contrast, block_length, block_hardness
+) -> dict: # blocks, block_contrast, block_length, block_hardness (with energies)
     "Bayesian blocks on equal cells: their number, and the brightest block's contrast, length and hardness against the rest."
-    n, src = events.counts, events.source_index
+    _check_p0(p0)
+    u, n, src = _proven(u, events.offsets)[0], events.counts, events.source_index
     cells = _cell_counts(u, events.offsets, n_cells).astype(float)
     out, span = np.zeros((len(n), 3)), np.zeros((len(n), 2))
     _brightest(cells, 4 - np.log(73.53 * p0 * np.maximum(n, 1) ** -0.478), out, span)
-    inside = (u >= span[src, 0]) & (u < span[src, 1])
-    h = {}
+    blocks = {"blocks": np.log10(np.maximum(out[:, 0], 1)), "block_contrast": out[:, 1], "block_length": out[:, 2]}
+    if not events.has_energy: return blocks
+    inside, h = (u >= span[src, 0]) & (u < span[src, 1]), {}
     for part, keep in {"in": inside, "out": ~inside}.items():
         count = _band_counts(events, src, keep)
         h[part] = hardness(count["h"], count["s"])
-    return {"blocks": np.log10(np.maximum(out[:, 0], 1)), "block_contrast": out[:, 1], "block_length": out[:, 2],
-            "block_hardness": np.where(out[:, 0] > 1, h["in"] - h["out"], 0)}
+    return blocks | {"block_hardness": np.where(out[:, 0] > 1, h["in"] - h["out"], 0)}
 
 # %% ../nbs/02_features.ipynb #25c8a6ca
 def _mean_ranks(x, offsets):
@@ -466,46 +501,79 @@ def energy_time_correlation(
     return {"rho_et": np.where(ok, ab / np.sqrt(np.where(ok, aa * bb, 1)), 0)}
 
 # %% ../nbs/02_features.ipynb #d1ea853e
-def summary_features(
-    events, # EventTable or EventList with energies
-    time_axis:str="livetime", # "livetime", "exposure", or "events" where no exposure is known
-    energy_range:tuple=(500, 7000), # of the coarse spectrum [eV]
-) -> pd.DataFrame: # (S, 54) indexed by obsreg_id, all finite
-    "Permutation-invariant summary statistics of every source; a large archive is worked through in pieces."
-    parts = [_summary(t, time_axis, energy_range) for t in _as_table(events).chunks()]
-    return pd.concat(parts) if parts else _summary(_as_table(events), time_axis, energy_range)
+def summary_features(events, time_axis="livetime", energy_range=(500, 7000)):
+    """Permutation-invariant summary statistics of every source.
+
+    A large archive is worked through in pieces.
+
+    Parameters
+    ----------
+    events : EventTable or EventList
+        The sources; without energies only the timing features are made.
+    time_axis : {"livetime", "exposure", "events"}
+        The clock; "events" (first to last photon) where no exposure is known.
+    energy_range : (low, high)
+        Of the coarse spectrum [eV].
+
+    Returns
+    -------
+    DataFrame, (S, 54), or (S, 25) without energies
+        All finite, indexed by obsreg_id.
+
+    Raises
+    ------
+    EventDataError
+        Where exposures are unknown or photons lie outside them.
+    """
+    table = _as_table(events, energies=False)
+    parts = [_summary(t, time_axis, energy_range) for t in table.chunks()] or [_summary(table, time_axis, energy_range)]
+    if not table.has_energy:
+        warnings.warn(f"these events have no energies: {parts[0].shape[1]} features of timing are made, those of energy "
+                      "(e_*, hard_*, band*, block_hardness, rho_et) are left out", XRTWarning, stacklevel=2)
+    return pd.concat(parts)
 
 
 def _summary(table, time_axis, energy_range):
     "Summary features of one piece."
-    u = _unit_clock(table, time_axis)
-    width = _axis(table, time_axis)[2]
-    out = rate_features(table, width) | spectral_features(table, energy_range=energy_range)
+    axis = _axis(table, time_axis)
+    u, known = _fractions(table.counts, *axis), table.has_energy
+    out = rate_features(table, axis[2]) | (spectral_features(table, energy_range=energy_range) if known else {})
     for part in (uniformity_features, shape_features, waiting_features, gregory_loredo_features, excess_variance): out |= part(u, table.offsets)
-    out |= block_features(table, u) | energy_time_correlation(table)
+    out |= block_features(table, u) | (energy_time_correlation(table) if known else {})
     return feature_frame(np.column_stack(list(out.values())), table.ids, out)
 
-
+# %% ../nbs/02_features.ipynb #1c8b9efc
 class SummaryFeatures(TransformerMixin, BaseEstimator):
-    "`summary_features` as a scikit-learn transformer."
-    def __init__(
-        self,
-        time_axis:str="livetime", # "livetime", "exposure" or "events"
-        energy_range:tuple=(500, 7000), # of the coarse spectrum [eV]
-    ): self.time_axis, self.energy_range = time_axis, energy_range
+    """`summary_features` as a scikit-learn transformer.
+
+    Parameters
+    ----------
+    time_axis : {"livetime", "exposure", "events"}
+        As for `summary_features`.
+    energy_range : (low, high)
+        Of the coarse spectrum [eV].
+    """
+    def __init__(self, time_axis="livetime", energy_range=(500, 7000)):
+        self.time_axis, self.energy_range = time_axis, energy_range
 
     def fit(self, X=None, y=None):
-        "Nothing to learn."
+        "Nothing to learn but whether there are energies."
+        if X is not None: self.energies_ = X.energy is not None
         return self
 
-    def transform(self, X) -> np.ndarray: # (S, 54)
-        "Features of every source of an EventTable."
-        return summary_features(X, self.time_axis, self.energy_range).to_numpy()
+    def transform(self, X) -> np.ndarray: # (S, 54), or (S, 25) without energies
+        "Features of every source of an EventTable or EventList."
+        frame = summary_features(X, self.time_axis, self.energy_range)
+        if not np.array_equal(frame.columns, self.get_feature_names_out()) and hasattr(self, "energies_"):
+            raise EventDataError(f"{frame.shape[1]} features can be made of these events, {len(self.get_feature_names_out())} of those that "
+                                 "were fitted: one of the two has no energies")
+        return frame.to_numpy()
 
     def get_feature_names_out(self, input_features=None):
-        "Names of the columns."
-        from xrt_nb.data import EventTable
-        probe = EventTable.from_dict({"probe": ([0.0, 1.0, 2.0], [600.0, 900.0, 3000.0])})
-        return summary_features(probe, "events", self.energy_range).columns.to_numpy(dtype=object)
+        "Names of the columns; of timing alone if fitted on events without energies."
+        table = EventTable(["probe"], [0, 3], [0.0, 1.0, 2.0], [600.0, 900.0, 3000.0])
+        names = _summary(table, "events", self.energy_range).columns
+        if not getattr(self, "energies_", True): names = _summary(EventTable(["probe"], [0, 3], table.time), "events", self.energy_range).columns
+        return names.to_numpy(dtype=object)
 
     def __sklearn_is_fitted__(self): return True

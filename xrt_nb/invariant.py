@@ -7,13 +7,41 @@ __all__ = ['SCALES', 'ALIGN', 'time_profile', 'sorted_noise', 'SortedProfile', '
            'PeakSpectrum']
 
 # %% ../nbs/01b_invariant.ipynb #8e34034b
+from copy import copy
 from functools import lru_cache
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .data import livetime_at
+from .data import EventDataError, livetime_at
 from .representations import TIME_AXES, EtMap, _as_table, _axis, bin_edges
+
+# %% ../nbs/01b_invariant.ipynb #f41e02f9
+def _banded(table, energy_range):
+    "The table; where it has no energies, a view of it in which every photon lies inside the band."
+    if table.has_energy: return table
+    out = copy(table)
+    out.energy = np.full(len(table.time), 10 ** bin_edges(1, 1, energy_range)[1].mean())
+    return out
+
+
+def _in_time(table, n_time, energy_range, time_axis):
+    "Photons of each source per time bin, those in the band, or all where there are no energies; (S, n_time)."
+    maps = EtMap(n_time, 1, energy_range, time_axis=time_axis).transform(_banded(table, energy_range))
+    return maps[:, :, 0].astype(np.float64)
+
+# %% ../nbs/01b_invariant.ipynb #ca30d54a
+def _note_energies(self, X):
+    "Remember whether the events that a transformer was fitted on have energies: without them it has fewer columns."
+    if X is not None: self.energies_ = X.energy is not None
+    return self
+
+
+def _same_energies(self, table):
+    "Refuse events with energies where those fitted had none, and the other way round."
+    if getattr(self, "energies_", table.has_energy) == table.has_energy: return table
+    now, then = ("with", "without")[::1 if table.has_energy else -1]
+    raise EventDataError(f"these events come {now} energies, those that {type(self).__name__} was fitted on {then}; the columns would differ")
 
 # %% ../nbs/01b_invariant.ipynb #4c76ab58
 def time_profile(
@@ -25,8 +53,8 @@ def time_profile(
 ) -> tuple: # (S, n_time) rates that sum to 1 (or zeros), (S, n_time) bool: observed bins
     "Relative rate in each time bin, gaps in the exposure taken out."
     if not 0 < min_exposure <= 1: raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {min_exposure!r}")
-    table = _as_table(events)
-    counts = EtMap(n_time, 1, energy_range, time_axis=time_axis).transform(table)[:, :, 0].astype(np.float64)
+    table = _as_table(events, energies=False)
+    counts = _in_time(table, n_time, energy_range, time_axis)
     cover = _coverage(table, int(n_time), time_axis)
     seen = cover >= np.minimum(min_exposure, cover.max(axis=1, keepdims=True) / 2)
     rate = np.divide(counts, cover, out=np.zeros_like(counts), where=seen)
@@ -98,7 +126,7 @@ def _sorted_rates(table, n_time, energy_range, scale, smooth, time_axis, min_exp
     rate = time_profile(table, n_time, energy_range, time_axis, min_exposure)[0]
     s = -np.sort(-np.sqrt(_smooth(rate) if smooth else rate), axis=1)
     if scale != "profile":
-        photons = EtMap(1, 1, energy_range, time_axis=time_axis).transform(table)[:, 0, 0]
+        photons = _in_time(table, 1, energy_range, time_axis)[:, 0]
         mean, std = _noise_at(photons, int(n_time), bool(smooth))
         s = s - mean if scale == "excess" else np.arcsinh((s - mean) / np.maximum(std, 0.01)) / 10
     return np.where(rate.sum(axis=1, keepdims=True) > 0, s, 0)
@@ -126,21 +154,23 @@ class SortedProfile(TransformerMixin, BaseEstimator):
         _check(self, *self.n_times)
         if self.scale not in SCALES: raise ValueError(f"`scale` must be one of {', '.join(SCALES)}; got {self.scale!r}")
         if not (np.isfinite(self.energy_weight) and self.energy_weight >= 0): raise ValueError(f"`energy_weight` must be 0 or positive, got {self.energy_weight!r}")
-        return self
+        return _note_energies(self, X)
 
     def transform(
         self,
         X, # EventTable or EventList
-    ) -> np.ndarray: # (S, sum(n_times) + n_energy)
+    ) -> np.ndarray: # (S, sum(n_times) + n_energy); (S, sum(n_times)) without energies
         "Sort the rates of every source."
         self.fit()
-        table = _as_table(X)
+        table = _same_energies(self, _as_table(X, energies=False))
         parts = [_sorted_rates(table, n, self.energy_range, self.scale, self.smooth, self.time_axis, self.min_exposure) for n in self.n_times]
-        return np.hstack([*parts, self.energy_weight * _energy_profile(table, self.n_energy, self.energy_range, self.time_axis)])
+        if table.has_energy: parts.append(self.energy_weight * _energy_profile(table, self.n_energy, self.energy_range, self.time_axis))
+        return np.hstack(parts)
 
     def get_feature_names_out(self, input_features=None):
-        "Names: 'top24_00' is the highest of 24 time bins, 'e00' the softest energy bin."
-        return np.array([f"top{n}_{k:02d}" for n in self.n_times for k in range(n)] + [f"e{k:02d}" for k in range(self.n_energy)], dtype=object)
+        "Names: 'top24_00' is the highest of 24 time bins, 'e00' the softest energy bin; none of energy if fitted without."
+        energies = self.n_energy if getattr(self, "energies_", True) else 0
+        return np.array([f"top{n}_{k:02d}" for n in self.n_times for k in range(n)] + [f"e{k:02d}" for k in range(energies)], dtype=object)
 
     def __sklearn_is_fitted__(self): return True
 
@@ -240,8 +270,8 @@ class WaveletPower(TransformerMixin, BaseEstimator):
     ) -> np.ndarray: # (S, 2 * log2(n_time))
         "Measure the power of every source on every scale, short to long."
         self.fit()
-        table = _as_table(X)
-        counts = EtMap(self.n_time, 1, self.energy_range, time_axis=self.time_axis).transform(table)[:, :, 0].astype(np.float64)
+        table = _as_table(X, energies=False)
+        counts = _in_time(table, self.n_time, self.energy_range, self.time_axis)
         power = [haar_power(counts, _coverage(table, self.n_time, self.time_axis), 2**m) for m in range(int(self.n_time).bit_length() - 1)]
         z2, excess = (np.array(p).reshape(len(power), len(table)).T for p in zip(*power))
         return np.hstack([np.log10(np.maximum(z2, 0.01)), np.sign(excess) * np.sqrt(abs(excess))])

@@ -6,20 +6,19 @@
 __all__ = ['LABELS', 'MARK', 'COLUMNS', 'Labels', 'merge_labels']
 
 # %% ../nbs/05_labels.ipynb #0af4cae6
-import contextlib
 import csv
 import hashlib
 import io
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
 
+from ._store import atomic, locked, ordinary
 from ._text import csv_cell, csv_text, printable
 from .analogs import rows_in_archive
-from .data import EventDataError, UnknownSourceError, XRTError, atomic
+from .data import EventDataError, UnknownSourceError, XRTError
 
 # %% ../nbs/05_labels.ipynb #582a6edc
 LABELS = ("flare", "dip", "other", "artifact")  # what the buttons offer
@@ -139,7 +138,7 @@ def _checked_ids(ids, archive):
                                  f"({len(lost)} of {len(ids)} unknown); nothing was marked")
     return ids
 
-# %% ../nbs/05_labels.ipynb #7393b6b6
+# %% ../nbs/05_labels.ipynb #1330cc4c
 def _kind(path):
     "The kind of file that a name says."
     kind = Path(path).suffix.lower()
@@ -158,10 +157,8 @@ def _write(path, marks, overwrite):
             out.writerows([csv_cell(v) for v in row] for row in rows)
         else:
             json.dump({"labels": [dict(zip(COLUMNS, row)) for row in rows]}, f, ensure_ascii=False, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
 
-# %% ../nbs/05_labels.ipynb #9e2b4acb
+# %% ../nbs/05_labels.ipynb #1b158935
 def _pairs(pairs):
     "A JSON object that names nothing twice."
     made = dict(pairs)
@@ -191,15 +188,17 @@ def _json_rows(text):
         raise ValueError("a label is not an object")
     return [{"run": run} | r for r in whole["labels"]], list(COLUMNS)
 
-# %% ../nbs/05_labels.ipynb #a8472026
+# %% ../nbs/05_labels.ipynb #69a07cd8
 def _read(path):
     "Checked marks of a file by id, and its columns."
     kind, marks, n = _kind(path), {}, 0
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        text = ordinary(path).read_bytes().decode("utf-8-sig")
         rows, head = (_csv_rows if kind == ".csv" else _json_rows)(text)
         if lost := [c for c in COLUMNS[:2] if c not in head]:
             raise ValueError(f"no column {lost[0]}")
+    except XRTError:
+        raise
     except OSError as err:
         raise XRTError(f"{path}: the labels can't be read ({err.strerror or err})") from err
     except (csv.Error, ValueError, RecursionError) as err:
@@ -215,7 +214,7 @@ def _read(path):
             raise EventDataError(f"{path}: row {n}: {err}; mend or remove this row") from err
     return marks, head
 
-# %% ../nbs/05_labels.ipynb #ff586a76
+# %% ../nbs/05_labels.ipynb #8711d8a1
 def _joined(x, y):
     "The later of two marks; of two with the same label, a note rather than none."
     x, y = sorted((x, y), key=lambda m: (m[3], *m))
@@ -243,38 +242,13 @@ def _merge(mine, theirs, past):
             out[i] = kept
     return out, sorted(split)
 
-# %% ../nbs/05_labels.ipynb #f1532e98
-@contextlib.contextmanager
-def _locked(path):
-    "Hold the lock of a label file; what a killed process left half-written goes away."
-    import fcntl
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist; make it first")
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(held), os.stat(lock)):
-                break
-        os.close(held)  # it was removed by its last holder: once more
-    try:
-        for left in path.parent.iterdir():
-            if left.name.startswith(f".{path.name}.") and left.name.endswith(".partial"):
-                left.unlink(missing_ok=True)
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(held)
-
-
+# %% ../nbs/05_labels.ipynb #f57174b7
 def _digest(path):
     "What a file holds, in short; None without a file."
     path = Path(path)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
-# %% ../nbs/05_labels.ipynb #f8a7a231
+# %% ../nbs/05_labels.ipynb #59a2c8b2
 def _conflicts(ids, a, b, kept):
     "Both opinions of each id, side by side."
     rows = []
@@ -284,12 +258,12 @@ def _conflicts(ids, a, b, kept):
     columns = ["obsreg_id", "label_a", "label_b", "kept", *(f"{c}_{s}" for c in MARK[1:] for s in "ab")]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
-# %% ../nbs/05_labels.ipynb #1bf14f09
+# %% ../nbs/05_labels.ipynb #4a51305a
 def _save(labels, path, overwrite):
     "Write labels to a file."
     path = Path(path)
     _kind(path)
-    with _locked(path):
+    with locked(path):
         _write(path, labels._marks, overwrite)
     return path
 
@@ -312,7 +286,7 @@ def _keep(labels, path):
     "Merge labels with those of a file and save both there."
     path, theirs, split, mine = Path(path), labels._past, [], labels._marks
     _kind(path)
-    with _locked(path):
+    with locked(path):
         if (now := _digest(path)) is None:
             theirs, labels._past = {}, {}
         elif now != labels._seen:
@@ -325,7 +299,7 @@ def _keep(labels, path):
         labels._seen, labels._past = _digest(path), dict(labels._marks)
     return _conflicts(split, mine, theirs, labels._marks)
 
-# %% ../nbs/05_labels.ipynb #fee218fd
+# %% ../nbs/05_labels.ipynb #19bebac6
 class Labels(_Steps):
     """One label per detection, with note, name and time; steps can be undone.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .data import EventDataError, _axes, livetime_at
+from .data import _axes, livetime_at
 from .representations import TIME_AXES, _as_table, _axis, _bin, _compiled, bin_edges
 
 # %% ../nbs/01a_pairs.ipynb #18fb7247
@@ -109,7 +109,8 @@ def pairs_within(
     dt, # (K,) time differences [s], at least 0
 ) -> np.ndarray: # (K,) shares from 0 to 1
     "The share of pairs of random times in `gti` that are at most `dt` apart."
-    a, b = (np.asarray(gti, dtype=np.float64) - np.min(gti)).T
+    span = np.max(gti) - np.min(gti)  # shares know no unit, and squares of seconds may be too large for a number
+    a, b = ((np.asarray(gti, dtype=np.float64) - np.min(gti)) / span).T
     knots, length = np.c_[a, b].ravel(), np.c_[b - a, np.zeros(len(a))].ravel()
     live = np.r_[0.0, np.cumsum(length)[:-1]]
     area = np.r_[0.0, np.cumsum((live[1:] + live[:-1]) / 2 * np.diff(knots))]
@@ -117,8 +118,8 @@ def pairs_within(
         i = np.searchsorted(knots, t, side="right") - 1
         h = t - knots[i]
         return area[i] + live[i] * h + np.where(i % 2 == 0, h**2 / 2, 0)
-    x = np.asarray(dt, dtype=np.float64)[:, None]
-    inner = (integral(b + x) - integral(a + x) - integral(b) + integral(a)).sum(axis=1)
+    x = np.asarray(dt, dtype=np.float64)[:, None] / span
+    inner = ((integral(b + x) - integral(b)) - (integral(a + x) - integral(a))).sum(axis=1)
     return np.clip(2 * inner / length.sum() ** 2, 0, 1)
 
 # %% ../nbs/01a_pairs.ipynb #b95a1cdf
@@ -146,7 +147,7 @@ def _hung_pairs(table, s, rows, gti, dt):
     t0, t1 = table.time[table.offsets[s]], table.time[table.offsets[s + 1] - 1]
     gti = np.array([[t0, t1]]) if gti is None or not len(gti) else np.clip(gti, t0, t1)
     gti = gti[gti[:, 1] > gti[:, 0]]
-    if not len(gti): raise EventDataError(f"source '{table.ids[s]}': no good time between its first and last photon, so GTIs and events don't belong together")
+    if not len(gti): return (dt >= t1 - t0) * 1.0  # photons at the two edges of a gap: all their pairs are as wide as it
     at_start, at_end = table.time[rows[0]] == t0, table.time[rows[-1]] == t1
     total, m = np.sum(gti[:, 1] - gti[:, 0]), len(rows) - at_start - at_end
     parts = [(m * (m - 1) / 2, pairs_within(gti, dt))]

@@ -8,6 +8,7 @@ __all__ = ['CATALOG_BANDS', 'RATIOS', 'hardness_ratio', 'variability_index', 'Gr
 
 # %% ../nbs/02c_properties.ipynb #718d1ccd
 import math
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +17,9 @@ from astropy.stats import Events
 from astropy.stats import bayesian_blocks as _astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
-from .data import EventDataError, EventList, EventTable, _axes, livetime_at, patch_to, poisson_errors, tidy_meta
-from .features import BANDS, _band_counts, _exposed, _step_odds, _unit_clock
-from .representations import _as_table, _axis, _compiled
+from .data import EventDataError, EventList, EventTable, XRTWarning, _axes, livetime_at, patch_to, poisson_errors, tidy_meta
+from .features import BANDS, _band_counts, _exposed, _proven, _step_odds, _unit_clock
+from .representations import _as_table, _axis, _compiled, _whole
 
 # %% ../nbs/02c_properties.ipynb #07f96bdb
 @_compiled
@@ -101,11 +102,11 @@ def _hardness_of_all(hard, soft, hard_bkg, soft_bkg, ratio, response, tails, nod
             out[s, 0] = total / norm
 
 # %% ../nbs/02c_properties.ipynb #13dae684
-def _whole(name, values):
+def _photons(name, values):
     "An array of whole, finite numbers of photons, or a ValueError that shows the first other one."
     x = np.asarray(values, dtype=float)
-    bad = x.reshape(-1)[~(np.isfinite(x) & (x >= 0) & (np.floor(x) == x)).reshape(-1)]
-    if len(bad): raise ValueError(f"`{name}` must be whole numbers of photons, at least 0; got {bad[0]:g}")
+    bad = x.reshape(-1)[~((x >= 0) & (x <= 10_000_000) & (np.floor(x) == x)).reshape(-1)]
+    if len(bad): raise ValueError(f"`{name}` must be whole numbers of photons, from 0 to 10,000,000; got {bad[0]:g}")
     return x
 
 
@@ -129,7 +130,7 @@ def hardness_ratio(
 ) -> tuple: # mean, low, high in -1..1, in the shape of the counts
     "Posterior of (λ_H − λ_S)/(λ_H + λ_S) with flat priors on all rates (Park et al. 2006)."
     if not 0 < level < 1: raise ValueError(f"`level` must be between 0 and 1, got {level!r}")
-    counts = [_whole(n, x) for n, x in {"hard": hard, "soft": soft, "hard_bkg": hard_bkg, "soft_bkg": soft_bkg}.items()]
+    counts = [_photons(n, x) for n, x in {"hard": hard, "soft": soft, "hard_bkg": hard_bkg, "soft_bkg": soft_bkg}.items()]
     *counts, ratio, e = np.broadcast_arrays(*counts, _positive("area_ratio", area_ratio), _positive("response", response))
     ratio = np.where((counts[2] == 0) & (counts[3] == 0) & (ratio == 1), np.inf, ratio)
     out = np.empty((ratio.size, 3))
@@ -147,6 +148,9 @@ def _knots(events, time_axis):
     for s in np.flatnonzero(n):
         g, a, b = events.gti[events.gti_offsets[s]:events.gti_offsets[s + 1]], offsets[s], offsets[s + 1]
         knot[a:b] = (g.ravel() - start[s]) / (width[s] if width[s] > 0 else 1)
+        if not (knot[a:b:2] < knot[a + 1:b:2]).all():
+            raise EventDataError(f"source '{events.ids[s]}': some good times are too short beside its exposure of {width[s]:g} s to be told "
+                                 "from nothing; leave them out, or use time_axis='livetime'")
         done = np.cumsum(g[:, 1] - g[:, 0])
         live[a:b:2], live[a + 1:b:2] = np.r_[0, done[:-1]], done
         live[a:b] /= np.diff(np.interp([0, 1], knot[a:b], live[a:b])) or 1
@@ -155,18 +159,19 @@ def _knots(events, time_axis):
 
 def _unit(events, time_axis):
     "Times as fractions of the axis, all of them inside it."
-    u = _unit_clock(events, time_axis)
-    out = np.flatnonzero(~((u >= 0) & (u <= 1)))
-    if len(out): raise EventDataError(f"source '{events.ids[events.source_index[out[0]]]}' has photons outside its exposure ({len(out)} in all sources); "
-                                      "check the GTIs, or cut the photons to them")
-    return u
+    return _proven(_unit_clock(events, time_axis), events.offsets)[0]
+
+
+def _check_odds(threshold):
+    "Refuse a threshold that no mean odds reach."
+    if not threshold >= 0: raise ValueError(f"`threshold` must be 0 or positive, got {threshold!r}")
+    return float(threshold)
 
 
 def _bins_of(width, m_max):
     "The largest number of bins of each source: one per 50 s, at most 3000, or as asked."
     if m_max is None: return np.clip(width / 50, 2, 3000).astype(np.int64)
-    if int(m_max) != m_max or m_max < 2: raise ValueError(f"`m_max` must be a whole number of bins, at least 2; got {m_max!r}")
-    return np.full(len(width), int(m_max))
+    return np.full(len(width), _whole("m_max", m_max, 2, 100_000))
 
 # %% ../nbs/02c_properties.ipynb #1ec3ec46
 @_compiled
@@ -300,12 +305,13 @@ def gregory_loredo(
     "Did this source vary? Odds, probability, index and light curve (Gregory & Loredo 1992), gaps accounted for."
     table = _one(event_list, time_axis)
     u, (knot, live, _), width = _unit(table, time_axis), _knots(table, time_axis), _axis(table, time_axis)[2]
-    m = int(_bins_of(width, m_max)[0])
+    m, threshold = int(_bins_of(width, m_max)[0]), _check_odds(threshold)
+    n_bins = m if n_bins is None else _whole("n_bins", n_bins, 1, 10_000_000)
     odds = np.empty(m - 1)
     _step_odds(u, gammaln(np.arange(len(u) + m + 1)), knot, live, odds)
     log_odds, used = _total_odds(odds, threshold)
     by_m = pd.Series(odds, pd.RangeIndex(2, m + 1, name="m"), name="log_odds")
-    return GregoryLoredo(event_list.id, float(log_odds), int(used), by_m, float(width[0]), u, (knot, live), int(n_bins or m))
+    return GregoryLoredo(event_list.id, float(log_odds), int(used), by_m, float(width[0]), u, (knot, live), n_bins)
 
 # %% ../nbs/02c_properties.ipynb #b6217489
 @patch_to(GregoryLoredo)
@@ -333,13 +339,14 @@ def gregory_loredo_table(
     keep=None, # (N,) bool: use only these photons
 ) -> pd.DataFrame: # log_odds (natural), var_prob, var_index, m_used, indexed by id
     "Gregory–Loredo odds and index of every source; sources with fewer than two photons get odds of 1."
-    (_, _, width), u = _axis(events, time_axis), _unit(events, time_axis)
+    (_, _, width), u, threshold = _axis(events, time_axis), _unit(events, time_axis), _check_odds(threshold)
     keep = np.ones(events.n_events, bool) if keep is None else np.asarray(keep, bool)
+    if keep.shape != (events.n_events,): raise ValueError(f"`keep` must have one entry per photon ({events.n_events}), got shape {keep.shape}")
     offsets = np.r_[0, np.cumsum(np.bincount(events.source_index[keep], minlength=len(events)))]
     u, m, (knot, live, ko) = u[keep], _bins_of(width, m_max), _knots(events, time_axis)
     out = np.zeros((len(events), 2))
     table = gammaln(np.arange(np.diff(offsets).max(initial=0) + m.max(initial=2) + 1))
-    _odds_of_all(u, offsets, m, table, knot, live, ko, float(threshold), out)
+    _odds_of_all(u, offsets, m, table, knot, live, ko, threshold, out)
     out[width <= 0, 0] = 0
     f = np.zeros((len(events), 2))
     for s in np.flatnonzero((out[:, 0] > 0) & (out[:, 0] < np.log(9))):  # only there the light curve matters
@@ -361,12 +368,12 @@ def chance_of_odds(
     threshold:float=0.5, # as for `gregory_loredo`
 ) -> float: # p-value, at least 1/(n_sims + 1)
     "Chance that a constant source with as many photons and the same gaps reaches odds as high; its answer is a p-value."
-    if int(n_sims) != n_sims or n_sims < 1: raise ValueError(f"`n_sims` must be a whole number, at least 1; got {n_sims!r}")
+    n_sims = _whole("n_sims", n_sims, 1, 10_000_000)
     found = gregory_loredo(event_list, m_max, time_axis=time_axis, threshold=threshold)
     (knot, live, _), n = _knots(_one(event_list, time_axis), time_axis), len(event_list)
     m = np.full(n_sims, len(found.log_odds_m) + 1)
     u = np.random.default_rng(rng).random((n_sims, n))
-    if len(knot): u = np.interp(np.interp(0.0, knot, live) + u, live, knot)
+    if len(knot): u = np.clip(np.interp(np.interp(0.0, knot, live) + u, live, knot), 0, 1)
     out = np.empty((n_sims, 2))
     _odds_of_all(np.sort(u, axis=1).ravel(), np.arange(n_sims + 1) * n, m, gammaln(np.arange(n + m[0] + 1)), np.tile(knot, n_sims), np.tile(live, n_sims),
                  np.arange(n_sims + 1) * len(knot), float(threshold), out)
@@ -408,7 +415,8 @@ RATIOS = {"hard_hm": ("h", "m"), "hard_hs": ("h", "s"), "hard_ms": ("m", "s")} #
 
 
 def _counts_in(events):
-    "Photons per source in the four bands."
+    "Photons per source in the four bands; all of them in b where there are no energies."
+    if not events.has_energy: return {"b": events.counts}
     n = _band_counts(events, events.source_index)
     return {"b": sum(n.values()), **n}
 
@@ -426,16 +434,17 @@ def _per_source(name, values, events):
 def _background(background, area_ratio, events):
     "Counts per band and area ratio (S,) of the background; none without one."
     if background is None: return {b: np.zeros(len(events)) for b in CATALOG_BANDS}, np.ones(len(events))
-    table = _as_table(background)
+    table = _as_table(background, energies=events.has_energy)
     lost = [i for i in events.ids.tolist() if i not in table]
     if lost: raise EventDataError(f"the background has no source '{lost[0]}' ({len(lost)} of {len(events)} are missing); its ids must be those of the events")
     if area_ratio is None: area_ratio = events.meta.get("area_ratio")
     if area_ratio is None: raise ValueError("`area_ratio` (background over source, area times exposure) must be given with a background, here or as meta column area_ratio")
-    return _counts_in(table[events.ids.tolist()]), _per_source("area_ratio", area_ratio, events)
+    table = table[events.ids.tolist()]
+    return _counts_in(table) if events.has_energy else {"b": table.counts}, _per_source("area_ratio", area_ratio, events)
 
 # %% ../nbs/02c_properties.ipynb #c44b12d0
 def catalog_columns(
-    events, # EventTable or EventList with energies
+    events, # EventTable or EventList
     background=None, # EventTable or EventList of background photons with the same ids
     area_ratio=None, # background over source, area times exposure: a number, or by id; default meta column area_ratio
     *,
@@ -444,21 +453,42 @@ def catalog_columns(
     time_axis:str="exposure", # as for `gregory_loredo`
     level:float=0.68, # probability within the limits of the hardness ratios
 ) -> pd.DataFrame: # indexed by id; names and bands of the Chandra Source Catalog
-    "Counts, hardness ratios and variability of every source, from its photons."
-    events = _as_table(events)
+    "Counts, hardness ratios and variability of every source, from its photons; without energies those of band b, of all photons."
+    events = _as_table(events, energies=False)
+    if not events.has_energy: warnings.warn("these events have no energies: band b counts all photons, s, m, h and hardness are NaN", XRTWarning, stacklevel=2)
     n, (bkg, ratio) = _counts_in(events), _background(background, area_ratio, events)
     response = {b: _per_source(f"areas[{b!r}]", a, events) for b, a in (areas or dict.fromkeys(BANDS, 1.0)).items()}
     if lost := set(BANDS) - set(response): raise ValueError(f"`areas` must name the bands s, m and h; {', '.join(sorted(lost))} missing")
+    out, nothing = {}, np.zeros(len(events))
+    for b in CATALOG_BANDS:
+        columns = _net_counts(b, n.get(b, nothing), bkg.get(b, nothing), ratio, background is not None)
+        out |= columns if b in n else dict.fromkeys(columns, np.nan)
+    return pd.DataFrame(out | _ratios(n, bkg, ratio, level, response, background is not None) | _variability(events, m_max, time_axis),
+                        index=pd.Index(events.ids.tolist(), name="obsreg_id", dtype=object))
+
+
+def _ratios(n, bkg, ratio, level, response, known):
+    "Hardness ratios and their limits; NaN without energies."
     out = {}
-    for b in CATALOG_BANDS: out |= _net_counts(b, n[b], bkg[b], ratio, background is not None)
-    if background is not None: ratio = np.where(ratio == 1, 1 + 1e-12, ratio)  # a measured zero stays a measurement, see `hardness_ratio`
+    if known: ratio = np.where(ratio == 1, 1 + 1e-12, ratio)  # a measured zero stays a measurement, see `hardness_ratio`
     for name, (h, s) in RATIOS.items():
-        r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio, level, response=response[h] / response[s])
+        r = (np.nan,) * 3
+        if h in n: r = hardness_ratio(n[h], n[s], bkg[h], bkg[s], ratio, level, response=response[h] / response[s])
         out |= dict(zip((name, f"{name}_lolim", f"{name}_hilim"), r))
+    return out
+
+
+def _variability(events, m_max, time_axis):
+    "Gregory–Loredo probability and index in each band; of all photons, as band b, without energies."
+    out = {}
     for b, (lo, hi) in CATALOG_BANDS.items():
-        v = gregory_loredo_table(events, m_max, time_axis=time_axis, keep=(events.energy >= lo) & (events.energy < hi))
-        out |= {f"var_prob_{b}": v["var_prob"].to_numpy(), f"var_index_{b}": v["var_index"].to_numpy()}
-    return pd.DataFrame(out, index=pd.Index(events.ids.tolist(), name="obsreg_id", dtype=object))
+        names = f"var_prob_{b}", f"var_index_{b}"
+        if not events.has_energy and b != "b": out |= dict.fromkeys(names, np.nan)
+        else:
+            keep = (events.energy >= lo) & (events.energy < hi) if events.has_energy else None
+            v = gregory_loredo_table(events, m_max, time_axis=time_axis, keep=keep)
+            out |= {name: v[c].to_numpy() for name, c in zip(names, ("var_prob", "var_index"))}
+    return out
 
 
 def _net_counts(band, n, bkg, ratio, known):

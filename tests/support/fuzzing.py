@@ -92,7 +92,7 @@ def outcome(function, path, whole, errors):
         except Exception as err: return "foreign error", f"{type(err).__name__}: {err}"[:400]
     if got == whole: return "same", ""
     said = [str(w.message) for w in caught if w.category.__name__ == "XRTWarning"]
-    return ("warned", said[0][:300]) if said else ("silent change", f"{got[:200]} instead of {whole[:200]}")
+    return ("warned", said[0][:300]) if said else ("silent change", f"{got[:200]} instead of {str(whole)[:200]}")
 
 
 def _serve():
