@@ -47,7 +47,7 @@ def scan_by_hand(counts, sign):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_scans_agree_with_all_windows_counted(seed):
     p = shapes.clocked(lists(seed))
     out, best = shapes.scan_shapes(p)
@@ -62,7 +62,7 @@ def test_scans_agree_with_all_windows_counted(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_seconds_agree_with_every_interval_tried(seed):
     p = shapes.clocked(lists(seed, most=60))
     raw = np.zeros((len(p.live), len(shapes.SECONDS) + 3))
@@ -83,7 +83,7 @@ def test_seconds_agree_with_every_interval_tried(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_blocks_and_excursions_agree_with_a_plain_count(seed):
     p = shapes.clocked(lists(seed))
     out = shapes.block_shapes(p, p0=0.01)
@@ -102,7 +102,7 @@ def test_blocks_and_excursions_agree_with_a_plain_count(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_profiles_agree_with_photons_counted_in_cells(seed):
     p = shapes.clocked(lists(seed))
     _, best = shapes.scan_shapes(p)

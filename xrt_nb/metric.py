@@ -6,10 +6,10 @@
 __all__ = ['FORMS', 'SHAPE_CELLS', 'CLASSES', 'HIDDEN', 'EMBEDDING', 'TEMPERATURE', 'SHIFT', 'ENERGY_COLUMNS', 'CENTER', 'RICH',
            'MEDIANS', 'BRIGHT', 'Shape', 'draw_shape', 'observed_rates', 'observe_shape', 'generic_pairs',
            'network_inputs', 'forward', 'TrainingSet', 'labels_of', 'training_parts', 'training_set', 'features_of_raw',
-           'metric_loss', 'balanced_rows', 'masked_energies', 'build_network', 'learning_rate', 'train_network',
-           'LearnedMetric', 'train_metric', 'write_weights']
+           'metric_loss', 'balanced_rows', 'blurred', 'build_network', 'learning_rate', 'train_network',
+           'LearnedMetric', 'train_metric', 'as_arrays', 'write_weights']
 
-# %% ../nbs/02f_metric.ipynb #f949823c
+# %% ../nbs/02f_metric.ipynb #784fb6c4
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +21,9 @@ from .learning import read_arrays, require_keras
 from .scores import matrix_of, Projection, Score
 from .shapes import against_counts, count_table, raw_search_columns, read_weights, search_names
 from .shapes import WeightsError
-from .simulation import child_rng, draw_spectrum, seed_of, signal_to_noise, simulate_archive
-from .simulation import spectrum_library
+from .simulation import draw_spectrum, signal_to_noise, simulate_archive, spectrum_library
 
-# %% ../nbs/02f_metric.ipynb #cb32b12a
+# %% ../nbs/02f_metric.ipynb #ac4a37c4
 class Shape(NamedTuple):
     "What two observations of a generic shape have in common."
     dips: bool  # dips, or bumps
@@ -43,9 +42,9 @@ class Shape(NamedTuple):
 def draw_shape(rng):
     "Draw a generic shape."
     dips, number = rng.random() < 0.3, int(rng.choice(6, p=[0.55, 0.15, 0.1, 0.08, 0.06, 0.06])) + 1
-    families, usual = ["power law", "plasma", "hard", "black body"], [0.45, 0.3, 0.13, 0.12]
-    family = [str(rng.choice(families, p=p)) for p in (usual, [0.4, 0.3, 0.1, 0.2])]
-    spectra = [draw_spectrum(rng, "steady", f) for f in family]
+    families = ["power law", "plasma", "hard", "black body"]
+    shares = [0.45, 0.3, 0.13, 0.12], [0.4, 0.3, 0.1, 0.2]
+    spectra = [draw_spectrum(rng, "steady", str(rng.choice(families, p=p))) for p in shares]
     return Shape(dips, number, rng.random() < 0.5, int(rng.integers(5)),
                  np.exp(rng.uniform(np.log(0.002), np.log(0.35))) / max(0.7 * number, 1), rng.random() < 0.5,
                  np.exp(rng.normal(0, 1.3)) if rng.random() < 0.7 else 1.0,
@@ -241,7 +240,7 @@ class TrainingSet(NamedTuple):
     kind: np.ndarray  # (L,) names of kinds, whether seen or not
     counts: tuple  # smallest and largest number of photons
 
-# %% ../nbs/02f_metric.ipynb #1cbf1c1d
+# %% ../nbs/02f_metric.ipynb #3556f1cf
 def labels_of(truth):
     "Numbers of the classes of a simulated archive: quiet where steady or not detectable."
     number = {k: i for i, k in enumerate(CLASSES)}
@@ -260,7 +259,7 @@ def training_parts(random_state=0, size=1.0, progress=None):
     Parameters
     ----------
     random_state : int
-        Seed.
+        Seeds are 10,000 times this number and some.
     size : float
         Factor on the numbers of sources.
     progress : function, optional
@@ -270,17 +269,18 @@ def training_parts(random_state=0, size=1.0, progress=None):
     -------
     dict of name -> list of (columns, counts, live, kinds, labels)
     """
-    seed, n = seed_of(random_state), max(int(2500 * size), 60)
-    say = progress or (lambda text: None)
-    jobs = [("labeled", dict(fractions=RICH, median_counts=MEDIANS[k % len(MEDIANS)])) for k in range(24)]
-    jobs += [("usual", {}) for _ in range(8)] + [("bright", dict(median_counts=m)) for m in BRIGHT]
+    say, first = progress or (lambda text: None), 10_000 * random_state
+    jobs = [("labeled", 2500, 1000 + k, dict(fractions=RICH, median_counts=MEDIANS[k % len(MEDIANS)]))
+            for k in range(24)]
+    jobs += [("usual", 2500, 2000 + k, {}) for k in range(8)]
+    jobs += [("bright", 1500, 2100 + k, dict(median_counts=m)) for k, m in enumerate(BRIGHT)]
     out = {"labeled": [], "usual": [], "bright": [], "pairs": []}
-    for k, (part, options) in enumerate(jobs):
-        events, truth = simulate_archive(n, child_rng(seed, 5, k), edition=2, **options)
+    for k, (part, n, seed, options) in enumerate(jobs):
+        events, truth = simulate_archive(max(int(n * size), 60), first + seed, edition=2, **options)
         out[part].append((*_raw(events), truth["kind"].to_numpy(str), labels_of(truth)))
         say(f"{k + 1} of {len(jobs)} archives")
     for k in range(6):
-        pairs = generic_pairs(max(int(2000 * size), 50), child_rng(seed, 6, k))
+        pairs = generic_pairs(max(int(2000 * size), 50), first + 3000 + k)
         out["pairs"].append((*_raw(pairs), None, None))
         say(f"{k + 1} of 6 sets of generic shapes")
     return out
@@ -353,7 +353,7 @@ def metric_loss(out, y, n_pairs, generic, jnp, jax):
     kinds = -jnp.mean(jnp.take_along_axis(log_p, y[:, None], axis=1))
     return 0.25 * generic * both + _supervised_contrast(e[m:], y, jnp, jax) + 0.5 * kinds + varies
 
-# %% ../nbs/02f_metric.ipynb #f7564c2d
+# %% ../nbs/02f_metric.ipynb #7e6cb094
 def balanced_rows(label, n, rng, quiet=0.4):
     "Row numbers of a batch: a share of quiet sources, and all other classes alike."
     there = [np.flatnonzero(label == k) for k in range(len(CLASSES))]
@@ -363,9 +363,10 @@ def balanced_rows(label, n, rng, quiet=0.4):
     return np.concatenate([quiet_rows, *(rng.choice(rows, each) for rows in classes)])
 
 
-def masked_energies(x, columns, rng, share=1 / 3):
-    "A copy in which a share of the rows lacks its energies."
+def blurred(x, columns, rng, share=1 / 3, noise=0.3):
+    "Inputs with noise added, and a share of the rows without energies: what training sees of them."
     lost = np.array([str(c).startswith(ENERGY_COLUMNS) for c in columns])
+    x = x + np.float32(noise) * rng.standard_normal(x.shape, dtype=np.float32)
     return np.where((rng.random(len(x)) < share)[:, None] & lost, np.float32(0), x)
 
 # %% ../nbs/02f_metric.ipynb #35cc8c65
@@ -385,7 +386,7 @@ def learning_rate(step, steps, top=1.5e-3, warm=50):
     "Rises over 50 steps, then falls along a cosine."
     return top * min(1.0, step / warm) * 0.5 * (1 + np.cos(np.pi * step / steps))
 
-# %% ../nbs/02f_metric.ipynb #769f203e
+# %% ../nbs/02f_metric.ipynb #8242f48d
 def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_pairs=160, n_labeled=384):
     """Train the network.
 
@@ -436,7 +437,7 @@ def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_
         pair, other = (rng.integers(0, n, n_pairs) for n in (len(data.first), len(data.usual)))
         rows = keep[balanced_rows(data.label[keep], n_labeled, rng)]
         x = np.concatenate([data.first[pair], data.second[pair], data.usual[other], data.labeled[rows]])
-        x = masked_energies(x, data.columns, rng)
+        x = blurred(x, data.columns, rng)
         rate = np.float32(learning_rate(k, steps))
         weights, fixed, state, value = step(weights, fixed, state, x, data.label[rows], rate)
         if k % 50 == 0:
@@ -523,7 +524,7 @@ class LearnedMetric(Score):
         outside = (counts < low * 0.99) | (counts > high * 1.01)
         return outside | (np.sqrt((x[:, :-2] ** 2).mean(axis=1)) > far)
 
-# %% ../nbs/02f_metric.ipynb #e750c7ee
+# %% ../nbs/02f_metric.ipynb #2a15ac37
 def train_metric(path, random_state=0, size=1.0, steps=1800, exclude=(), generic=True, parts=None,
                  progress=None, overwrite=False):
     """Train a metric from simulations and write it.
@@ -557,14 +558,18 @@ def train_metric(path, random_state=0, size=1.0, steps=1800, exclude=(), generic
     columns = search_names()
     data = training_set(parts or training_parts(random_state, size, progress), columns)
     layers, losses = train_network(data, random_state, steps, exclude, generic)
-    far = np.quantile(np.sqrt((data.labeled[:, :-2] ** 2).mean(axis=1)), 0.999)
-    seen = np.array([*data.counts, far])
-    arrays = {"columns": np.array(columns, dtype=str), "scale": data.scale, "seen": seen}
-    arrays |= {k: v.astype(np.float32) for k, v in data.table.items()}
-    arrays |= {f"{name}{k}": a for k, layer in enumerate(layers) for name, a in zip("wb", layer)}
     recipe = {"what": "learned metric of xrt_nb", "random_state": random_state, "size": size, "steps": steps,
               "exclude": list(exclude), "generic": generic, "classes": list(CLASSES), "loss": losses[-1]}
-    return write_weights(path, arrays, recipe, overwrite)
+    return write_weights(path, as_arrays(data, layers), recipe, overwrite)
+
+
+def as_arrays(data, layers):
+    "Everything a `LearnedMetric` and `SearchFeatures` need, as plain arrays by name."
+    far = np.quantile(np.sqrt((data.labeled[:, :-2] ** 2).mean(axis=1)), 0.999)
+    seen = np.array([*data.counts, far])
+    arrays = {"columns": data.columns[:-2].astype(str), "scale": data.scale, "seen": seen}
+    arrays |= {k: v.astype(np.float32) for k, v in data.table.items()}
+    return arrays | {f"{name}{k}": a for k, layer in enumerate(layers) for name, a in zip("wb", layer)}
 
 
 def write_weights(path, arrays, recipe, overwrite=False):

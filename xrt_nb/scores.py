@@ -212,7 +212,7 @@ class Euclidean(Score):
         "Coordinates to draw an embedding from: the standardized features."
         return self.project(rows)[0]
 
-# %% ../nbs/02e_scores.ipynb #045b9417
+# %% ../nbs/02e_scores.ipynb #1c6eab61
 class CosineLogNorm(Score):
     """Cosine of the angle at the usual source, times log(1 + gain · length of the candidate).
 
@@ -224,11 +224,13 @@ class CosineLogNorm(Score):
         Default the square root of the number of columns used.
     standardize : bool
         Scale each column by `StandardScaler` first; False for features that are zero for the usual source.
+    above_noise : bool
+        Take the archive's median square off the square of the length.
     """
     name = "cosine"
 
-    def __init__(self, weights=None, gain=None, standardize=True):
-        self.weights, self.gain, self.standardize = weights, gain, standardize
+    def __init__(self, weights=None, gain=None, standardize=True, above_noise=False):
+        self.weights, self.gain, self.standardize, self.above_noise = weights, gain, standardize, above_noise
 
     def _columns(self, frame):
         columns = super()._columns(frame)
@@ -236,7 +238,7 @@ class CosineLogNorm(Score):
             return columns
         chosen = [c for c in columns if dict(self.weights).get(c, 0) > 0]
         if not chosen:
-            raise ScoreError(f"none of the {len(self.weights)} columns with weights is among the {len(columns)}")
+            raise ScoreError(f"none of the {len(self.weights)} weighted columns is there")
         return chosen
 
     def _learn(self, x):
@@ -251,12 +253,15 @@ class CosineLogNorm(Score):
             raise ScoreError("weights must be finite, not negative, and not all 0")
         self.root_ = np.sqrt(w / w.sum())
         self.gain_ = np.float64(np.sqrt((w > 0).sum()) if self.gain is None else self.gain)
+        squares = (((x - self.mean_) / self.scale_ * self.root_) ** 2).sum(axis=1)
+        self.noise_ = np.float64(np.median(squares) if self.above_noise else 0.0)
 
     def _prepare(self, x):
         z = (x - self.mean_) / self.scale_ * self.root_
         length = np.linalg.norm(z, axis=1)
         unit = z / np.where(length > 0, length, 1)[:, None]
-        return [unit.astype(np.float32), np.log1p(self.gain_ * length)]
+        clear = np.sqrt(np.maximum(length**2 - self.noise_, 0))
+        return [unit.astype(np.float32), np.log1p(self.gain_ * clear)]
 
     def _compare(self, q, x):
         return (q[0] @ x[0].T).astype(np.float64) * x[1]
@@ -266,10 +271,10 @@ class CosineLogNorm(Score):
         unit, boost = self.project(rows)
         return unit * boost[:, None]
 
-# %% ../nbs/02e_scores.ipynb #08fe3613
+# %% ../nbs/02e_scores.ipynb #aa31d42e
 def ranks_of(values):
     "Rank of every value within its row, 0 for the highest; equal values share the better rank."
-    order = np.argsort(-values, axis=1, kind="stable")
+    order = np.argsort(-values, axis=1)
     falling = np.take_along_axis(values, order, axis=1)
     place = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     first = np.ones(values.shape, dtype=bool)

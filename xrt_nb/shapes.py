@@ -11,7 +11,7 @@ __all__ = ['CELLS', 'WIDTHS', 'SECONDS', 'BLOCK_CELLS', 'EXCURSION', 'LAGS', 'OC
            'read_weights', 'shipped_weights', 'read_recipe', 'search_names', 'raw_search_columns', 'SearchFeatures',
            'search_features', 'block_of', 'block_weights']
 
-# %% ../nbs/02d_shapes.ipynb #efe2622c
+# %% ../nbs/02d_shapes.ipynb #d937c13c
 import json
 import re
 from pathlib import Path
@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 from scipy.fft import rfft
 from sklearn.base import BaseEstimator, TransformerMixin
-from .data import EventDataError, EventList, EventTable, file_hash, XRTError
-from .features import _unit_clock, energy_time_correlation, excess_variance, gregory_loredo_features
+from .data import checked_clock, EventDataError, EventList, EventTable, file_hash, XRTError
+from .features import _fractions, energy_time_correlation, excess_variance, gregory_loredo_features
 from .features import shape_features, spectral_features, uniformity_features, waiting_features
 from .invariant import haar_power
-from .representations import _axis, _compiled
+from .representations import _compiled
 from .learning import read_arrays
 
 # %% ../nbs/02d_shapes.ipynb #bfea5bb8
@@ -53,7 +53,7 @@ def _running_total(u, offsets, total):
         for c in range(cells):
             total[s, c + 1] += total[s, c]
 
-# %% ../nbs/02d_shapes.ipynb #fd0b4304
+# %% ../nbs/02d_shapes.ipynb #cbdc025a
 def clocked(events, time_axis="livetime"):
     """Put photons on the unit clock.
 
@@ -73,16 +73,12 @@ def clocked(events, time_axis="livetime"):
     EventDataError
         If a photon lies outside the good time of its source.
     """
-    u = _unit_clock(events, time_axis)
-    outside = np.flatnonzero(~((u >= -1e-6) & (u <= 1 + 1e-6)))
-    if len(outside):
-        name = events.ids[events.source_index[outside[0]]]
-        raise EventDataError(f"source '{name}' has photons outside its good time ({len(outside)} in all); "
-                             "mend the GTIs, or filter the events by them")
+    clock, start, width = checked_clock(events, time_axis)
+    u = _fractions(events.counts, clock, start, width)
     total = np.zeros((len(events), CELLS + 1))
     u = np.clip(u, 0, np.nextafter(1, 0))
     _running_total(u, events.offsets, total)
-    return Clocked(u, events.offsets, np.maximum(_axis(events, time_axis)[2], 1.0), total)
+    return Clocked(u, events.offsets, np.maximum(width, 1.0), total)
 
 # %% ../nbs/02d_shapes.ipynb #663ceaa1
 WIDTHS = tuple(2**j for j in range(8))  # cells
