@@ -1,6 +1,6 @@
 """Break an event file in a thousand ways, always the same ones, and see what reading makes of it.
 
-    python tests/fuzz_fits.py [--seed 1] [--n 400]    prints a table of outcomes; used by test_fits_fuzz.py
+    python tests/fuzz_fits.py [--seed 1] [--n 400] [--every 5]    prints a table of outcomes; used by test_fits_fuzz.py
 
 Every broken file must end in one of three ways: the very events of the whole file; a list together with a warning; or an
 `EventFileError` that names the file. It may take no more than 5 s, and all of it together no more than 1 GB of memory.
@@ -8,6 +8,7 @@ Every broken file must end in one of three ways: the very events of the whole fi
 import argparse
 import collections
 import gzip
+import hashlib
 import io
 import json
 import resource
@@ -21,7 +22,7 @@ import numpy as np
 from astropy.io import fits
 
 from xrt_nb.data import XRTWarning
-from xrt_nb.fits import EventFileError, read_event_list
+from xrt_nb.fits import EventFileError, read_event_list, read_response
 from xrt_nb.regions import Region
 
 REGION = Region([[(True, "circle", (500, 500, 300))]])
@@ -131,14 +132,68 @@ def outcome(path, whole):
     return ("same" if np.array_equal(ev.time, whole.time) and np.array_equal(ev.energy, whole.energy) and np.array_equal(ev.gti, whole.gti) else f"DIFFERENT {len(ev)} events, not {len(whole)}"), took
 
 
-def run(seed=1, n=400):
-    "Read all mutants; return (kind, outcome, seconds) of each, and the peak of memory [MB]."
+def many_tables(n=200):
+    "Three tables of events with clocks of their own, and two of good times, all with checksums."
+    rng, zero = np.random.default_rng(4), 1e8
+    out = io.BytesIO()
+    hdus = [fits.PrimaryHDU()]
+    for k, (day, unit) in enumerate(((50814, 1.0), (50815, 1.0), (50814, 3600.0))):
+        t = (np.sort(zero + rng.uniform(0, 1e4, n)) - 86400 * (day - 50814)) / unit
+        cols = [("time", "D", {1.0: "s", 3600.0: "h"}[unit], t), ("pi", "I", None, rng.integers(60, 700, n)), ("event_flags", "8X", None, np.tile([0, 0, 0, 1, 1, 0, 0, 0], (n, 1)).astype(bool)),
+                ("x", "E", None, rng.uniform(0, 1000, n)), ("y", "E", None, rng.uniform(0, 1000, n))]
+        ev = fits.BinTableHDU.from_columns([fits.Column(a, f, u, array=v) for a, f, u, v in cols], name="EVENTS", ver=k + 1)
+        ev.header.update({"TELESCOP": "NICER", "INSTRUME": "XTI", "OBS_ID": "4711", "MJDREFI": day, "MJDREFF": 0.25, "TIMESYS": "TT", "TIMEUNIT": "s", "TIMEZERO": 0.5, "RA_OBJ": 83.6, "DEC_OBJ": 22.0,
+                          "EQUINOX": 1950.0, "EXPOSURE": 9e3, "TLMIN2": 0, "TLMAX2": 1500})
+        hdus.append(ev)
+    for name, rows in (("GTI", [(0, 4e3), (5e3, 9e3)]), ("GTI_EXTRA", [(0, 1e4)])):
+        g = fits.BinTableHDU.from_columns([fits.Column(c, "D", "d", array=(zero + np.array(rows)[:, k]) / 86400) for k, c in enumerate(("START", "STOP"))], name=name)
+        g.header.update({"MJDREF": 50814.25, "TIMESYS": "TT", "TIMEZERO": 0.5, "TIMEUNIT": "s"})
+        hdus.append(g)
+    fits.HDUList(hdus).writeto(out, checksum=True)
+    return out.getvalue()
+
+
+def response(extension="EBOUNDS", n=64):
+    "A response with a matrix of variable length and a table of channels, or an effective area; with checksums."
+    low = np.arange(n) * 10.0 / 1e3
+    out, hdus = io.BytesIO(), [fits.PrimaryHDU()]
+    keys = {"TELESCOP": "NICER", "INSTRUME": "XTI", "CHANTYPE": "PI", "DETCHANS": n}
+    if extension == "EBOUNDS":
+        rows = np.empty(n, dtype=object)
+        for k in range(n): rows[k] = np.ones(k % 5 + 1, "f4")
+        hdus.append(fits.BinTableHDU.from_columns([fits.Column("ENERG_LO", "E", "keV", array=low), fits.Column("MATRIX", "PE()", array=rows)], name="MATRIX"))
+        cols = [("CHANNEL", "J", None, np.arange(n)), ("E_MIN", "E", "keV", low), ("E_MAX", "E", "keV", low + 0.01)]
+    else: cols = [("ENERG_LO", "E", "keV", low), ("ENERG_HI", "E", "keV", low + 0.01), ("SPECRESP", "E", "cm**2", np.ones(n))]
+    hdus.append(fits.BinTableHDU.from_columns([fits.Column(a, f, u, array=v) for a, f, u, v in cols], name=extension))
+    for h in hdus[1:]: h.header.update(keys)
+    fits.HDUList(hdus).writeto(out, checksum=True)
+    return out.getvalue()
+
+
+def digest(*arrays): return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def read_list(path):
+    "What reading an event file gives, in one line."
+    ev = read_event_list(path, REGION)
+    return f"{len(ev)} events {digest(ev.time, ev.energy, ev.gti)} {ev.id} {ev.meta['ra']} {ev.meta['dec']} {ev.meta['livetime']}"
+
+
+def read_rmf(path):
+    "What reading a response gives, in one line."
+    r = read_response(path)
+    return f"{r.telescope} {r.instrument} {r.kind} {digest(r.channel, r.low, r.high)}"
+
+
+def run(seed=1, n=400, every=1):
+    "Read all mutants, or one in so many; return (kind, outcome, seconds) of each, and the peak of memory [MB]."
     results = []
     with tempfile.TemporaryDirectory() as tmp:
         good = Path(tmp) / "good.fits"
         good.write_bytes(base_file(False))
         whole = read_event_list(good, REGION)
         for k, (kind, data, gz, free) in enumerate(mutants(seed, n)):
+            if k % every: continue
             path = Path(tmp) / f"mutant{k:04d}.fits{'.gz' if gz else ''}"
             path.write_bytes(data)
             what, took = outcome(path, whole)
@@ -152,9 +207,10 @@ if __name__ == "__main__":
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--n", type=int, default=400)
+    a.add_argument("--every", type=int, default=1)
     a.add_argument("--json", action="store_true")
     o = a.parse_args()
-    results, peak = run(o.seed, o.n)
+    results, peak = run(o.seed, o.n, o.every)
     if o.json: json.dump({"results": results, "peak": peak}, sys.stdout)
     else:
         table = collections.Counter((kind, what.split(":")[0][:90]) for kind, what, _ in results)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrt_nb.analogs import (closeness, compare_retrieval, find_analogs, find_class_analogs, published_transients, read_known, read_selection,
-                            retrieval, write_selection)
-from xrt_nb.data import EventDataError, UnknownSourceError, XRTWarning
+from xrt_nb.analogs import (SameSource, closeness, compare_retrieval, find_analogs, find_class_analogs, published_transients, read_known, read_selection,
+                            read_truth, retrieval, write_selection)
+from xrt_nb.data import EventDataError, UnknownSourceError, XRTError, XRTWarning
 
 quiet = settings(deadline=None, max_examples=60)
 
@@ -149,3 +149,125 @@ def test_selections(tmp_path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(EventDataError, match="empty.csv"):
         read_selection(tmp_path / "empty.csv")
+
+
+# --- one source, several detections -------------------------------------------------------------------------------
+
+
+def facts(draw_from, n, rng):
+    "Random facts: names, positions and errors, some missing."
+    frame = pd.DataFrame({"name": rng.choice(draw_from, n), "ra": 10 + rng.normal(0, 2e-4, n), "dec": -3 + rng.normal(0, 2e-4, n),
+                          "pos_err": rng.choice([np.nan, 0.3, 1.0, -99], n)}, index=[f"{k}_1" for k in range(n)])
+    frame.loc[rng.random(n) < 0.2, "ra"] = np.nan
+    return frame
+
+
+@quiet
+@given(seed=st.integers(0, 10**6))
+def test_same_source_against_the_rule_and_astropy(seed):
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+    rng = np.random.default_rng(seed)
+    frame = facts(np.array(["A", "B", " A", "", None], dtype=object), 12, rng)
+    same = SameSource(frame.index, frame)
+    names = [None if pd.isna(v) or not v.strip() else v.strip() for v in frame.name]
+    for i in range(12):
+        for j in range(12):
+            sure = [np.isfinite(frame.ra.iloc[k]) and frame.pos_err.iloc[k] > 0 for k in (i, j)]
+            if i == j: expected = True
+            elif names[i] and names[j]: expected = names[i] == names[j]
+            elif all(sure):
+                a, b = (SkyCoord(frame.ra.iloc[k], frame.dec.iloc[k], unit="deg") for k in (i, j))
+                expected = a.separation(b) <= np.hypot(frame.pos_err.iloc[i], frame.pos_err.iloc[j]) * u.arcsec
+            else: expected = False
+            assert same.of(i)[j] == expected
+
+
+def test_the_target_of_the_pointing_and_a_bare_position_tell_nothing():
+    "A field of one target: nothing is left out but the query; a twin at the very place, without an error, stays."
+    x, ids = np.arange(5.0)[:, None], [f"10027_{k}" for k in range(5)]
+    meta = pd.DataFrame({"target": "M82", "name": None, "ra": 148.9, "dec": 69.7, "pos_err": np.nan}, index=ids)
+    with pytest.warns(XRTWarning, match="nothing else is known"):
+        hits = find_analogs(x, ids, ids[0], 4, exclude_same_source=True, sources=meta)
+    assert list(hits.obsreg_id) == ids[1:]
+    some = meta.assign(pos_err=[1, 1, np.nan, 1e-3, 1], ra=[148.9, 148.9, 148.9, 148.9, 149.9])
+    assert list(find_analogs(x, ids, ids[0], 2, exclude_same_source=True, sources=some).obsreg_id) == [ids[2], ids[4]]
+
+
+def test_new_detections_of_a_source_in_the_archive():
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0]}, index=["1_1", "2_1", "3_1"])
+    new = pd.DataFrame({"a": [0.1]}, index=["9_1"])
+    meta = pd.DataFrame({"name": ["S", "T", "U", "S"]}, index=["1_1", "2_1", "3_1", "9_1"])
+    assert list(find_analogs(frame, new, k=2, exclude_same_source=True, sources=meta).obsreg_id) == ["2_1", "3_1"]
+    assert list(find_analogs(frame, new, k=2, sources=meta).obsreg_id) == ["1_1", "2_1"]
+    again = frame.iloc[[0]]
+    assert list(find_analogs(frame, again, k=2).obsreg_id) == ["2_1", "3_1"]  # a detection is never its own analog
+    for wrong in (new.rename(columns={"a": "b"}), new.assign(b=1.0)):
+        with pytest.raises(EventDataError, match="not those of the archive"): find_analogs(frame, wrong)
+    two = pd.DataFrame({"a": [0.0, 1], "b": [1.0, 0]}, index=["1_1", "2_1"])
+    with pytest.raises(EventDataError, match="the order is another"): find_analogs(two, two[["b", "a"]], k=1)
+
+
+# --- scores -------------------------------------------------------------------------------------------------------
+
+
+@quiet
+@given(space=spaces(), how=st.sampled_from(["min", "rank", "centroid"]), standardize=st.booleans())
+def test_classes_by_scores_and_by_distances_agree(space, how, standardize):
+    from xrt_nb.scores import Euclidean
+    x, ids, _ = space
+    x = x + np.random.default_rng(len(x)).normal(size=x.shape)  # no ties: those may fall either way in the last bit
+    frame, queries = pd.DataFrame(x, index=ids), ids[: max(1, len(ids) // 3)]
+    k = max(1, min(5, len(ids) - len(queries)))
+    a = find_class_analogs(x, ids, queries, k, how, standardize=standardize)
+    b = find_class_analogs(frame, queries=queries, k=k, how=how, score=Euclidean(standardize=standardize))
+    pd.testing.assert_frame_equal(a, b)
+    assert (np.diff(a.score) <= 0).all()
+
+
+@pytest.mark.parametrize("k", [-3, 0, 2.5, "3", None, True, float("nan")])
+def test_k_is_a_number_of_neighbors(k):
+    x, ids = np.eye(3), ["a", "b", "c"]
+    for search in (lambda: find_analogs(x, ids, "a", k), lambda: find_class_analogs(x, ids, ["a"], k), lambda: retrieval(x, ids, ids, ["a"], k)):
+        with pytest.raises(ValueError, match="`k` must be a whole number"): search()
+
+
+# --- lists and truth ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text, message", [("obsreg_id,kind,known\n1_1,flare,perhaps\n", "neither yes nor no"), ("obsreg_id,kind\n1_1,flare\n", "column 'known' missing"),
+                                           ("obsreg_id,kind,known\n1_1,a,yes\n1_1,b,no\n", "'1_1' is listed twice"), ("obsreg_id;kind;known\n1_1;a;1\n", "by commas"),
+                                           ("obsreg_id,kind,known\n1_1,flare,yes,3\n", "row 0 has 4 fields")])
+def test_ill_truths(text, message, tmp_path):
+    (tmp_path / "truth.csv").write_text(text)
+    with pytest.raises(EventDataError, match=message): read_truth(tmp_path / "truth.csv")
+
+
+def test_a_truth_of_a_part_judges_that_part():
+    "The rest of the archive is neither query nor answer; `known` as text is read as what it says."
+    rng = np.random.default_rng(4)
+    n = 300
+    x = np.r_[rng.normal(0, 1, (240, 2)), rng.normal(8, 1, (60, 2))]
+    truth = pd.DataFrame({"kind": ["steady"] * 240 + ["flare"] * 60, "known": [False] * 240 + [True] * 20 + [False] * 40}, index=[f"{i}_1" for i in range(n)])
+    whole = compare_retrieval({"x": x}, truth.index, truth).groupby("ranking").precision.mean()["x"]
+    part = truth.iloc[120:]
+    with pytest.warns(XRTWarning, match="covers 180 of 300"):
+        found = compare_retrieval({"x": x}, truth.index, part)
+    assert set(found["query"]) == set(truth.index[truth.known]) and found.groupby("ranking").precision.mean()["x"] == whole == 1.0
+    words = truth.assign(known=np.where(truth.known, "yes", "no"))
+    pd.testing.assert_frame_equal(compare_retrieval({"x": x}, truth.index, words), compare_retrieval({"x": x}, truth.index, truth))
+    with pytest.raises(EventDataError, match="none of its 300 ids"): compare_retrieval({"x": x}, [f"{i}_2" for i in range(n)], truth)
+
+
+@pytest.mark.parametrize("name", ["known.csv", "known.json", "truth.csv"])
+def test_mutated_lists_end_in_a_sentence(name, tmp_path):
+    "Broken lists are read or refused in our own words."
+    from support.fuzzing import mutants
+    good = {"known.csv": "obsreg_id,class\n1_1,flare\n2_1,dip\nNA,\"a, b\"\n", "known.json": json.dumps({"flare": ["1_1"], "dip": ["2_1", "3_1"]}),
+            "truth.csv": "obsreg_id,kind,known,detectable\n1_1,flare,yes,1\n2_1,steady,no,0\n"}[name]
+    read, path = (read_truth if name == "truth.csv" else read_known), tmp_path / name
+    for broken in mutants(good.encode(), 300, 7):
+        path.write_bytes(bytes(broken[1] if isinstance(broken, tuple) else broken))
+        try: found = read(path)
+        except (XRTError, FileNotFoundError) as err: assert name in str(err) or "truth" in str(err), err
+        else: assert found.index.is_unique and all(isinstance(i, str) and i for i in found.index)

@@ -144,10 +144,33 @@ def test_some_bad_files_give_status_3_and_a_list(folder):
     assert not (folder / "a.parquet.parts").exists()
 
 
-def test_tables_and_event_files_do_not_mix(photons, folder):
+def test_ones_own_event_joins_an_archive(photons, folder):
     small_event_file("f_evt2.fits")
-    r = shell("ingest", "photons.csv", "f_evt2.fits", "--out", "a.parquet")
-    assert r.exit_code == 2 and "photons.csv is a table of photons, f_evt2.fits is not" in r.stderr
+    for name in ("photons.csv", "photons.parquet"):
+        if name.endswith("parquet"): photons.write(name)
+        r = shell("ingest", name, "f_evt2.fits", "--jobs", "1", "--out", f"joined_{name}.parquet")
+        assert r.exit_code == 0, r.output
+        assert "note: " in r.stderr and "it has no good times" in r.stderr and "xrt-nb run" in r.stdout
+        table = read_events(f"joined_{name}.parquet")
+        assert len(table) == 91 and set(photons.ids) < set(table.ids) and table.has_energy
+        assert all(np.array_equal(table[i].time, photons[i].time) for i in photons.ids[::30])
+        again = shell("ingest", f"joined_{name}.parquet", "f_evt2.fits", "--jobs", "1", "--out", "again.parquet", "--overwrite")
+        assert again.exit_code == 3 and "is also that of f_evt2.fits" in again.stderr # the same event twice
+
+
+def test_mission_offers_the_names(folder):
+    from xrt_nb.fits import MISSIONS
+    small_event_file("f_evt2.fits")
+    r = shell("ingest", "f_evt2.fits", "--mission", "Hubble", "--out", "a.parquet")
+    assert r.exit_code == 2 and all(m in r.stderr for m in MISSIONS)
+    r = shell("ingest", "f_evt2.fits", "--mission", "chandra acis", "--jobs", "1", "--out", "a.parquet")
+    assert r.exit_code == 0 and "1 sources" in r.stdout
+    r = shell("ingest", "f_evt2.fits", "--mission", "NuSTAR", "--jobs", "1", "--out", "b.parquet")
+    assert "its header names Chandra ACIS, so it was read as that and not as NuSTAR" in r.stderr
+    assert read_events("a.parquet")["70000"] == read_events("b.parquet")["70000"]
+
+
+def test_nothing_to_ingest_is_a_sentence(folder):
     r = shell("ingest", "nowhere_evt2.fits", "--out", "a.parquet")
     assert r.exit_code == 1 and "nowhere_evt2.fits: no event file there" in r.stderr
     r = shell("ingest", "nowhere.csv", "--out", "a.parquet")

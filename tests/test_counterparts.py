@@ -12,8 +12,9 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import votable
-from astropy.table import Table
+from astropy.table import MaskedColumn, QTable, Table
 from astropy.time import Time
+from astropy.utils.masked import Masked
 from xrt_nb import counterparts as C
 from xrt_nb.catalogs import CatalogError, Tap
 from xrt_nb.counterparts import (CATALOGUES, Positions, SkyCatalogue, best_matches, catalogue_positions, catalogue_query, completeness_purity, covariance, fetch_catalogue, likelihood,
@@ -185,10 +186,99 @@ def test_bad_rows_are_refused_by_number():
     with pytest.raises(EventDataError, match="X: column 'ra' in row 2 is no number"): positions(f, "e", name="X")
     with pytest.raises(EventDataError, match="column 'dec' in row 1 is 91, beyond the pole"): positions(f.assign(ra=1, dec=[0, 91, 0]), "e")
     with pytest.raises(EventDataError, match="column 'e' in row 0"): positions(f.assign(ra=1, e=[np.inf, 1, 1]), "e")
-    with pytest.raises(EventDataError, match="error in row 1 is -1"): positions(f.assign(ra=1, e=[1, -1, 1]), "e")
+    with pytest.raises(EventDataError, match="column 'e' in row 1 is -1, but an error must be positive"): positions(f.assign(ra=1, e=[1, -1, 1]), "e")
     with pytest.raises(EventDataError, match="column 'ra' in row 0"): positions(Table({"ra": np.ma.array([1.0, 2.0], mask=[1, 0]), "dec": [1.0, 1.0]}), 1.0)
-    with pytest.raises(EventDataError, match="column 'ra' in row 1"): positions(pd.DataFrame({"ra": ["1", "east"], "dec": [0, 0]}), 1.0)
+    with pytest.raises(EventDataError, match="column 'ra' is not numeric: row 1 holds 'east'"): positions(pd.DataFrame({"ra": ["1", "east"], "dec": [0, 0]}), 1.0)
     with pytest.raises(EventDataError, match="no column 'err'"): positions(f[:2], "err")
+
+
+def kinds_of(gone, unit):
+    "A column with missing rows as every library writes it; what lies beneath a mask is always a number of somebody else's."
+    gone = np.asarray(gone)
+    yield "Table", lambda cols: Table({k: MaskedColumn(np.where(gone, 7777.0, c), mask=gone, unit=unit) for k, c in cols.items()})
+    yield "QTable", lambda cols: QTable({k: MaskedColumn(np.where(gone, 7777.0, c), mask=gone, unit=unit) for k, c in cols.items()})
+    yield "Masked quantity", lambda cols: QTable({k: Masked(np.where(gone, 7777.0, c) * u.Unit(unit), mask=gone) for k, c in cols.items()})
+    yield "bare masked array", lambda cols: Table({k: np.ma.array(np.where(gone, 7777.0, c), mask=gone) for k, c in cols.items()}, masked=True)
+    yield "pandas NaN", lambda cols: pd.DataFrame({k: np.where(gone, np.nan, c) for k, c in cols.items()})
+    yield "pandas nullable", lambda cols: pd.DataFrame({k: pd.array(np.where(gone, np.nan, c)).astype("Float64") for k, c in cols.items()})
+    yield "pandas Arrow", lambda cols: pd.DataFrame({k: pd.array(np.where(gone, np.nan, c), dtype="double[pyarrow]") for k, c in cols.items()})
+    yield "pandas objects", lambda cols: pd.DataFrame({k: pd.Series([None if g else x for g, x in zip(gone, c)], dtype=object) for k, c in cols.items()})
+    yield "big-endian", lambda cols: Table({k: MaskedColumn(np.where(gone, 7777.0, c).astype(">f4"), mask=gone, unit=unit) for k, c in cols.items()})
+
+
+KINDS = [k for k, _ in kinds_of([False], "mas/yr")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_beneath_a_mask_gets_out(kind):
+    gone, east, north = np.array([True, False, True]), np.array([1.0, 300.0, 3.0]), np.array([2.0, 400.0, 4.0])
+    t = dict(kinds_of(gone, "mas/yr"))[kind]({"pmra": east, "pmdec": north})
+    for c, v in (("ra", [10.0, 20.0, 30.0]), ("dec", [1.0, 2.0, 3.0])): t[c] = v
+    assert positions(t, 0.1, pmra="pmra", pmdec="pmdec").motion.tolist() == [[0, 0], [300, 400], [0, 0]]
+    t = dict(kinds_of(gone, "deg"))[kind]({"x": east / 10})
+    for c, v in (("ra", [10.0, 20.0, 30.0]), ("dec", [1.0, 2.0, 3.0])): t[c] = v
+    for args in (dict(error=0.1, ra="x"), dict(error=0.1, dec="x"), dict(error="x", systematic=0.1), dict(error=("x", 0.1, 0.0), systematic=0.1)):
+        with pytest.raises(EventDataError, match="column 'x' in row 0 is no number .2 such rows"): positions(t, **args)
+    with pytest.raises(EventDataError, match="row 0|can't be turned"): positions(t, 0.1, epoch="x")
+    with pytest.raises(EventDataError, match="the id in row 0 is missing .2 such rows"): positions(t, 0.1, id="x")
+
+
+@pytest.mark.parametrize("value", [-9.0, -99.0, -999.0, -9999.0, -99.9, -1.0, 99.0, 99.99, 999.0, 999.9, 9999.0, np.float32(99.9), np.inf, -np.inf, np.nan])
+def test_stand_ins_for_errors_are_named_never_used(value):
+    t = pd.DataFrame({"ra": [1.0, 2.0], "dec": [3.0, 4.0], "e": [0.5, value], "f": [0.5, 0.5]})
+    for error in ("e", ("e", "f", 0.0), ("f", "e", 0.0)):
+        for systematic in (0.0, 0.3):
+            with pytest.raises(EventDataError, match="column 'e' in row 1 .*1 such rows"): positions(t, error, systematic=systematic)
+
+
+@pytest.mark.parametrize("column, value", [("ra", v) for v in (-99.0, -999.0, -9999.0, 999.0, 9999.0, 360.1, -181.0, np.inf)] + [("dec", v) for v in (-99.0, 99.0, -999.0, 90.1, np.inf)])
+def test_stand_ins_for_places_are_named_never_used(column, value):
+    t = pd.DataFrame({"ra": [1.0, 2.0], "dec": [3.0, 4.0]}).assign(**{column: [1.0, value]})
+    with pytest.raises(EventDataError, match=f"column '{column}' in row 1"): positions(t, 0.5)
+
+
+def test_honest_numbers_are_taken():
+    t = pd.DataFrame({"ra": [-0.5, 99.0, 360.0, 9.9], "dec": [-90.0, 90.0, 9.99, -9.0], "e": [0.99, 9.0, 98.9, 1e-4], "pa": [99.0, -45.0, 180.0, 0.0]})
+    p = positions(t, ("e", 0.1, "pa"))
+    assert p.ra.tolist() == [359.5, 99.0, 0.0, 9.9] and p.dec.tolist() == t.dec.tolist()
+
+
+def test_half_a_motion_and_impossible_ones():
+    t = pd.DataFrame({"ra": [1.0, 2.0, 3.0], "dec": [3.0, 4.0, 5.0], "a": [5.0, -999.0, 7.0], "b": [np.nan, -999.0, 8.0]})
+    with pytest.warns(XRTWarning, match="1 objects have a proper motion in one direction only"): got = positions(t, 0.5, pmra="a", pmdec="b").motion
+    assert got.tolist() == [[0, 0], [0, 0], [7, 8]]
+    with pytest.raises(EventDataError, match="faster than any star"): positions(t.assign(a=[1.0, 2.0, 30_000.0], b=1.0), 0.5, pmra="a", pmdec="b")
+    for half in (dict(pmra="a"), dict(pmdec="b")):
+        with pytest.raises(ValueError, match="belong together"): positions(t, 0.5, **half)
+
+
+@pytest.mark.parametrize("epoch", [2004.0, 2004, "J2004.0", "2004-01-01T12:00:00", Time(2004.0, format="jyear"), Time([2004.0, 2004.0], format="jyear"), 2004.0 * u.yr, np.float32(2004)])
+def test_epochs_of_every_kind(epoch):
+    t = pd.DataFrame({"ra": [1.0, 2.0], "dec": [3.0, 4.0]})
+    assert positions(t, 0.5, epoch=epoch).epoch == pytest.approx([2004.0, 2004.0], abs=0.003)
+    table = QTable({"ra": [1.0, 2.0], "dec": [3.0, 4.0]})
+    if not isinstance(epoch, Time) or epoch.shape: table["when"] = epoch if getattr(epoch, "shape", ()) else [epoch, epoch]
+    if "when" in table.colnames and not isinstance(epoch, str): assert positions(table, 0.5, epoch="when").epoch == pytest.approx([2004.0, 2004.0], abs=0.003)
+
+
+@pytest.mark.parametrize("epoch", [53005.0, 2453005.5, 0.0, -999.0, 4.0, np.nan, [2004.0, np.nan], "yesterday", Time(2004.0, format="jyear").mjd])
+def test_epochs_that_are_no_years_are_named(epoch):
+    t = pd.DataFrame({"ra": [1.0, 2.0], "dec": [3.0, 4.0], "when": epoch})
+    with pytest.raises(EventDataError, match="no year|no number|no column|not numeric"): positions(t, 0.5, epoch="when")
+    a = Positions("mine", np.array(["a"], dtype=object), np.array([1.0]), np.array([1.0]), np.array([[1.0, 1, 0]]), None, np.array([53005.0]))
+    with pytest.raises(EventDataError, match="mine: column 'epoch' in row 0 is 53005, which is no year"): match(a, a, prior=0.5)
+
+
+def test_motions_without_epochs_are_said():
+    t = pd.DataFrame({"ra": [1.0], "dec": [3.0], "a": [5000.0], "b": [0.0]})
+    x, star = positions(t, 0.5, name="mine"), positions(t, 0.5, pmra="a", pmdec="b", epoch=2016.0, name="stars")
+    still = positions(t, 0.5, pmra="a", pmdec="b", name="stars")
+    for a, b, who in ((x, star, "mine"), (x, still, "mine and stars"), (positions(t, 0.5, epoch=2004.0), still, "stars")):
+        with pytest.warns(XRTWarning) as said: match(a, b, prior=0.5, density=1e-5)
+        assert any(f"{who}: no epochs" in str(w.message) and "5 arcsec a year" in str(w.message) for w in said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(XRTWarning, match="not one unrelated"): match(x, positions(t.assign(a=0.0), 0.5, pmra="a", pmdec="b"), prior=0.5)
 
 
 def test_duplicates_and_empty_tables():
@@ -262,7 +352,7 @@ def gaia_like():
     a, b, truth = simulate_counterparts(60, density=(0.004, 0.008), size=400, centre=(0.0, 40.0), rng=9)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"Source": 4_000_000_000_000_000_000 + np.arange(len(b)), "RA_ICRS": b.ra, "DE_ICRS": b.dec, "e_RA_ICRS": 1000 * np.sqrt(b.cov[:, 0]), "e_DE_ICRS": 1000 * np.sqrt(b.cov[:, 1])})
-    return a, b, frame.assign(**{c: rng.normal(15, 1, len(b)) for c in ("Gmag", "BPmag", "RPmag", "Plx", "e_Plx")}, pmRA=0.0, pmDE=np.where(np.arange(len(b)) % 3, 0.0, np.nan))
+    return a, b, frame.assign(**{c: rng.normal(15, 1, len(b)) for c in ("Gmag", "BPmag", "RPmag", "Plx", "e_Plx")}, **dict.fromkeys(("pmRA", "pmDE"), np.where(np.arange(len(b)) % 3, 0.0, np.nan)))
 
 
 def test_upload_through_pyvo_gives_the_local_match(gaia_like, tmp_path):

@@ -549,7 +549,7 @@ def test_the_table_reader_keeps_texts_as_they_are(tmp_path):
 @given(rows=st.lists(st.tuples(st.text(min_size=1, max_size=6).filter(lambda s: s.isprintable() and s.strip() == s and len(s.strip("\u200b\ufeff")) == len(s)),
                                st.floats(-1e9, 1e9), st.floats(100, 1e5)), min_size=1, max_size=8))
 def test_any_id_and_number_survive_csv(rows, tmp_path_factory):
-    frame = pd.DataFrame(rows, columns=["obsreg_id", "time", "energy"]).sort_values("time", kind="stable")
+    frame = pd.DataFrame([(i, t % 1e4, e) for i, t, e in rows], columns=["obsreg_id", "time", "energy"]).sort_values("time", kind="stable")
     table = EventTable.from_frame(frame)
     path = table.write(tmp_path_factory.mktemp("c") / "t.csv")
     assert read_events(path) == table
@@ -586,6 +586,33 @@ def test_a_steady_source_with_gaps_is_drawn_steady():
 
 
 def test_a_real_nicer_source_has_one_rate_within_its_errors(shared):
-    ev = read_event_list(shared / "nicer" / "ngc300nicer_bary.evt")
+    ev = read_event_list(shared / "data" / "nicer" / "ngc300nicer_bary.evt")
     lc = ev.light_curve(500, "exposure")
     assert lc.rate.isna().sum() > len(lc) / 2 and lc.rate.max() < 1.5 * lc.rate.min() and lc.counts.max() > 10 * lc.counts[lc.counts > 0].min()
+
+
+def test_a_fits_record_array_brings_units_and_nulls():
+    from astropy.io import fits
+    columns = [fits.Column("ID", "10A", array=["735_4"] * 3), fits.Column("TIME", "D", unit="sec", array=[1.0, 2, 3]),
+               fits.Column("ENERGY", "E", unit="KEV", array=[1, 2, 3]), fits.Column("PI", "J", null=-99, array=[5, -99, 7])]
+    table = EventTable.from_frame(fits.BinTableHDU.from_columns(columns).data, "ID", "TIME", "ENERGY")
+    assert table.ids.tolist() == ["735_4"] and table.energy.tolist() == [1000, 2000, 3000]
+    assert np.isnan(table.columns["PI"][1]) and table.columns["PI"][2] == 7
+
+
+def test_ids_that_were_printed_bytes(tmp_path):
+    assert read_text(tmp_path, BODY.replace("00123_4", "b'00123_4'")).ids.tolist() == ["00123_4", "NA"]
+    assert EventTable(["b'1_1'"], [0, 1], [1.0]).ids.tolist() == ["1_1"]
+
+
+@pytest.mark.parametrize("table", [EventTable([], [0], [], []), EventTable(["a", "b"], [0, 0, 0], [], []),
+                                   EventTable(["a"], [0, 0], [], None, np.empty((0, 2)), [0, 0])])
+def test_tables_without_photons_are_kept(table, tmp_path):
+    path = table.write(tmp_path / "t.parquet")
+    assert read_events(path) == table and read_events(path, ids=[]) == table[[]]
+
+
+def test_a_unit_for_a_file_that_has_its_own_is_refused(tmp_path):
+    path = EventTable.from_dict({"a": ([1.0], [600])}).write(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="leave the units out"):
+        read_events(path, energy_unit="keV")

@@ -1,9 +1,15 @@
 """Ingest: pairs, lists, problems, parallel, killed and taken up again."""
+import errno
 import os
+import random
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +17,13 @@ import pandas as pd
 import pytest
 from make_mission_fixtures import make_all
 from test_fits import EVT, REG, acis, needs_real # noqa: F401  (acis is a fixture)
-from xrt_nb.data import XRTError, read_events
-from xrt_nb.fits import read_event_list
-from xrt_nb.ingest import find_inputs, ingest
-from xrt_nb.regions import Region
+from astropy.io import fits
+from xrt_nb import ingest as room
+from xrt_nb._store import StoreBusy, StoreError, StoreExists
+from xrt_nb.data import EventTable, XRTError, XRTWarning, read_events
+from xrt_nb.fits import MISSIONS, read_event_list
+from xrt_nb.ingest import find_inputs, ingest, read_chunk, search_inputs
+from xrt_nb.regions import EventFileError, Region
 
 WHOLE = Region([[(True, "box", (50, 50, 100, 100))]])
 ROOT = Path(__file__).parent.parent
@@ -57,14 +66,14 @@ def test_killed_and_taken_up_again(many, tmp_path):
             f"i.ingest({str(many)!r}, {str(out)!r}, region=Region({WHOLE.terms!r}), chunk=2, progress=False)")
     p = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
     end = time.monotonic() + 60
-    while len(list(parts.glob("note-*.json"))) < 3 and p.poll() is None and time.monotonic() < end: time.sleep(0.02)
+    while len(list(parts.glob("*.done"))) < 3 and p.poll() is None and time.monotonic() < end: time.sleep(0.02)
     os.killpg(p.pid, signal.SIGKILL)
     p.wait()
-    assert not out.exists() and 3 <= len(list(parts.glob("note-*.json"))) < 12
+    assert not out.exists() and 3 <= len(list(parts.glob("*.done"))) < 12
     before = {f: f.stat().st_mtime_ns for f in parts.glob("part-*.parquet")}
     done = ingest(many, out, region=WHOLE, chunk=2, progress=False)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert len(before) >= 3 and done.n_sources == 23
+    assert len(before) >= 2 and done.n_sources == 23
 
 
 def test_same_id_twice_is_a_problem_of_the_later_file(acis, tmp_path): # noqa: F811
@@ -109,3 +118,384 @@ def test_real_pair_from_its_folder(tmp_path):
     assert (str(EVT), str(REG), None) in jobs
     done = ingest(EVT, tmp_path / "a.parquet", progress=False)
     assert done.n_events == 188 and read_events(tmp_path / "a.parquet").ids.tolist() == ["23022_122"]
+
+
+# --- what is read, and by which region ----------------------------------------------------------------------------
+
+
+def _names(found): return {os.path.basename(e): r and os.path.basename(r) for e, r, _ in found.jobs}
+
+
+def test_a_region_cuts_only_what_it_is_named_for(acis, tmp_path): # noqa: F811
+    folder, data = tmp_path / "f", acis().read_bytes()
+    (folder / "deep").mkdir(parents=True)
+    for n in ("one_evt2.fits", "two_cl.evt", "Three_evt3.fits", "acisf00077_000N001_r0003_regevt3.fits", "deep/one_evt2.fits"): (folder / n).write_bytes(data)
+    for n in ("two_cl_src.reg", "three_EVT3.REG", "other_evt2.reg", "one.reg"): (folder / n).write_text("physical\ncircle(50,50,20)\n")
+    for n in ("field_reg3.fits", "deep/acisf00077_000N002_r0003_reg3.fits", "acisf00078_000N002_r0003_reg3.fits"): (folder / n).write_bytes(b"SIMPLE")
+    found = search_inputs(folder)
+    assert _names(found) == {"one_evt2.fits": None, "two_cl.evt": "two_cl_src.reg", "Three_evt3.fits": "three_EVT3.REG",
+                             "acisf00077_000N001_r0003_regevt3.fits": "acisf00077_000N002_r0003_reg3.fits"}
+    said = {os.path.basename(f): why for f, why in found.skipped}
+    assert set(said) == {"other_evt2.reg", "one.reg", "field_reg3.fits", "acisf00078_000N002_r0003_reg3.fits"} and all("cuts nothing" in w for w in said.values())
+    assert _names(search_inputs([folder / "two_cl.evt", folder / "one_evt2.fits"])) == {"two_cl.evt": "two_cl_src.reg", "one_evt2.fits": None}
+    assert set(_names(search_inputs(folder, region="x.reg")).values()) == {"x.reg"}
+
+
+def test_a_foreign_region_leaves_ordinary_files_whole(acis, tmp_path): # noqa: F811
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for k in range(3): (folder / f"f{k}_evt2.fits").write_bytes(acis().read_bytes())
+    (folder / "else_reg3.fits").write_bytes(b"SIMPLE")
+    chunk, notes = read_chunk(search_inputs(folder).jobs)
+    assert len(chunk) == 3 and all(ev == read_event_list(folder / "f0_evt2.fits") for ev in chunk[:1])
+    assert [kind for _, kind, _ in notes] == ["remark"] * 3 and all("the whole field is one detection" in why for *_, why in notes)
+
+
+def test_everything_that_was_passed_over_is_named(acis, tmp_path): # noqa: F811
+    folder, data = tmp_path / "f", acis().read_bytes()
+    folder.mkdir()
+    for n in ("a_evt2.fits", "P01_EMOS1_ImagingEvts.ds", "source.fits", "x.fits.gz", "y.ds", "img.FIT"): (folder / n).write_bytes(data)
+    for n in ("notes.txt", "a.png"): (folder / n).write_text("no events")
+    (folder / "list.csv").write_text("event_file\na_evt2.fits\n")
+    (folder / "p.parquet").write_bytes(b"PAR1")
+    (folder / "away_evt2.fits").symlink_to("nowhere")
+    done = ingest(folder, tmp_path / "a.parquet", progress=False)
+    said = dict(zip(done.skipped.file.map(os.path.basename), done.skipped.reason))
+    assert set(said) == {"P01_EMOS1_ImagingEvts.ds", "source.fits", "x.fits.gz", "y.ds", "img.FIT", "list.csv", "p.parquet", "away_evt2.fits"}
+    assert done.ok and done.n_files == 1 and "0 files failed, 1 remarks, 8 skipped" in repr(done)
+    both = ingest([folder, folder / "source.fits"], tmp_path / "b.parquet", progress=False)
+    assert "source.fits" not in set(both.skipped.file.map(os.path.basename)) and both.n_files == 2
+    with pytest.raises(StoreError, match="no event file there .* it has 1 other files, as .*only.ds"):
+        (tmp_path / "g").mkdir()
+        (tmp_path / "g" / "only.ds").write_bytes(data)
+        ingest(tmp_path / "g", tmp_path / "c.parquet")
+
+
+def test_remarks_are_sentences_and_no_failures(acis, tmp_path, monkeypatch): # noqa: F811
+    p = acis("one_evt2.fits")
+    def talkative(path, region=None, **options):
+        warnings.warn(f"{path}: extension EVENTS: a card is odd", XRTWarning)
+        warnings.warn("overflow encountered", RuntimeWarning)
+        return read_event_list(path, region, **options)
+    monkeypatch.setattr(room, "read_event_list", talkative)
+    done = ingest(p, tmp_path / "a.parquet", region=WHOLE, progress=False)
+    assert done.ok and done.remarks.reason.tolist() == ["extension EVENTS: a card is odd", "a library warned: overflow encountered"]
+    assert "unexpected" not in repr(done) and set(done.remarks.file) == {str(p)}
+
+
+def test_remarks_do_not_count_as_failed_files(acis, tmp_path): # noqa: F811
+    (tmp_path / "x_evt2.fits").write_bytes(b"")
+    (tmp_path / "far.reg").write_text("physical\ncircle(1e5,1e5,1)\n# text(1,2)\n")
+    p = acis("y_evt2.fits")
+    with pytest.raises(XRTError, match="none of the 2 files could be used; the first: .*x_evt2.fits: the file is empty"): ingest([tmp_path / "x_evt2.fits", p], tmp_path / "a.parquet", region=tmp_path / "far.reg", progress=False)
+    assert not [f for f in os.listdir(tmp_path) if f.startswith((".a", "a.parquet"))]
+
+
+@pytest.mark.parametrize("text, says", [("event_file,region_file\na,b,c\n", "row 1 has 3 fields, the header 2"), ("event_file;region_file\na;b\n", "separated by commas"), ("\n", "it has nothing"), ('event_file\n"a\n', None)])
+def test_a_table_of_files_is_read_with_care(tmp_path, text, says):
+    (tmp_path / "l.csv").write_text(text)
+    if says is None: return
+    with pytest.raises((ValueError, EventFileError), match=says): find_inputs(tmp_path / "l.csv")
+
+
+def test_a_table_of_files_with_a_mark_comments_and_blanks(acis, tmp_path): # noqa: F811
+    p = acis("one_evt2.fits")
+    (tmp_path / "l.csv").write_bytes(f"\ufeff# my files\r\nevent_file , id\r\n {p.name} , first \r\n\r\n".encode())
+    assert find_inputs(tmp_path / "l.csv") == [(str(p), None, "first")]
+    (tmp_path / "l.csv").write_bytes(b"event_file\n\xff\xfe\n")
+    with pytest.raises(EventFileError, match="not a text in UTF-8"): find_inputs(tmp_path / "l.csv")
+
+
+def test_pipes_sockets_and_devices_in_a_folder(acis, tmp_path): # noqa: F811
+    folder = tmp_path / "f"
+    folder.mkdir()
+    shutil.copy(acis(), folder / "a_evt2.fits")
+    os.mkfifo(folder / "b_evt2.fits")
+    os.mkfifo(folder / "a_evt2.reg")
+    (folder / "c_evt2.fits").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(folder / "d_evt2.fits"))
+        done = ingest(folder, tmp_path / "a.parquet", progress=False)
+        assert done.n_sources == 1 and set(done.skipped.file.map(os.path.basename)) == {"a_evt2.reg", "b_evt2.fits", "c_evt2.fits", "d_evt2.fits"}
+        with pytest.raises(XRTError, match="a_evt2.reg: not a file but a pipe"): ingest(folder / "a_evt2.fits", tmp_path / "b.parquet", progress=False)
+        (folder / "a_evt2.reg").unlink()
+        for n in "bcd":
+            with pytest.raises(XRTError, match="none of the 1 files could be used.*(not a|not an)"): ingest(folder / f"{n}_evt2.fits", tmp_path / "b.parquet", progress=False)
+    os.mkfifo(tmp_path / "l.csv")
+    with pytest.raises(EventFileError, match="not a file but a pipe"): ingest(tmp_path / "l.csv", tmp_path / "c.parquet")
+    os.mkfifo(tmp_path / "t.parquet")
+    done = ingest([folder / "a_evt2.fits", tmp_path / "t.parquet"], tmp_path / "d.parquet", progress=False)
+    assert done.n_sources == 1 and len(done.problems) == 1
+
+
+def test_names_that_are_no_text(acis, tmp_path): # noqa: F811
+    folder = os.fsencode(tmp_path / "f")
+    os.mkdir(folder)
+    shutil.copy(acis(), os.path.join(folder, b"\xff_evt2.fits"))
+    shutil.copy(acis(), os.path.join(folder, b"fine_evt2.fits"))
+    done = ingest(os.fsdecode(folder), tmp_path / "a.parquet", progress=False)
+    assert done.n_sources == 1 and done.problems.reason.tolist() == ["its name is no text in UTF-8; rename it"] and "_evt2" in repr(done)
+
+
+# --- missions, modules, responses ---------------------------------------------------------------------------------
+
+
+def test_a_mission_helps_where_the_header_is_silent(tmp_path):
+    cases = make_all(tmp_path / "m")
+    with fits.open(cases["nustar"].path) as f:
+        for h in f:
+            h.header["TELESCOP"] = "UNKNOWN"
+        f.writeto(tmp_path / "lost_evt.fits", checksum=True)
+    with pytest.raises(XRTError, match="no row of MISSIONS fits"): ingest(tmp_path / "lost_evt.fits", tmp_path / "a.parquet", progress=False)
+    for name in ("NuSTAR", " nustar ", MISSIONS["NuSTAR"]):
+        done = ingest([tmp_path / "lost_evt.fits", cases["swift_pc"].path], tmp_path / "a.parquet", mission=name, energy_range=None, progress=False, overwrite=True)
+        table = read_events(tmp_path / "a.parquet")
+        want = [read_event_list(cases[k].path, energy_range=None) for k in ("nustar", "swift_pc")]
+        assert done.n_sources == 2 and sorted(table.meta.mission) == ["NuSTAR", "Swift XRT PC"]
+        assert sorted(np.concatenate([ev.energy for ev in want])) == sorted(table.energy)
+        assert any("Swift XRT PC, so it was read as that and not as NuSTAR" in r for r in done.remarks.reason)
+    with pytest.raises(ValueError, match="no mission is called 'NuStarr'; choose one of Chandra ACIS, .*IXPE"): ingest(tmp_path / "lost_evt.fits", tmp_path / "b.parquet", mission="NuStarr")
+
+
+@pytest.mark.parametrize("where", ["events", "primary"])
+def test_two_modules_of_one_observation_are_two_detections(tmp_path, where):
+    case = make_all(tmp_path / "m")["nustar"]
+    for module in ("FPMA", "FPMB"):
+        with fits.open(case.path) as f:
+            if where == "primary": del f["EVENTS"].header["INSTRUME"]
+            f[0 if where == "primary" else "EVENTS"].header["INSTRUME"] = module
+            f.writeto(tmp_path / f"nu{module[-1]}01_cl.evt", checksum=True)
+    done = ingest([tmp_path / "nuA01_cl.evt", tmp_path / "nuB01_cl.evt"], tmp_path / "a.parquet", energy_range=None, progress=False)
+    assert done.ok and sorted(i[-4:] for i in read_events(tmp_path / "a.parquet").ids) == ["FPMA", "FPMB"]
+
+
+# --- a folder of parts with one owner -----------------------------------------------------------------------------
+
+
+def test_a_part_whose_input_changed_with_size_and_date_kept_is_read_again(many, tmp_path, monkeypatch):
+    out, one = tmp_path / "a.parquet", many / "acisf00003_000N001_r0001_regevt3.fits"
+    def dying(task, work=room._work):
+        if task.name == "part-000005": raise KeyboardInterrupt
+        return work(task)
+    monkeypatch.setattr(room, "_work", dying)
+    with pytest.raises(KeyboardInterrupt): ingest(many, out, region=WHOLE, chunk=3, progress=False)
+    monkeypatch.undo()
+    made = {p.name for p in (tmp_path / "a.parquet.parts").glob("*.done")}
+    assert len(made) == 5
+    there, data = one.stat(), bytearray(one.read_bytes())
+    with fits.open(one) as f: at = f[1].fileinfo()["datLoc"]
+    data[at + 7] ^= 1 # the last bit of the first time
+    one.write_bytes(data)
+    os.utime(one, ns=(there.st_atime_ns, there.st_mtime_ns))
+    assert one.stat().st_size == there.st_size and one.stat().st_mtime_ns == there.st_mtime_ns
+    read = []
+    monkeypatch.setattr(room, "read_event_list", lambda path, *a, **k: read.append(os.path.basename(path)) or read_event_list(path, *a, **k))
+    ingest(many, out, region=WHOLE, chunk=3, progress=False)
+    assert len(read) == 24 - 15 + 3 and one.name in read # the missing parts, and the one that changed
+    ingest(many, tmp_path / "b.parquet", region=WHOLE, chunk=3, progress=False)
+    assert out.read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_file_that_grows_while_it_is_read(many, tmp_path, monkeypatch):
+    path, times = many / "acisf00001_000N001_r0001_regevt3.fits", []
+    def growing(p, *a, **k):
+        ev = read_event_list(p, *a, **k)
+        if p == str(path) and len(times) < limit:
+            times.append(1)
+            os.utime(path, ns=(1, len(times)))
+        return ev
+    monkeypatch.setattr(room, "read_event_list", growing)
+    limit = 1
+    assert ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False).n_sources == 23
+    limit = 1000
+    with pytest.raises(XRTError, match="changes while it is read; wait until it is complete, then restart"): ingest(many, tmp_path / "b.parquet", region=WHOLE, progress=False)
+    limit = 0
+    assert ingest(many, tmp_path / "b.parquet", region=WHOLE, progress=False).n_sources == 23
+
+
+def test_a_damaged_part_is_made_again(many, tmp_path, monkeypatch):
+    def dying(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(room, "_merge", dying)
+    with pytest.raises(KeyboardInterrupt): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
+    monkeypatch.undo()
+    parts = tmp_path / "a.parquet.parts"
+    for name, change in (("part-000000.parquet", lambda d: d[:40] + bytes([d[40] ^ 4]) + d[41:]), ("part-000002.done", lambda d: d[:-9]), ("part-000003.parquet", None)):
+        if change: (parts / name).write_bytes(change((parts / name).read_bytes()))
+        else: (parts / name).unlink()
+    ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
+    ingest(many, tmp_path / "b.parquet", region=WHOLE, chunk=4, progress=False)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_links_in_the_way_are_left_alone(many, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    for name in ("a.parquet.parts", ".a.parquet.partial", "a.parquet"):
+        (tmp_path / name).symlink_to(precious)
+        for restart in (False, True):
+            try: ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False, restart=restart, overwrite=True)
+            except StoreError as err: assert "restart" in str(err) or "link" in str(err), err
+            else:
+                assert name == ".a.parquet.partial"
+                (tmp_path / "a.parquet").unlink()
+        assert [p.name for p in precious.iterdir()] == ["thesis.txt"]
+        (tmp_path / name).unlink()
+    (tmp_path / "a.parquet.parts").mkdir()
+    (tmp_path / "a.parquet.parts" / "mine.txt").write_text("a stranger's")
+    with pytest.raises(StoreExists, match="in the way.*restart"): ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False, restart=True)
+    assert (tmp_path / "a.parquet.parts" / "mine.txt").exists()
+
+
+def _slow_ingest(files, out, seconds=0.02, chunk=2, **more):
+    "An ingest in a process of its own, with slow reading."
+    code = ("import sys, time, xrt_nb.ingest as i\nfrom xrt_nb.regions import Region\nread = i.read_event_list\n"
+            f"def slow(*a, **k): time.sleep({seconds}); return read(*a, **k)\ni.read_event_list = slow\n"
+            f"try: i.ingest({[str(f) for f in files]!r}, {str(out)!r}, region=Region({WHOLE.terms!r}), chunk={chunk}, progress=False, **{more!r})\n"
+            "except i.XRTError as err: sys.exit(str(err))")
+    return subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_ingests_on_one_output_never_mix(many, tmp_path):
+    files, out = sorted(many.glob("*")), tmp_path / "both.parquet"
+    halves = [files[:12], files[12:]]
+    for k, half in enumerate(halves): ingest(half, tmp_path / f"{k}.parquet", region=WHOLE, chunk=2, progress=False)
+    two = [_slow_ingest(half, out, 0.3) for half in halves]
+    said = [p.communicate(timeout=240)[1] for p in two]
+    codes = [p.returncode for p in two]
+    assert sorted(codes) == [0, 1], said
+    assert re.search("another program is at work|exists", said[codes.index(1)]) and "Traceback" not in said[codes.index(1)]
+    assert out.read_bytes() == (tmp_path / f"{codes.index(0)}.parquet").read_bytes()
+    assert not list(tmp_path.glob("both.parquet.*"))
+
+
+def _forked_ingest(many, out, n_jobs):
+    "An ingest in a forked child with a process group of its own: nothing has to be imported again."
+    pid = os.fork()
+    if pid: return pid
+    code = 1
+    try:
+        os.setsid()
+        code = 0 if ingest(many, out, region=WHOLE, chunk=2, progress=False, n_jobs=n_jobs).n_sources == 23 else 2
+    finally: os._exit(code)
+
+
+def _kill_often(many, tmp_path, n, seed):
+    "Kill ingests at random moments, go on with them, and compare; with one process or two, also while parts are joined."
+    rng, whole = random.Random(seed), tmp_path / "whole.parquet"
+    begin = time.monotonic()
+    ingest(many, whole, region=WHOLE, chunk=2, progress=False)
+    longest, kills, archives = time.monotonic() - begin, 0, 0
+    while kills < n:
+        out = tmp_path / f"k{kills}.parquet"
+        for _ in range(rng.randint(1, 5)): # so many deaths on the way to one archive
+            if out.exists(): break
+            pid = _forked_ingest(many, out, rng.choice((1, 2)))
+            time.sleep(rng.uniform(0, 1.1 * longest))
+            try: os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError: pass # over, or not yet a group of its own
+            try: os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError: pass
+            kills += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        if not out.exists(): assert ingest(many, out, region=WHOLE, chunk=2, progress=False).n_sources == 23
+        archives += 1
+        assert out.read_bytes() == whole.read_bytes()
+        def left(): return [f.name for f in tmp_path.iterdir() if f.name.startswith((out.name + ".", "." + out.name))]
+        if left(): # killed between the archive's name and the end of its parts: the next call is not blocked
+            ingest(many, out, region=WHOLE, chunk=2, progress=False, overwrite=True)
+            assert left() == [] and out.read_bytes() == whole.read_bytes()
+        out.unlink()
+    assert archives >= n / 8
+
+
+def test_killed_at_random_moments(many, tmp_path): _kill_often(many, tmp_path, 3, 1)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills(many, tmp_path): _kill_often(many, tmp_path, 100, 2)
+
+
+def test_what_was_written_is_read_back_before_parts_are_deleted(many, tmp_path, monkeypatch):
+    "A disk that changes a byte after writing: no archive appears, and the parts stay."
+    real = room._read_back
+    def faulty(path, batches):
+        table = read_events(path)
+        table.time = table.time + np.where(np.arange(table.n_events) == 3, 1e-6, 0)
+        table.write(path, overwrite=True)
+        return real(path, batches)
+    monkeypatch.setattr(room, "_read_back", faulty)
+    with pytest.raises(XRTError, match="read back .* is not what was written.*parts are kept.*restart"): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
+    assert not (tmp_path / "a.parquet").exists() and len(list((tmp_path / "a.parquet.parts").glob("part-*.done"))) == 6
+    monkeypatch.undo()
+    assert ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False).n_sources == 23
+
+
+@pytest.mark.parametrize("what", ["time", "energy", "gti", "meta", "ids"])
+def test_the_digest_sees_every_kind_of_change(many, tmp_path, what):
+    ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
+    table = read_events(tmp_path / "a.parquet")
+    before = room._digest(table)
+    def nudged(a): return np.concatenate([np.nextafter(a.ravel()[:1], -np.inf), a.ravel()[1:]]).reshape(a.shape)
+    if what == "meta": table.meta.iloc[2, list(table.meta).index("n_gti")] += 1
+    elif what == "ids": table.ids = table.ids[[1, 0, *range(2, len(table))]]
+    else: setattr(table, what, nudged(getattr(table, what)))
+    assert room._digest(table) != before
+
+
+def test_a_full_disk_names_path_and_cure(many, tmp_path):
+    "The size of files is limited, as by a full disk, at ever larger sizes; nothing half-written is left, and it can be gone on with."
+    out = tmp_path / "full.parquet"
+    for limit in (200, 6_000):
+        code = ("import resource, signal, sys, xrt_nb.ingest as i\nfrom xrt_nb.regions import Region\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+                f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+                f"try: i.ingest({str(many)!r}, {str(out)!r}, region=Region({WHOLE.terms!r}), chunk=4, progress=False)\nexcept i.XRTError as err: sys.exit(str(err))")
+        p = subprocess.run([sys.executable, "-B", "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+        assert p.returncode == 1 and "Traceback" not in p.stderr and "full.parquet" in p.stderr and not out.exists(), p.stderr
+        assert re.search("full|larger|limit|room|space", p.stderr), p.stderr
+    assert ingest(many, out, region=WHOLE, chunk=4, progress=False).n_sources == 23
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EDQUOT, errno.EROFS])
+def test_errors_of_the_disk_while_the_archive_is_written(many, tmp_path, monkeypatch, number):
+    class Failing(room.ParquetEvents):
+        def write(self, table): raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(room, "ParquetEvents", Failing)
+    with pytest.raises(StoreError, match="a.parquet"): ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
+    monkeypatch.undo()
+    assert ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False).n_sources == 23
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(many, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(StoreError, match="locked"): ingest(many, tmp_path / "locked" / "a.parquet", region=WHOLE, progress=False)
+
+
+# --- tables of photons beside event files -------------------------------------------------------------------------
+
+
+def test_tables_and_event_files_make_one_archive(acis, tmp_path): # noqa: F811
+    p = acis("mine_evt2.fits")
+    others = EventTable.from_lists([read_event_list(p, Region([[(True, "circle", (50, 50, 10 + k))]]), id=f"old_{k}") for k in range(40)])
+    others.write(tmp_path / "old.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XRTWarning)
+        others.write(tmp_path / "old.csv")
+    for name, chunk in (("old.parquet", 50), ("old.csv", 1)):
+        done = ingest([tmp_path / name, p], tmp_path / "a.parquet", chunk=chunk, progress=False, overwrite=True)
+        table = read_events(tmp_path / "a.parquet")
+        assert done.ok and (done.n_files, len(table)) == (2, 41) and table.gti is not None
+        for i in ("old_0", "old_39"): assert np.array_equal(table[i].time, others[i].time) and np.allclose(table[i].energy, others[i].energy, rtol=1e-9)
+        if name == "old.parquet": assert np.array_equal(table["old_7"].gti, others["old_7"].gti) and table.meta.loc["old_7", "obsid"] == others.meta.loc["old_7", "obsid"]
+        else: assert any("no good times" in r for r in done.remarks.reason) and room._with_gti(others).gti.shape == (40, 2)
+    times = ingest([tmp_path / "old.parquet", p], tmp_path / "t.parquet", times_only=True, progress=False)
+    assert times.n_sources == 41 and not read_events(tmp_path / "t.parquet").has_energy
+    (tmp_path / "bad.csv").write_text("obsreg_id,time,energy\n1_1,1,700\n1_1,x,700\n")
+    done = ingest([tmp_path / "bad.csv", p], tmp_path / "b.parquet", progress=False)
+    assert done.n_sources == 1 and "bad.csv" in done.problems.file[0]
+
+
+def test_photons_of_a_filled_good_time_lie_in_it():
+    t = EventTable.from_dict({"a": (np.array([1.0, 5.0, 5.0]), np.full(3, 900.0)), "b": (np.array([1e9]), np.array([900.0]))})
+    filled = room._with_gti(t)
+    assert all(((ev.time >= ev.gti[0, 0]) & (ev.time < ev.gti[0, 1])).all() and len(ev.gti) == 1 for ev in filled)

@@ -137,7 +137,7 @@ def test_a_tampered_partial_step_is_not_used(archive, reference, tmp_path, monke
 def test_two_at_once_are_refused(archive, tmp_path):
     with pipeline.Workspace(tmp_path / "run") as w:
         w.open({"fingerprint": "x", "input": {"sha256": "x"}})
-        with pytest.raises(XRTError, match="another process is writing"):
+        with pytest.raises(XRTError, match="another program is at work"):
             again(archive, tmp_path / "run")
     again(archive, tmp_path / "run")
 
@@ -257,3 +257,135 @@ def test_an_interrupted_training_goes_on(archive, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): run("3D-AE", events, tmp_path / "run", known_ids(truth), epochs=2, progress=stop, **QUICK)
     run("3D-AE", events, tmp_path / "run", known_ids(truth), epochs=2, progress=stop, **QUICK)
     assert epochs == [1, 2] and len(pd.read_csv(tmp_path / "run" / "training.csv")) == 2
+
+
+# --- other people's folders ---------------------------------------------------------------------------------------
+
+
+def small(tmp_path, **kw):
+    "The smallest run there is."
+    events, truth = simulate_archive(60, random_state=5)
+    return run("2D-PCA", events, tmp_path / "r", known_ids(truth), **(dict(perplexity=8, max_iter=250, min_samples=5) | kw))
+
+
+def treasure(folder):
+    "A folder with something of somebody's in it."
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years")
+    return folder
+
+
+def test_links_and_strangers_folders_in_the_way_are_left_alone(tmp_path):
+    mine = treasure(tmp_path / "mine")
+    (tmp_path / ".r.partial").symlink_to(mine)
+    with pytest.raises(XRTError, match="symbolic link"): small(tmp_path)
+    (tmp_path / ".r.partial").unlink()
+    treasure(tmp_path / ".r.partial")
+    with pytest.raises(XRTError, match="is in the way"): small(tmp_path)
+    (tmp_path / ".r.partial").rename(tmp_path / ".r.replaced")  # an old leftover of this name blocks nothing
+    (tmp_path / "r").symlink_to(mine)
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError): small(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "r").is_symlink() and [p.name for p in mine.iterdir()] == ["thesis.tex"]
+    (tmp_path / "r").unlink()
+    assert small(tmp_path).is_dir() and (tmp_path / ".r.replaced" / "thesis.tex").read_text() == "years"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".r.replaced", "mine", "r"]
+
+
+def test_placements_are_not_written_over_anything_else(tmp_path):
+    events, _ = simulate_archive(60, random_state=5)
+    placed = read_run(small(tmp_path)).place(events[:2], k=3)
+    mine = treasure(tmp_path / "mine")
+    (tmp_path / "link").symlink_to(mine)
+    for overwrite in (False, True):
+        for out in (mine, tmp_path / "link"):
+            with pytest.raises(FileExistsError): placed.write(out, overwrite)
+    with pytest.raises(FileNotFoundError, match="make it first"): placed.write(tmp_path / "no" / "p")
+    with pytest.raises(FileExistsError, match="overwrite=True"): placed.write(placed.write(tmp_path / "p"))
+    placed.write(tmp_path / "p", overwrite=True)
+    assert [p.name for p in mine.iterdir()] == ["thesis.tex"] and sorted(p.name for p in (tmp_path / "p").iterdir()) == ["analogs.csv", "placement.csv", "report.html"]
+
+
+@pytest.mark.parametrize("what", ["one detection", "one usable", "too few for the components", "perplexity"])
+def test_data_that_cannot_be_run_leave_nothing_hidden(what, tmp_path):
+    events, truth = simulate_archive(60, random_state=5)
+    tables = {"one detection": events[:1], "one usable": EventTable.from_dict({"1_1": (np.arange(9.0) ** 2, np.arange(9.0) * 100 + 600), "1_2": ([1.0], [900])}),
+              "too few for the components": events[:7], "perplexity": events[:40]}
+    say = {"one detection": "place it in a run that you have", "one usable": "place it in a run that you have", "too few for the components": "allow at most 6", "perplexity": "perplexity"}
+    with pytest.raises(ValueError, match=say[what]): run("2D-PCA", tables[what], tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- damaged and hostile runs -------------------------------------------------------------------------------------
+
+
+def rewritten(folder, name, data):
+    "Put other bytes into a file of a run and a right hash into its manifest: what a hostile sender would do."
+    (folder / name).write_bytes(data)
+    m = json.loads((folder / "manifest.json").read_text())
+    for step in m["steps"].values():
+        if name in step["files"]: step["files"][name] = file_hash(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(m))
+
+
+def look_at_everything(folder):
+    "Open a run and read every part of it."
+    r = read_run(folder)
+    parts = (r.features, r.properties, r.clusters, r.embedding, r.analogs, r.class_analogs, r.retrieval, r.quality, r.known, r.events, r.spaces)
+    return r, parts
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    return small(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{", "null", '{"status": "complete"}', '{"status": "complete", "steps": []}', '{"status": "complete", "steps": {"a": {"files": ["x"]}}}',
+                                      '{"status": "complete", "steps": {"a": {"files": {"../../secret": "0"}}}}', '{"status": "complete", "steps": {"a": {"files": {"/etc/hostname": "0"}}}}',
+                                      '{"status": "complete", "steps": {"a": null}}', "[" * 100_000, "\xff\xfe"])
+def test_ill_manifests(manifest, hostile, tmp_path):
+    folder = shutil.copytree(hostile, tmp_path / "r")
+    (folder / "manifest.json").write_bytes(manifest.encode("latin-1"))
+    with pytest.raises(XRTError): read_run(folder)
+    with pytest.raises(FileExistsError, match="not a finished run|another run"): small(tmp_path, eps=9.0)
+
+
+@pytest.mark.parametrize("name, data", [("clusters.csv", b"tsne1,tsne2,obsreg_id,cluster\n1,2,a,red\n"), ("clusters.csv", b"tsne1,tsne2,obsreg_id,cluster\n1,nan,a,1\n"),
+                                        ("clusters.csv", b""), ("clusters.csv", b"\xff\xfe\x00"), ("features.parquet", b"PAR1"), ("analogs.csv", b"a,b\n1,2\n"),
+                                        ("fitted.npz", b"PK"), ("input/events.parquet", b"PAR1PAR1"), ("input/known.csv", b"obsreg_id\n1\n"), ("quality.csv", b"a\n1\n")])
+def test_ill_parts_of_a_run_end_in_a_sentence(name, data, hostile, tmp_path):
+    folder = shutil.copytree(hostile, tmp_path / "r")
+    rewritten(folder, name, data)
+    with pytest.raises(XRTError) as err: look_at_everything(folder)
+    assert name.split("/")[-1] in str(err.value)
+
+
+def test_mutated_parts_of_a_run(hostile, tmp_path):
+    "Any part broken in any way, with a right hash: read, or refused in our words."
+    from support.fuzzing import mutants
+    folder = shutil.copytree(hostile, tmp_path / "r")
+    for name in ("clusters.csv", "analogs.csv", "quality.csv", "manifest.json", "features.parquet"):
+        good = (hostile / name).read_bytes()
+        for _, broken in mutants(good, 30, 11):
+            if name == "manifest.json": (folder / name).write_bytes(broken)
+            else: rewritten(folder, name, broken)
+            try: look_at_everything(folder)
+            except (XRTError, FileNotFoundError): pass
+        shutil.copytree(hostile, folder, dirs_exist_ok=True)
+
+
+# --- text that draws ----------------------------------------------------------------------------------------------
+
+
+def test_ids_and_classes_that_would_draw_or_command(tmp_path):
+    "Mathematics, escape sequences and long names are drawn and printed as they stand."
+    events, truth = simulate_archive(60, random_state=5)
+    evil = [r"$\frac$", "a$b^$c", "x" * 200, "_hidden", "=cmd|' /C calc'!A0", "{{ 7*7 }}"]
+    ids = [*evil, *events.ids[len(evil):]]
+    table = EventTable(ids, events.offsets, events.time, events.energy, events.gti, events.gti_offsets)
+    known = {r"$\frac{1}$": evil[:1], "_class\x07": evil[1:3], "c" * 5000: evil[3:]}
+    out = run("2D-PCA", table, tmp_path / "r", known, perplexity=8, max_iter=250, min_samples=5)
+    r = read_run(out)
+    assert r.known.to_dict() == {i: c for c, v in known.items() for i in v}
+    page = r.place(table[evil], k=3, exclude_same_source=False).report()
+    assert "{{ 7*7 }}" in page and page.count("<figure>") == len(evil) + 1

@@ -36,7 +36,7 @@ CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
 ROOMS = ["_text", "_store", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
-         "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "views", "catalogs", "products", "counterparts",
+         "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "views", "samp", "catalogs", "products", "counterparts",
          "hierarchy", "pipeline", "finder", "app", "cli", "__main__"]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data"}, "clustering": {"_store", "data", "embedding"}}
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))

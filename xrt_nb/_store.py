@@ -30,7 +30,7 @@ except ImportError: fcntl = None  # Windows has no such locks; the owner marks r
 
 # %% ../nbs/00_store.ipynb #a6512d20
 class XRTError(Exception):
-    "Any error that this library raises about your data.; its message stays short and printable, whatever it quotes."
+    "Any error that this library raises about your data; its message stays short and printable, whatever it quotes."
     def __init__(self, *args): super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
 
 

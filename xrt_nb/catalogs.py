@@ -114,7 +114,7 @@ def _politely(
         if attempt < retries: time.sleep(backoff * 2**attempt if wait is None else wait)
     raise CatalogError(f"{what}: no answer in {retries + 1} attempts; the last one ended with {reason}. Is the network up, and the service?")
 
-# %% ../nbs/06_catalogs.ipynb #4a412b22
+# %% ../nbs/06_catalogs.ipynb #2cce50a8
 _LOOPBACK = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 _PORTS = {"http": 80, "https": 443}
 
@@ -167,7 +167,7 @@ class _Whole(io.BytesIO):
     "The contents of an answer that has been read to its end, in the place of the open connection."
     def read(self, amt=-1, decode_content=None): return super().read(-1 if amt is None else amt)
 
-# %% ../nbs/06_catalogs.ipynb #0e003dc8
+# %% ../nbs/06_catalogs.ipynb #b8fb388c
 CHUNK = 1 << 16 # bytes taken at a time
 MAX_ANSWER = 1 << 28 # longest answer of a service [bytes]
 _SLOW = 600.0, 1000.0 # after so many seconds, an answer must have come at this rate at least [bytes/s]
@@ -567,7 +567,7 @@ def _tidy(table):
             if isinstance(c.unit, UnrecognizedUnit): c.description, c.unit = f"{c.description or ''} [{c.unit}]".strip(), None
     return table
 
-# %% ../nbs/06_catalogs.ipynb #2da42b56
+# %% ../nbs/06_catalogs.ipynb #a7597f4a
 _WIDTHS = {"boolean": 1, "bit": 1, "unsignedByte": 1, "char": 4, "unicodeChar": 4, "short": 2, "int": 4, "float": 4}
 MAX_TABLE = 1 << 29 # memory for the rows of an answer [bytes]
 
@@ -608,7 +608,7 @@ def _walk(raw):
     parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = walk.start, walk.end, walk.declare
     parser.Parse(raw, True)
 
-# %% ../nbs/06_catalogs.ipynb #7007e61b
+# %% ../nbs/06_catalogs.ipynb #d9dbaa85
 _LOST = votable.exceptions.W18, votable.exceptions.W46, votable.exceptions.W51 # fewer rows than said, texts cut, numbers clipped
 _BLANK = votable.exceptions.W30, votable.exceptions.W31 # cells that are no numbers
 
@@ -629,7 +629,7 @@ def _parse(raw, what):
         warnings.warn(f"{what}: {len(blank)} cells are no numbers and count as missing; the first: {_short(blank[0])}", XRTWarning, stacklevel=4)
     return _tidy(table), results.status[0].upper() == "OVERFLOW"
 
-# %% ../nbs/06_catalogs.ipynb #ea77ca76
+# %% ../nbs/06_catalogs.ipynb #04a10641
 def read_answer(
     raw:bytes, # what the service sent
     what:str="answer", # for messages: who was asked
@@ -808,7 +808,7 @@ def ask(
     if not isinstance(adql, str) or not adql.strip(): raise ValueError(f"`adql` must be the text of a query, got {_said(adql)}")
     maxrec, uploads = _whole(maxrec, "maxrec"), _tables(uploads)
     kept = None if refresh and not self.offline else self._kept(adql, maxrec, uploads)
-    if kept is None and self.offline: raise CatalogError(f"{self}: offline, and no answer to this query is kept:\n{adql}")
+    if kept is None and self.offline: raise CatalogError(f"{self}: offline, and no answer to this query is kept: {' '.join(adql.split())}")
     if isinstance(self.service, str) and kept is None: self.service = TapService(self.url, **self.options)
     raw, facts = kept or (self.service.fetch(adql, maxrec, uploads), None)
     table, short = read_answer(raw, self.url)
@@ -816,7 +816,7 @@ def ask(
         most = maxrec is not None and len(table) < maxrec
         said = f"{self.url}: the answer is marked as cut after {len(table)} rows; " + ("that is the service's own limit: ask for fewer rows, or in chunks" if most else
                f"ask with a larger `maxrec`{f' than {maxrec}' if maxrec else ''}, for fewer rows, or in chunks")
-        if overflow == "raise": raise CatalogError(f"{said} (overflow='warn' takes what came). The query:\n{adql}")
+        if overflow == "raise": raise CatalogError(f"{said} (overflow='warn' takes what came). The query: {' '.join(adql.split())}")
         warnings.warn(said, XRTWarning, stacklevel=2)
     table.meta.clear()
     table.meta.update((facts or self.record(adql, raw, None, maxrec, uploads)) | {"complete": not short})

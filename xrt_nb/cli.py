@@ -207,27 +207,52 @@ def _next_after(archive, n):
     if n == 1: return _next(f"xrt-nb place {_quoted(archive)} --in demo_run", "one detection: place it in a run, for instance that of `xrt-nb demo`")
     _next(f"xrt-nb run 2D-PCA {_quoted(archive)} --out my_run", "map, clusters and analogs of the archive")
 
+# %% ../nbs/09a_cli.ipynb #a5981f06
+def _say_notes(frame, kind, most=3):
+    "Say remarks or skipped files by their reason, each file by name, or a few of many that share one."
+    from xrt_nb._text import printable
+    for reason, files in frame.groupby("reason", sort=False)["file"]:
+        names = ", ".join(printable(f, 200) for f in files[:most])
+        more = f" and {len(files) - most:,} more" if len(files) > most else ""
+        click.echo(f"{kind}: {names}{more}: {printable(reason, 600)}", err=True)
+
 
 def _ingest_files(paths, out, overwrite, **options):
     "Read event files; end with the list of those that failed."
+    from xrt_nb._text import printable
     from xrt_nb.ingest import ingest
     done = ingest([str(p) for p in paths], out, overwrite=overwrite, **options)
     click.echo(f"{done.n_sources:,} sources, {done.n_events:,} photons from {done.n_files:,} files in {out}")
-    for r in done.remarks.itertuples(): click.echo(f"note: {r.file}: {r.reason}", err=True)
+    _say_notes(done.remarks, "note")
+    _say_notes(done.skipped, "skipped", most=1000)
     _next_after(out, done.n_sources)
     if done.ok: return
-    click.echo(f"{len(done.problems)} of {done.n_files} files gave no source:", err=True)
-    for r in done.problems.itertuples(): click.echo(f"  {r.file}: {r.reason}", err=True)
+    lost = done.problems.file.nunique()
+    click.echo(f"{lost} of {done.n_files} files gave no source:", err=True)
+    for r in done.problems.itertuples(): click.echo(f"  {printable(r.file, 200)}: {printable(r.reason, 600)}", err=True)
     sys.exit(3)
+
+
+class MissionName(click.ParamType):
+    "The name of a mission; the list of all is asked for only when one is given, since it takes a second to load."
+    name = "mission"
+
+    def convert(self, value, param, ctx):
+        from xrt_nb.ingest import mission_of
+        try: return mission_of(value)
+        except ValueError as err: self.fail(str(err), param, ctx)
 
 # %% ../nbs/09a_cli.ipynb #c0af919b
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--region", type=click.Path(exists=True, dir_okay=False), help="Region of the source, for all event files: a FITS region, a DS9 or CIAO file. "
-              "Catalogue files (regevt3) find their reg3 beside them.")
+@click.option("--region", type=click.Path(exists=True, dir_okay=False), help="Region of the source, for all event files: a FITS region, "
+              "a DS9 or CIAO file. Without it each event file has the region file that is named for it.")
 @click.option("--energy-range", type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH", help="Energy band in eV.")
-@click.option("--rmf", type=click.Path(exists=True, dir_okay=False), help="Response whose EBOUNDS turn channels into energies; always wins.")
-@click.option("--mission", help="Read as this mission, where the header doesn't tell.")
+@click.option("--rmf", type=click.Path(exists=True, dir_okay=False),
+              help="Response whose EBOUNDS turn channels into energies; a file of another instrument is refused by name.")
+@click.option("--mission", type=MissionName(), metavar="NAME",
+              help="Read as this mission where the header doesn't tell: Chandra ACIS, XMM EPIC-pn, NuSTAR, ... "
+                   "(a wrong name lists them all).")
 @click.option("--times-only", is_flag=True, help="Keep no energies (HRC).")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="all processors", help="Processes.")
 @click.option("--chunk", type=click.IntRange(1), default=50, show_default=True, help="Files in a part; a stopped call loses at most the parts in work.")
@@ -236,22 +261,23 @@ def _ingest_files(paths, out, overwrite, **options):
 @out_option
 @overwrite_option
 def ingest(paths, region, energy_range, rmf, mission, times_only, jobs, chunk, restart, drop_bad, out, overwrite):
-    """Read event files, or tables of photons, into one archive.
+    """Read event files, and tables of photons, into one archive.
 
     PATHS are event files, folders, patterns, or a CSV with the columns event_file, region_file, id; or tables of photons
-    (CSV with obsreg_id,time,energy, or Parquet). A call that was stopped is taken up where it stopped.
+    (CSV with obsreg_id,time,energy, or Parquet). A region file is used for the event file it is named for: reg3 for
+    regevt3, NAME.reg beside NAME.fits. A call that was stopped is taken up where it stopped.
     Exit status: 0 all well, 3 some files failed (they are listed), 1 nothing could be read.
 
     \b
         xrt-nb ingest acisf23022_000N027_r0122_regevt3.fits.gz --region acisf23022_000N020_r0122_reg3.fits.gz --out xrt.parquet
         xrt-nb ingest csc_products/ --out archive.parquet
+        xrt-nb ingest my_evt2.fits archive.parquet --out joined.parquet
         xrt-nb ingest eventfiles_table.csv --out archive.parquet
     """
-    tables = [_is_photon_table(p) for p in paths]
-    if any(tables) and not all(tables): raise click.UsageError(f"{paths[tables.index(True)]} is a table of photons, {paths[tables.index(False)]} is not; ingest them in two calls")
-    if all(tables): return _ingest_tables(paths, drop_bad, out, overwrite)
-    extra = _given({"rmf": rmf, "mission": mission})
-    _ingest_files(paths, out, overwrite, region=region, n_jobs=jobs, chunk=chunk, times_only=times_only, restart=restart, energy_range=energy_range, **extra)
+    if all(_is_photon_table(p) for p in paths): return _ingest_tables(paths, drop_bad, out, overwrite)
+    extra = _given({"rmf": rmf, "mission": mission}) | {"bad": "drop" if drop_bad else "raise"}
+    _ingest_files(paths, out, overwrite, region=region, n_jobs=jobs, chunk=chunk, times_only=times_only,
+                  restart=restart, energy_range=energy_range, **extra)
 
 # %% ../nbs/09a_cli.ipynb #0cc6648e
 def _ids_of_file(path):

@@ -9,6 +9,7 @@ __all__ = ['ARCSEC', 'COLUMNS', 'CATALOGUES', 'Positions', 'covariance', 'positi
            'fetch_catalogue', 'catalogue_positions', 'match_catalogue']
 
 # %% ../nbs/06b_counterparts.ipynb #2959e111
+import re
 import warnings
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import CatalogError, Tap
-from .data import EventDataError, XRTWarning
+from .data import EventDataError, XRTWarning, as_numbers
 
 # %% ../nbs/06b_counterparts.ipynb #fb92a09c
 @dataclass
@@ -47,53 +48,161 @@ def covariance(
     return np.stack([major**2 * s**2 + minor**2 * c**2, major**2 * c**2 + minor**2 * s**2, (major**2 - minor**2) * s * c], axis=-1)
 
 # %% ../nbs/06b_counterparts.ipynb #fb852527
-def _numbers(table, what, unit, name, fill=None):
-    "A column (by name) or a constant as floats in a unit; rows that are no numbers are refused, or filled."
-    if not isinstance(what, str): return np.full(len(table), float(what.to_value(unit) if hasattr(what, "to_value") else what))
-    if what not in getattr(table, "colnames", getattr(table, "columns", ())): raise EventDataError(f"{name}: no column {what!r}; there are {', '.join(map(str, table.columns))}")
-    c = table[what]
-    if getattr(c, "unit", None) is not None and unit: c = c.to(unit)
-    c = np.ma.filled(np.ma.asarray(getattr(c, "value", c)).astype(object), np.nan) if np.ma.isMaskedArray(c) else getattr(c, "value", c)
-    v = pd.to_numeric(pd.Series(np.asarray(c)), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    if fill is not None: return np.where(np.isfinite(v), v, fill)
-    if len(bad := np.flatnonzero(~np.isfinite(v))): raise EventDataError(f"{name}: column '{what}' in row {bad[0]} is no number ({len(bad)} such rows); leave these rows out, or mend them")
+def _column(table, what, name):
+    "A column by its name."
+    there = list(getattr(table, "colnames", getattr(table, "columns", ())))
+    if what not in there: raise EventDataError(f"{name}: no column {what!r}; there are {', '.join(map(str, there))[:300]}")
+    return table[what]
+
+
+def _numbers(table, what, unit, name):
+    "A column (by name) or a constant as floats in a unit; NaN where something is missing."
+    if isinstance(what, str): return as_numbers(_column(table, what, name), what, unit, f"{name}: ")
+    return np.full(len(table), as_numbers([what], "a constant", unit, f"{name}: ")[0])
+
+
+def _refuse(bad, name, what, values, why):
+    "Name the first of the rows that can't be used."
+    rows = np.flatnonzero(bad)
+    if not len(rows): return
+    column = f"column '{what}'" if isinstance(what, str) else "the constant"
+    value = "no number" if np.isnan(values[rows[0]]) else f"{values[rows[0]]:g}, {why}"
+    raise EventDataError(f"{name}: {column} in row {rows[0]} is {value} ({len(rows)} such rows); leave these rows out, or mend them")
+
+# %% ../nbs/06b_counterparts.ipynb #5c0cddac
+_NINES = re.compile(r"-?99+(\.9+)?")
+
+
+def _stand_in(values):
+    "Whether numbers stand for 'unknown': -99, 999, 99.99 and the like."
+    return np.array([bool(_NINES.fullmatch(f"{v:.6g}")) for v in values], dtype=bool)
+
+
+def _sky(table, ra, dec, name):
+    "Right ascensions and declinations that can be places."
+    a, d = (_numbers(table, c, "deg", name) for c in (ra, dec))
+    no_place = "which is no {}: it may stand for 'unknown'"
+    _refuse(~((a >= -180) & (a <= 360)) | (_stand_in(a) & (a < 0)), name, ra, a, no_place.format("right ascension"))
+    _refuse(~(np.abs(d) <= 90), name, dec, d, "beyond the pole: it may stand for 'unknown'")
+    return a % 360, d
+
+
+def _errors(table, error, systematic, name):
+    "Long and short axis and angle of error ellipses; zero needs a systematic error beside it."
+    shape = error if isinstance(error, tuple) else (error, error, 0.0)
+    if len(shape) != 3: raise ValueError("`error` must be one column or number, or (major, minor, angle)")
+    major, minor, angle = (_numbers(table, v, unit, name) for v, unit in zip(shape, ("arcsec", "arcsec", "deg")))
+    for what, v in zip(shape, (major, minor)):
+        _refuse(~np.isfinite(v) | (v < 0), name, what, v, "but an error must be positive: it may stand for 'unknown'")
+        if isinstance(what, str): _refuse(_stand_in(v), name, what, v, "which looks like a stand-in for 'unknown'")
+        if not systematic: _refuse(v == 0, name, what, v, "but the error must be positive; or give `systematic`")
+    long = major != minor
+    _refuse(long & (~(np.abs(angle) <= 360) | (_stand_in(angle) & (angle < 0))), name, shape[2], angle, "which is no position angle")
+    return major, minor, np.where(long, angle, 0.0)
+
+# %% ../nbs/06b_counterparts.ipynb #d81926c3
+def _motions(table, pmra, pmdec, name):
+    "Proper motions east and north [mas/yr], (N, 2); zero where there is none."
+    if pmra is None and pmdec is None: return None
+    if pmra is None or pmdec is None: raise ValueError("`pmra` and `pmdec` belong together; give both columns or none")
+    v = np.stack([_numbers(table, c, "mas/yr", name) for c in (pmra, pmdec)], axis=-1)
+    none = ~np.isfinite(v) | (_stand_in(v[:, 0]) & (v[:, 0] == v[:, 1]))[:, None]
+    half = none.any(1) & ~none.all(1)
+    if half.any():
+        warnings.warn(f"{name}: {half.sum()} objects have a proper motion in one direction only and are not moved", XRTWarning, stacklevel=3)
+    v = np.where(none.any(1)[:, None], 0.0, v)
+    for what, speed in zip((pmra, pmdec), v.T):
+        _refuse(np.abs(speed) > 20_000, name, what, speed, "in mas/yr faster than any star: is the unit right?")
     return v
 
 
+def _epochs(table, epoch, name):
+    "When objects were at their places, as Julian years; from numbers, dates, or astropy Times."
+    from astropy.time import Time
+    if epoch is None: return None
+    named = isinstance(epoch, str) and epoch in getattr(table, "colnames", getattr(table, "columns", ()))
+    what = _column(table, epoch, name) if named else epoch
+    dates = isinstance(what, Time) or getattr(getattr(what, "dtype", None), "kind", "") == "M" or isinstance(what, str)
+    try:
+        if dates: years = Time(what).jyear
+        else: years = as_numbers(what if named else [what], "epoch", "yr", f"{name}: ")
+    except EventDataError: raise
+    except (ValueError, TypeError): raise EventDataError(f"{name}: no column {epoch!r}, and no date as 'J2016.0' either") from None
+    years = np.broadcast_to(np.ma.filled(np.ma.asarray(years, dtype=float), np.nan), len(table)).astype(float)
+    return _check_years(years, name, epoch if named else "epoch")
+
+
+def _check_years(years, name, what="epoch"):
+    "Julian years, and no day numbers."
+    cure = "which is no year; Time(days, format='mjd').jyear turns MJD into years"
+    _refuse(~((years > 1700) & (years < 2200)), name, what, years, cure)
+    return years
+
+# %% ../nbs/06b_counterparts.ipynb #e122848d
 def _sigma(confidence):
     "Standard deviations per unit of a stated error."
     if confidence is None: return 1.0
-    if confidence == "radial": return 0.5**0.5
+    if isinstance(confidence, str) and confidence == "radial": return 0.5**0.5
     if not (isinstance(confidence, float) and 0 < confidence < 1): raise ValueError(f"`confidence` must be None (one axis, 1 sigma), 'radial' or a fraction as 0.95, got {confidence!r}")
     return 1 / np.sqrt(-2 * np.log(1 - confidence))
 
+
+def _ids(table, id, name):
+    "Names of the objects, one each; row numbers without a column."
+    if id is None: return np.array([str(k) for k in range(len(table))], dtype=object)
+    column = _column(table, id, name)
+    gone = np.ma.getmaskarray(np.ma.asarray(column)) | np.asarray(pd.isna(np.asarray(column, dtype=object)))
+    if gone.any(): raise EventDataError(f"{name}: the id in row {np.flatnonzero(gone)[0]} is missing ({gone.sum()} such rows); every object needs one")
+    ids = np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column], dtype=object)
+    if len(twice := pd.Index(ids)[pd.Index(ids).duplicated()]):
+        raise EventDataError(f"{name}: id '{twice[0]}' stands twice ({len(twice)} repetitions in all); one row per object, please")
+    return ids
+
 # %% ../nbs/06b_counterparts.ipynb #0551701d
 def positions(
-    table, # DataFrame or astropy Table; units are converted
-    error, # column or number [arcsec]; or (major, minor, angle) of an ellipse, the angle in [deg]
-    ra:str="ra", # column of right ascensions [deg]
-    dec:str="dec", # column of declinations [deg]
-    id:str|None=None, # column of ids; row numbers by default
-    confidence=None, # what the error is: None for 1 sigma on one axis, "radial", or the fraction a radius holds, as 0.95
-    systematic:float=0.0, # added to every error in quadrature [arcsec]
-    pmra:str|None=None, # column of proper motions, with cos(dec) [mas/yr]; missing values mean none
-    pmdec:str|None=None, # column [mas/yr]
-    epoch=None, # column or number, when the objects were at these places [Julian year]
-    name:str="the table", # for messages
-) -> Positions: # one per row
-    "Read places and their errors from a table."
-    a, d = (_numbers(table, c, "deg", name) for c in (ra, dec))
-    if (bad := np.flatnonzero(np.abs(d) > 90)).size: raise EventDataError(f"{name}: column '{dec}' in row {bad[0]} is {d[bad[0]]:g}, beyond the pole")
-    shape = (error, error, 0.0) if not isinstance(error, tuple) else error
-    major, minor, angle = (_numbers(table, v, unit, name) for v, unit in zip(shape, ("arcsec", "arcsec", "deg")))
-    bad = np.flatnonzero((major <= 0) | (minor <= 0))
-    if bad.size and not systematic: raise EventDataError(f"{name}: the error in row {bad[0]} is {min(major[bad[0]], minor[bad[0]]):g} arcsec ({bad.size} such rows); errors must be positive, or give `systematic`")
+    table, error, ra="ra", dec="dec", id=None, confidence=None, systematic=0.0, pmra=None, pmdec=None, epoch=None, name="the table",
+) -> Positions:
+    """Read places and their errors from a table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame, astropy Table or QTable
+        One row per object; units are converted.
+    error : str, float or Quantity, or a tuple of three
+        Column or number [arcsec], or (major, minor, angle) of an ellipse, the angle [deg] north through east.
+    ra, dec : str
+        Columns of the places [deg], ICRS.
+    id : str, optional
+        Column of ids; row numbers by default.
+    confidence : None, "radial" or float
+        What the error is: None for 1 sigma on one axis, "radial" for a radius that holds 1 sigma of both,
+        or the fraction that a radius holds, as 0.95.
+    systematic : float or Quantity
+        Added to every error in quadrature [arcsec].
+    pmra, pmdec : str, optional
+        Columns of proper motions [mas/yr], east with its cos(dec). A missing one means none.
+    epoch : str, float, Quantity or Time, optional
+        When the objects were at these places: column, Julian year or date.
+    name : str
+        What the table is, for messages.
+
+    Returns
+    -------
+    Positions
+        One per row.
+
+    Raises
+    ------
+    EventDataError
+        A place, error, epoch or id is missing or impossible, or a number stands for "unknown" (−99, 999.9).
+    """
+    systematic = float(as_numbers([systematic], "systematic", "arcsec", f"{name}: ")[0])
+    if not 0 <= systematic < np.inf: raise ValueError(f"`systematic` must be a number of arcseconds, not negative; got {systematic}")
+    a, d = _sky(table, ra, dec, name)
+    major, minor, angle = _errors(table, error, systematic, name)
     k = _sigma(confidence)
     cov = covariance(major * k, minor * k, angle) + np.array([systematic**2, systematic**2, 0.0])
-    ids = np.array([str(v) for v in (range(len(table)) if id is None else table[id])], dtype=object)
-    if len(twice := pd.Index(ids)[pd.Index(ids).duplicated()]): raise EventDataError(f"{name}: id '{twice[0]}' stands twice ({len(twice)} repetitions in all); one row per object, please")
-    motion = None if pmra is None else np.stack([_numbers(table, c, "mas/yr", name, fill=0.0) for c in (pmra, pmdec)], axis=-1)
-    return Positions(name, ids, a % 360, d, cov, motion, None if epoch is None else _numbers(table, epoch, "yr", name))
+    return Positions(name, _ids(table, id, name), a, d, cov, _motions(table, pmra, pmdec, name), _epochs(table, epoch, name))
 
 # %% ../nbs/06b_counterparts.ipynb #a1c33cd1
 ARCSEC = np.degrees(1) * 3600 # arcseconds in a radian
@@ -200,6 +309,12 @@ COLUMNS = ["id", "match", "rank", "separation", "normalized_distance", "offset_e
 def _check_match(a, b, n_sigma, density_radius):
     "Refuse what can't be matched; say where objects of `b` fall on each other. Returns the search radii [arcsec]."
     if not len(a): raise EventDataError(f"{a.name}: no positions to match")
+    for p in (a, b):
+        if p.epoch is not None: _check_years(np.asarray(p.epoch, dtype=float), p.name)
+    lost = [p.name for p in (a, b) if p.epoch is None]
+    if lost and b.motion is not None and len(b) and (fastest := np.hypot(*b.motion.T).max()) > 0:
+        warnings.warn(f"{' and '.join(lost)}: no epochs, so the proper motions of {b.name} (up to {fastest / 1000:.3g} arcsec a year) "
+                      "can't be applied and a star may be missed; give `epoch` on both sides", XRTWarning, stacklevel=3)
     if n_sigma <= 0: raise ValueError(f"`n_sigma` must be positive, got {n_sigma}")
     same = pd.MultiIndex.from_arrays([b.ra, b.dec]).duplicated().sum()
     if same: warnings.warn(f"{b.name}: {same} objects stand exactly where another one does; if they are repetitions, they share the probability: leave them out first", XRTWarning, stacklevel=3)
@@ -408,14 +523,15 @@ def catalogue_positions(
     "Places and errors of a catalogue's objects; those without an error get the catalogue's default, or are left out and counted."
     cat = CATALOGUES[catalogue] if isinstance(catalogue, str) else catalogue
     scale, frame = {"arcsec": 1.0, "mas": 1e-3}[cat.unit], frame.copy()
-    for c in cat.error[:2]: frame[c] = pd.to_numeric(frame[c], errors="coerce").astype(float) * scale
-    none = ~(frame[list(cat.error[:2])] > 0).all(axis=1)
+    axes = list(cat.error[:2])
+    for c in axes: frame[c] = as_numbers(frame[c], c, "", f"{cat.table}: ") * scale
+    none = ~((frame[axes] > 0) & np.isfinite(frame[axes])).all(axis=1) | (frame[axes] / scale).apply(_stand_in).any(axis=1)
     if none.any() and cat.default_error is None:
         warnings.warn(f"{cat.table}: {none.sum()} of {len(frame)} objects have no position error and are left out", XRTWarning, stacklevel=2)
         frame = frame[~none]
-    frame.loc[none.reindex(frame.index), list(cat.error[:2])] = cat.default_error
+    frame.loc[none.reindex(frame.index), axes] = cat.default_error
     shape = cat.error[0] if len(cat.error) == 1 else (cat.error[1], cat.error[0], 0.0) if len(cat.error) == 2 else cat.error
-    if len(cat.error) == 3: frame[cat.error[2]] = pd.to_numeric(frame[cat.error[2]], errors="coerce").fillna(0.0)
+    if len(cat.error) == 3: frame[cat.error[2]] = np.nan_to_num(as_numbers(frame[cat.error[2]], cat.error[2], "", f"{cat.table}: "))
     return positions(frame, shape, cat.ra, cat.dec, cat.id, cat.confidence, 0.0, *(cat.motion or (None, None)), cat.epoch if cat.motion else None, name=cat.table)
 
 

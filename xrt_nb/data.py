@@ -6,19 +6,22 @@
 __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError', 'XRTWarning', 'as_numbers', 'as_column',
            'bad_rows', 'why_bad', 'check_gti', 'merge_gti', 'in_gti', 'livetime_at', 'outside_gti', 'tidy_fact',
            'tidy_meta', 'EventList', 'running_mean', 'poisson_errors', 'plot_light_curves', 'EventTable', 'concat',
-           'checked_clock', 'read_table', 'read_events', 'XRTError', 'atomic', 'file_hash']
+           'checked_clock', 'read_table', 'ParquetEvents', 'read_events', 'XRTError', 'atomic', 'file_hash']
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
 import csv
 import gzip
+import hashlib
 import json
+import os
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +42,8 @@ class UnknownSourceError(XRTError, KeyError):
 
 class XRTWarning(UserWarning):
     "Legal, but look twice before you publish it."
-    def __init__(self, *args): super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
+    def __init__(self, *args):
+        super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
 
 # %% ../nbs/00_data.ipynb #6ee7ca4b
 def patch_to(
@@ -66,10 +70,16 @@ def _unit_of(values):
     return str(unit)
 
 
+_SPELT = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "days": "d", "day": "d", "hr": "h",
+          "hrs": "h",
+          "hour": "h", "hours": "h", "kev": "keV", "ev": "eV", "mev": "MeV", "degrees": "deg",
+          "degree": "deg"}
+
+
 def _factor(unit, wanted, column):
     "What to multiply a column in `unit` by, so that it is in `wanted`."
     from astropy import units as u
-    try: return float(u.Unit(unit).to(wanted)) if wanted else 1.0
+    try: return float(u.Unit(_SPELT.get(unit.strip().lower(), unit)).to(wanted)) if wanted else 1.0
     except (u.UnitsError, ValueError, TypeError):
         raise EventDataError(f"{column} is in '{unit}', which can't be turned into {wanted}; "
                              "convert it first, or give plain numbers") from None
@@ -92,6 +102,7 @@ def _unwrap(values):
 def _listed(values, where, column):
     "A list or tuple as an array that keeps the units of its entries; everything else as it is."
     if hasattr(values, "__len__") and not isinstance(values, (list, tuple, str, bytes)): return values
+    if hasattr(values, "__next__"): values = list(values)
     try:
         if not any(hasattr(v, "unit") or v is np.ma.masked for v in values): return np.asarray(values)
         return np.array([*values, None], dtype=object)[:-1]
@@ -103,7 +114,8 @@ def _all_measured(values, where, column):
     "Does every entry carry a unit of its own? Some with and some without are refused."
     if not (isinstance(values, np.ndarray) and values.dtype == object): return False
     has = [getattr(v, "unit", None) is not None for v in values if not _is_missing(v)]
-    if any(has) and not all(has): raise EventDataError(f"{where}{column}: some entries carry a unit, others none")
+    if any(has) and not all(has):
+        raise EventDataError(f"{where}{column}: some entries carry a unit, others none")
     return any(has)
 
 
@@ -203,7 +215,8 @@ _SINCE = "give seconds since the mission's reference day, e.g. (time - reference
 def _floats(raw, where, column, unit, who):
     "An unwrapped column as float64."
     kind = getattr(getattr(raw, "dtype", None), "kind", "O")
-    arr = raw.to_numpy(dtype=object, na_value=None) if hasattr(raw, "isna") and kind not in "mM" else np.asarray(raw)
+    nullable = hasattr(raw, "isna") and kind not in "mM"
+    arr = raw.to_numpy(dtype=object, na_value=None) if nullable else np.asarray(raw)
     if hasattr(raw, "isna") and kind in "iuf": arr = raw.to_numpy(dtype=np.float64, na_value=np.nan)
     if arr.ndim != 1: raise EventDataError(f"{where}{column} must be one-dimensional, got shape {arr.shape}")
     kind = arr.dtype.kind
@@ -257,7 +270,8 @@ def as_column(
     if name == "time" and kind in (np.float32, np.float16) and len(numbers):
         step = float(np.spacing(np.nanmax(np.abs(np.asarray(numbers, dtype=kind)), initial=0)))
         if step > 0.1:
-            warnings.warn(f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which step by "
+            warnings.warn(f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which "
+                          f"step by "
                           f"{step:g} s here; read them in double precision", XRTWarning, stacklevel=4)
     return numbers
 
@@ -268,15 +282,18 @@ MAX_ID = 256 # characters
 def _id(value, name, where):
     "One id as text, or a refusal."
     text = _word(value)
-    if text is not None: text = text.strip("\ufeff\u200b \t\r\n\xa0")
+    if text is not None: text = _WRAPPED.sub(r"\2", text.strip("\ufeff\u200b \t\r\n\xa0"))
     if not text: raise EventDataError(f"{where}column '{name}': an id is missing")
     if len(text) > MAX_ID:
-        raise EventDataError(f"{where}the id '{printable(text)}' has {len(text)} characters; at most {MAX_ID}, please")
+        raise EventDataError(f"{where}the id '{printable(text)}' has {len(text)} characters; at most "
+                             f"{MAX_ID}, please")
     if _UNPRINTABLE.search(text):
-        raise EventDataError(f"{where}the id '{printable(text)}' holds control characters; is '{name}' a column of ids?")
+        raise EventDataError(f"{where}the id '{printable(text)}' holds control characters; is '{name}' a "
+                             f"column of ids?")
     return text
 
 
+_WRAPPED = re.compile(r"""\Ab(['"])(.*)\1\Z""") # bytes that were printed: b'735_4'
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]") # no id, no line of a table
 
 
@@ -288,7 +305,8 @@ def _word(value):
     return str(value).strip() or None
 
 # %% ../nbs/00_data.ipynb #0d1b1791
-_DOUBTFUL = re.compile(r"^[\s\ufeff\u200b]|[\s\ufeff\u200b]$|[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.M)
+_DOUBTFUL = re.compile(r"^(?:[\s\ufeff\u200b]|b['\"])|[\s\ufeff\u200b]$|"
+                       r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.M)
 
 
 def _clean_ids(ids, name="id", where=""):
@@ -308,7 +326,8 @@ def _codes(values, name, where):
         raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
         odd = not isinstance(raw, np.ndarray) or raw.dtype.kind == "S"
         values = raw = np.asarray(raw, dtype=object) if odd else raw.astype(raw.dtype.newbyteorder("="))
-    if values.ndim != 1: raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
+    if values.ndim != 1:
+        raise EventDataError(f"{where}column '{name}' must be one-dimensional, got shape {values.shape}")
     code, seen = pd.factorize(values, use_na_sentinel=True)
     seen = np.asarray(seen)
     empty = (code < 0) if mask is None else (code < 0) | mask
@@ -317,7 +336,8 @@ def _codes(values, name, where):
     except EventDataError:
         row = next((k for k, v in enumerate(seen.tolist()) if not _word(v)), None)
         if row is None: raise
-        raise EventDataError(f"{where}column '{name}' is empty in row {int((code == row).argmax())}") from None
+        raise EventDataError(f"{where}column '{name}' is empty in row "
+                             f"{int((code == row).argmax())}") from None
     again, names = pd.factorize(np.array([*names, None], dtype=object)[:-1])
     return again[code] if len(code) else code, list(names)
 
@@ -326,7 +346,8 @@ def _plain_column(values):
     "A further column as a plain numpy array in this machine's byte order; what is missing stays missing."
     raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
     if not isinstance(raw, np.ndarray): raw = np.asarray(_plain_series(pd.Series(raw)))
-    if raw.dtype.kind == "S": raw = np.array([v.decode("utf-8", "replace") for v in raw.tolist()] + [None])[:-1]
+    if raw.dtype.kind == "S":
+        raw = np.array([v.decode("utf-8", "replace") for v in raw.tolist()] + [None])[:-1]
     if raw.dtype.kind == "O" and raw.ndim == 1: raw = np.asarray(_plain_series(pd.Series(raw, dtype=object)))
     raw = np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
     if mask is None or not mask.any(): return raw
@@ -378,12 +399,15 @@ def _gti_array(gti, where=""):
     "Good time intervals of any kind as a (G, 2) array [s]; a table gives its columns START and STOP."
     named = {str(c).lower(): c for c in getattr(gti, "colnames", getattr(gti, "columns", ()))}
     if {"start", "stop"} <= set(named):
-        return np.stack([as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")], axis=-1)
-    if isinstance(gti, (list, tuple)) and any(hasattr(v, "unit") for row in gti for v in (row, *np.atleast_1d(row)[:1])):
+        return np.stack([as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")],
+                        axis=-1)
+    rows = gti if isinstance(gti, (list, tuple)) else ()
+    if any(hasattr(v, "unit") for row in rows for v in (row, *np.atleast_1d(row)[:1])):
         gti = _quantity(gti, where)
     try: flat = gti.ravel() if hasattr(gti, "ravel") else np.array(gti).ravel()
     except (TypeError, ValueError): flat = np.empty(1)
-    if len(flat) % 2: raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
+    if len(flat) % 2:
+        raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
     return np.array(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
 
 
@@ -497,7 +521,8 @@ def _measure(value, name, where):
         if hasattr(value, "to_value"): return float(value.to_value(MEASURES[name]))
         return float(value)
     except (TypeError, ValueError):
-        raise EventDataError(f"{where}meta column '{name}' must be a number, got {str(value)[:60]!r}") from None
+        raise EventDataError(f"{where}meta column '{name}' must be a number, got "
+                             f"{str(value)[:60]!r}") from None
 
 # %% ../nbs/00_data.ipynb #3f79d515
 def tidy_fact(
@@ -654,8 +679,10 @@ def _refuse_windows(window, ids, given):
     start, stop = given[lost[0]]
     none = pd.isna(start) or pd.isna(stop)
     why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
-    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first '{ids[lost[0]]}': {why}. "
-                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last photon)")
+    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first "
+                         f"'{ids[lost[0]]}': {why}. "
+                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last "
+                         "photon)")
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
@@ -880,7 +907,8 @@ def plot_cumulative(
     ax, grid = _axes(ax), np.linspace(t0, t1, 400)
     flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post", **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
+    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post",
+            **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
     ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
     return ax
 
@@ -1008,9 +1036,9 @@ def position(
     k = self._index.get(str(id))
     if k is not None: return k
     import difflib
-    near = difflib.get_close_matches(str(id), self.ids[:20000].tolist(), n=3)
+    near = difflib.get_close_matches(str(id), self.ids[:20000].tolist(), n=3) if len(str(id)) < 60 else []
     hint = f"; similar ids: {', '.join(near)}" if near else f"; ids look like '{self.ids[0]}'" if len(self) else ""
-    raise UnknownSourceError(f"no source '{id}' among the {len(self)} of this table{hint}")
+    raise UnknownSourceError(f"no source '{printable(id)}' among the {len(self)} of this table{hint}")
 
 
 @patch_to(EventTable)
@@ -1115,7 +1143,8 @@ def _drop_bad(cols, ids, where):
 def _split_csc_ids(meta):
     "Fill obsid and region_id from ids like '23022_122', where all are of that form and nothing else is known."
     m = [re.fullmatch(r"(\d+)_(\d+)", i) for i in meta.index]
-    if m and all(m) and "obsid" not in meta: meta["obsid"], meta["region_id"] = [x[1] for x in m], [x[2] for x in m]
+    if m and all(m) and "obsid" not in meta:
+        meta["obsid"], meta["region_id"] = [x[1] for x in m], [x[2] for x in m]
     return meta
 
 # %% ../nbs/00_data.ipynb #6dc97b67
@@ -1131,12 +1160,21 @@ def _columns_of(frame, where=""):
     text = [str(c).strip() for c in names]
     if twice := sorted({c for c in text if text.count(c) > 1}):
         raise EventDataError(f"{where}column '{printable(twice[0])}' stands twice; rename one of them")
-    columns = {t: frame[n] for t, n in zip(text, names)}
+    columns = {t: _fits_column(frame, n) for t, n in zip(text, names)}
     size = {c: len(v) for c, v in columns.items()}
     if len(set(size.values())) > 1:
         a, b = min(size, key=size.get), max(size, key=size.get)
         raise EventDataError(f"{where}'{b}' and '{a}' must have the same length, got {size[b]} and {size[a]}")
     return columns
+
+
+def _fits_column(frame, name):
+    "A column of a table; one of a FITS record array gets its unit and its mask."
+    if not hasattr(getattr(frame, "columns", None), "units"): return frame[name]
+    from astropy.table import MaskedColumn
+    told = frame.columns[name]
+    mask = np.zeros(len(frame), bool) if told.null in (None, "") else frame[name] == told.null
+    return MaskedColumn(frame[name], mask=mask, unit=told.unit or None)
 
 
 def _some(names, most=12):
@@ -1170,14 +1208,17 @@ def _doubts(cols, code, units, where):
     t, e = cols["time"], cols.get("energy")
     if e is not None and units["energy"] is None and len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)", XRTWarning, stacklevel=4)
+                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
+                      XRTWarning, stacklevel=4)
     for name, (lo, hi) in DATES.items():
         if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all(): continue
         first = np.full(code.max() + 1, np.inf)
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
-            warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as seconds, but look "
-                          f"like {name}; read them with time_unit='d' (--time-unit d)", XRTWarning, stacklevel=4)
+            warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as "
+                          f"seconds, but look "
+                          f"like {name}; read them with time_unit='d' (--time-unit d)",
+                          XRTWarning, stacklevel=4)
 
 # %% ../nbs/00_data.ipynb #e0efa4e5
 @patch_to(EventTable, static=True)
@@ -1226,7 +1267,8 @@ def from_frame(
                              f"there are {_some(columns)}. Name yours with id=, time=, energy=")
     code, names = _codes(columns.pop(id), id, where)
     units = {"time": time_unit, "energy": energy_unit}
-    cols = {k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k, c in needed.items()}
+    cols = {k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k,
+            c in needed.items()}
     return _from_columns(code, names, cols, columns, bad, where, units)
 
 # %% ../nbs/00_data.ipynb #aff1964c
@@ -1281,7 +1323,8 @@ def filter(
 def _join_meta(metas):
     "Frames of facts one below the other; a column that one of them lacks is missing there."
     names = list(dict.fromkeys(c for m in metas for c in m.columns))
-    columns = {c: [m[c].astype(object) if c in m else pd.Series(None, m.index, dtype=object) for m in metas] for c in names}
+    columns = {c: [m[c].astype(object) if c in m else pd.Series(None, m.index,
+                                                                dtype=object) for m in metas] for c in names}
     index = pd.Index(np.concatenate([m.index.to_numpy(dtype=object) for m in metas]), dtype=object)
     return pd.DataFrame({c: pd.concat(parts).array for c, parts in columns.items()}, index=index)
 
@@ -1444,7 +1487,7 @@ def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further 
 
 
 def _csv_ready(frame):
-    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes the apostrophes back."
+    "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes that back."
     out = frame.copy(deep=False)
     for c in frame.columns[[t.kind not in "biufcmM" for t in frame.dtypes]]:
         code, seen = pd.factorize(frame[c])
@@ -1462,7 +1505,8 @@ def _write_csv(self, path, zipped):
         text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
         warnings.warn(text, XRTWarning, stacklevel=3)
     quote = csv.QUOTE_NONNUMERIC if any(i.startswith("#") for i in self.ids) else csv.QUOTE_MINIMAL
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f:
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw,
+                                               mtime=0) if zipped else nullcontext(raw) as f:
         _csv_ready(self.to_frame()).to_csv(f, index=False, lineterminator="\n", quoting=quote)
 
 # %% ../nbs/00_data.ipynb #a25eae9b
@@ -1473,7 +1517,8 @@ SMALL = 64 * 2**20 # bytes that are never too many
 def _too_large(path, size, n_bytes):
     "Refuse a compressed file that would fill the memory."
     if size > max(MOST_EXPANSION * n_bytes, SMALL):
-        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than {max(MOST_EXPANSION * n_bytes, SMALL):,}; "
+        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than "
+                             f"{max(MOST_EXPANSION * n_bytes, SMALL):,}; "
                              "that is no table of photons. If it is, unpack it yourself first")
 
 
@@ -1487,19 +1532,23 @@ def _text_bytes(path):
                 out += chunk
                 if packed: _too_large(path, len(out), n_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it again") from None
+        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it "
+                             f"again") from None
     data = bytes(out[3:] if out[:3] == b"\xef\xbb\xbf" else out)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
-    if b"\0" in data: raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it again")
+    if b"\0" in data:
+        raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it "
+                             f"again")
     return data
 
 # %% ../nbs/00_data.ipynb #e5df4727
 def _uncommented(path, data):
-    "The text from its header on; lines that begin with # are passed over, those below the header with a warning."
+    "The text from its header on, without lines that begin with #; those below the header are counted."
     data = re.sub(rb"\A(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+", b"", data)
     if b'"' in data or not re.search(rb"[\r\n]#", data): return data
     data, n = re.subn(rb"(?<=[\r\n])#[^\r\n]*(?:\r\n|\r|\n|\Z)", b"", data)
-    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over", XRTWarning, stacklevel=5)
+    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over",
+                  XRTWarning, stacklevel=5)
     return data
 
 
@@ -1507,11 +1556,14 @@ def _header(path, data, needed):
     "Names of the columns, the separator, and the rows below."
     body = _uncommented(path, data)
     end = re.search(rb"\r\n|\r|\n|\Z", body)
-    if end.start() > 100_000: raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
+    if end.start() > 100_000:
+        raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
     try: line = body[:end.start()].decode("utf-8")
     except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    if not line.strip(): raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
-    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in ",;\t|"}
+    if not line.strip():
+        raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
+    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d,
+                                                    skipinitialspace=True))] for d in ",;\t|"}
     def fits(d): return len(set(needed) & set(split[d])), len(split[d])
     best = max(split, key=fits)
     names = [csv_text(n) or f"column {k + 1}" for k, n in enumerate(split[best])]
@@ -1545,7 +1597,8 @@ def _odd_row(row, separator):
     "Put a row whose fields don't fit the header into words."
     more = row.actual_columns > row.expected_columns
     why = "; decimal commas, or a separator inside a value?" if more else ""
-    return (f"row {row.number} below the header has {row.actual_columns} fields, the header {row.expected_columns}"
+    return (f"row {row.number} below the header has {row.actual_columns} fields, the header "
+            f"{row.expected_columns}"
             f"{why}: '{printable(row.text, 80)}'")
 
 # %% ../nbs/00_data.ipynb #d7724590
@@ -1633,7 +1686,8 @@ def _read_ecsv(path, raw):
     try: return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
     except EventDataError: raise
     except Exception as err: # whatever a damaged header makes of YAML
-        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: {printable(err, 200)})") from None
+        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: "
+                             f"{printable(err, 200)})") from None
 
 
 def _read_csv(path, id, time, energy, bad, decimal=".", **units):
@@ -1643,114 +1697,462 @@ def _read_csv(path, id, time, energy, bad, decimal=".", **units):
     frame = _read_ecsv(path, raw) if raw[:8] == b"# %ECSV " else _rows(path, raw, needed, [id], decimal)
     return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ", **units)
 
-# %% ../nbs/00_data.ipynb #da1330f3
+# %% ../nbs/00_data.ipynb #7abb8502
 ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
+MARK = b"xrt_nb.2" # begins and ends the seal
+SEAL = struct.Struct("<8sII16s16sI4x8s") # mark, sizes and digests of index and footer, checksum, mark
 
 
-def _pack(table):
-    "An Arrow table as compact ASCII for a Parquet footer."
+def _digest(data):
+    "Sixteen bytes that change with every bit of `data`."
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _seal(index, footer):
+    "The seal of an index and a footer."
+    head = SEAL.pack(MARK, len(index), len(footer), _digest(index), _digest(footer), 0, MARK)
+    return SEAL.pack(MARK, len(index), len(footer), _digest(index), _digest(footer), zlib.crc32(head), MARK)
+
+# %% ../nbs/00_data.ipynb #44b4b3bf
+class _Counted:
+    "A file to write Parquet into, which knows its length and the digest of what came since the last `cut`."
+    closed = False
+    def __init__(self, path):
+        self.file, self.at, self.seen = open(path, "wb"), 0, hashlib.blake2b(digest_size=16)
+    def write(self, data):
+        if self.file.closed: return len(data)
+        self.file.write(data)
+        self.seen.update(data)
+        self.at += len(data)
+        return len(data)
+    def cut(self):
+        "Where the file ends now, and the digest of the part that ends here."
+        part, self.seen = self.seen.hexdigest(), hashlib.blake2b(digest_size=16)
+        return self.at, part
+    def flush(self): pass
+    def close(self): pass # Arrow closes what it is given; the file is closed by its owner
+
+# %% ../nbs/00_data.ipynb #8b497edc
+def _arrow(name, values):
+    "A column as an Arrow array, or a refusal that names it."
     import pyarrow as pa
+    try:
+        if np.ndim(values) > 1: raise pa.ArrowInvalid(f"{np.ndim(values)} dimensions")
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as err:
+        raise EventDataError(f"column '{printable(name, 60)}' can't be written: values of mixed or odd types "
+                             f"({printable(err, 120)})") from None
+
+
+def _photon_rows(table, a, b):
+    "Photons `a` to `b` of an EventTable as an Arrow table."
+    import pyarrow as pa
+    i, j = np.searchsorted(table.offsets, (a, b - 1), side="right") - 1 if b > a else (0, -1)
+    each = np.diff(np.clip(table.offsets[i:j + 2], a, b))
+    number = pa.array(np.repeat(np.arange(j - i + 1, dtype=np.int32), each))
+    ids = pa.DictionaryArray.from_arrays(number, pa.array(table.ids[i:j + 1].tolist(), pa.string()))
+    cols = {"obsreg_id": ids, "time": pa.array(table.time[a:b])}
+    if table.has_energy: cols["energy"] = pa.array(table.energy[a:b])
+    return pa.table(cols | {k: _arrow(k, v[a:b]) for k, v in table.columns.items()})
+
+# %% ../nbs/00_data.ipynb #d87aedb7
+def _source_table(metas, counts, n_gti):
+    "Ids, counts, numbers of GTIs and meta as one Arrow table."
+    import pyarrow as pa
+    meta = tidy_meta(_join_meta(metas))
+    cols = {"obsreg_id": pa.array(meta.index.tolist(), pa.string()),
+            "counts": pa.array(np.concatenate(counts))}
+    if n_gti: cols["n_gti"] = pa.array(np.concatenate(n_gti))
+    return pa.table(cols | {f"meta:{c}": _arrow(f"meta:{c}", meta[c]) for c in meta.columns})
+
+
+def _parquet_bytes(table):
+    "An Arrow table as a Parquet file in memory."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as w: w.write_table(table)
-    return base64.b64encode(sink.getvalue())
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
 
-
-def _unpack(blob):
-    "The Arrow table back from `_pack`."
-    import pyarrow as pa
-    return pa.ipc.open_stream(base64.b64decode(blob)).read_all()
-
-
-def _source_table(table):
-    "Ids, counts, GTIs and meta of an EventTable as one Arrow table."
-    import pyarrow as pa
-    cols = {"obsreg_id": pa.array(table.ids.tolist(), pa.string()), "counts": pa.array(table.counts)}
-    if table.gti is not None:
-        for n, name in enumerate(("gti_start", "gti_stop")):
-            cols[name] = pa.LargeListArray.from_arrays(pa.array(table.gti_offsets), pa.array(np.ascontiguousarray(table.gti[:, n])))
-    for c in table.meta.columns:
-        try: cols[f"meta:{c}"] = pa.array(table.meta[c], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as err: raise EventDataError(f"meta column '{c}' can't be written: mixed types ({err})") from err
-    return pa.table(cols)
-
-# %% ../nbs/00_data.ipynb #cc8a54c4
-def _event_arrow(table):
-    "The per-photon columns of an EventTable as an Arrow table."
-    import pyarrow as pa
-    ids = pa.DictionaryArray.from_arrays(pa.array(table.source_index.astype(np.int32)), pa.array(table.ids.tolist(), pa.string()))
-    cols = {"obsreg_id": ids, "time": pa.array(table.time)} | ({"energy": pa.array(table.energy)} if table.has_energy else {})
-    return pa.table(cols | {k: pa.array(v) for k, v in table.columns.items()})
-
-
+# %% ../nbs/00_data.ipynb #05279402
 class ParquetEvents:
-    "Write tables one after another into one Parquet file; memory holds one table at a time."
-    def __init__(self, path): self.path, self.writer, self.sources = path, None, []
-    def __enter__(self): return self
-    def write(self, table):
-        import pyarrow.parquet as pq
-        rows = _event_arrow(table)
-        if self.writer is None: self.writer = pq.ParquetWriter(self.path, rows.schema, compression="zstd", use_dictionary=["obsreg_id"])
-        self.writer.write_table(rows, row_group_size=ROW_GROUP)
-        self.sources.append(_source_table(table))
-    def __exit__(self, kind, *_):
-        import pyarrow as pa
-        if self.writer is None: return
-        if kind is None:
-            blob = _pack(pa.concat_tables(self.sources, promote_options="permissive").combine_chunks())
-            self.writer.add_key_value_metadata({"xrt_nb": json.dumps({"format": 1}), "xrt_nb_sources": blob})
-        self.writer.close()
+    """Write tables one after another into one Parquet file; memory holds one table at a time.
 
-# %% ../nbs/00_data.ipynb #eb4c35b8
-def _rebuild(rows, src):
-    "An EventTable from the per-photon and the per-source Arrow tables."
-    counts = src["counts"].to_numpy()
-    names = [c for c in rows.column_names if c not in ("obsreg_id", "time", "energy")]
+    Parameters
+    ----------
+    path : path-like
+        The file, best a temporary name from `atomic`.
+
+    Raises
+    ------
+    EventDataError
+        If tables don't fit together, or a column can't be written.
+    XRTError
+        If what was written can't be read back.
+    """
+    def __init__(self, path):
+        self.path, self.writer, self.sink = Path(path), None, None
+        self.groups, self.sums, self.metas, self.counts, self.n_gti, self.gtis = [], [], [], [], [], []
+
+    def __enter__(self): return self
+
+    def write(self, table):
+        "Append the sources of a table."
+        if self.writer is None: _begin(self, table)
+        _check_fits(self, table)
+        for a in range(0, table.n_events, ROW_GROUP):
+            rows = _photon_rows(table, a, min(a + ROW_GROUP, table.n_events))
+            self.writer.write_table(_as_schema(rows, self.schema), row_group_size=ROW_GROUP)
+            self.groups.append([rows.num_rows, *self.sink.cut()])
+            self.sums.append(_sums(rows))
+        self.metas.append(table.meta)
+        self.counts.append(table.counts)
+        if table.gti is None: return
+        self.n_gti.append(np.diff(table.gti_offsets))
+        self.gtis.append(table.gti)
+
+    def __exit__(self, kind, *_):
+        if self.writer is None: return
+        try:
+            if kind is None: _finish(self)
+        finally:
+            self.sink.file.close()
+            with suppress(Exception): self.writer.close()
+        if kind is None: _read_back(self)
+
+# %% ../nbs/00_data.ipynb #5b41341a
+def _begin(out, table):
+    "Open the file and write what Parquet begins with."
+    import pyarrow.parquet as pq
+    rows = _photon_rows(table, 0, min(ROW_GROUP, table.n_events))
+    out.schema = rows.schema.with_metadata({"xrt_nb.2": "photons; sources and GTIs lie before the footer"})
+    out.sink = _Counted(out.path)
+    out.writer = pq.ParquetWriter(out.sink, out.schema, compression="zstd", use_dictionary=["obsreg_id"],
+                                   write_page_checksum=True)
+    out.sink.cut() # what Parquet begins with is no part
+
+
+def _finish(out):
+    "Write sources, GTIs, index, footer and seal."
+    out.sources = _source_table(out.metas, out.counts, out.n_gti)
+    index = {"format": 2, "groups": out.groups}
+    for name, table in (("sources", out.sources), ("gtis", _gti_table(out.gtis))):
+        if table is None: continue
+        out.sink.write(_parquet_bytes(table))
+        index[name] = [table.num_rows, *out.sink.cut()]
+    index, at = json.dumps(index).encode(), out.sink.at
+    out.sink.write(index)
+    out.sink.write(bytes(SEAL.size))
+    out.writer.close()
+    out.sink.file.close()
+    _put_seal(out.path, at, index)
+
+# %% ../nbs/00_data.ipynb #6b8d9db2
+def _gti_table(gtis):
+    "Good time intervals one below the other as an Arrow table; None if there are none."
+    import pyarrow as pa
+    if not gtis: return None
+    gti = np.concatenate(gtis)
+    return pa.table({"start": np.ascontiguousarray(gti[:, 0]), "stop": np.ascontiguousarray(gti[:, 1])})
+
+
+def _put_seal(path, at, index):
+    "Seal a closed file whose index begins at byte `at`."
+    with open(path, "r+b") as f:
+        f.seek(at + len(index) + SEAL.size)
+        footer = f.read()[:-8]
+        f.seek(at + len(index))
+        f.write(_seal(index, footer))
+
+
+def _check_fits(out, table):
+    "Refuse a table whose energies, GTIs or columns aren't those of the tables before it."
+    names = ["obsreg_id", "time", *["energy"] * table.has_energy, *table.columns]
+    if sorted(names) != sorted(out.schema.names):
+        raise EventDataError(f"tables of one file need the same columns, got {_some(names)} after "
+                             f"{_some(out.schema.names)}")
+    if out.metas and (table.gti is None) != (not out.n_gti):
+        raise EventDataError("tables of one file have either all GTIs or none")
+
+
+def _as_schema(rows, schema):
+    "Rows in the file's order and types of columns."
+    import pyarrow as pa
+    try:
+        rows = rows.select(schema.names).cast(schema.remove_metadata())
+        return rows.replace_schema_metadata(schema.metadata)
+    except (pa.ArrowException, TypeError, ValueError) as err:
+        raise EventDataError(f"a column has another type than in the tables before "
+                             f"({printable(err, 200)})") from None
+
+# %% ../nbs/00_data.ipynb #cfc6eaa0
+def _damaged(path, what):
+    "The refusal of a file that isn't what it was."
+    return EventDataError(f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or "
+                          f"cut short, "
+                          "copy it again or make it anew")
+
+
+def _tail(path):
+    "Footer, what the seal says (None for a file that isn't ours), and the file's size."
+    size = path.stat().st_size
+    with open(path, "rb") as f:
+        if size < 12 or f.read(4) != b"PAR1": raise _damaged(path, "it doesn't begin as one")
+        f.seek(size - 8)
+        length, end = struct.unpack("<I4s", f.read(8))
+        if end != b"PAR1" or length > size - 12: raise _damaged(path, "it doesn't end as one")
+        f.seek(max(size - 8 - length - SEAL.size, 0))
+        seal, footer = f.read(SEAL.size), f.read(length)
+        f.seek(max(size - 2**23, 0))
+        ours = b"xrt_nb.2" in f.read()
+    return footer, seal if ours else None, size
+
+
+def _index(path):
+    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
+    footer, seal, size = _tail(path)
+    if seal is None: return None
+    if len(seal) != SEAL.size: raise _damaged(path, "its seal is missing")
+    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
+    at = size - 8 - len(footer) - SEAL.size - n_index
+    if n_footer != len(footer) or at < 4:
+        raise _damaged(path, "its seal is broken, or another program wrote it anew")
+    with open(path, "rb") as f:
+        f.seek(at)
+        index = f.read(n_index)
+    if seal != _seal(index, footer): raise _damaged(path, "its index or footer was changed")
+    return _checked_index(path, index, at)
+
+# %% ../nbs/00_data.ipynb #50ffed12
+def _checked_index(path, text, at):
+    "The index as parts with their bytes: name -> [(rows, start, stop, digest)]."
+    try:
+        index = json.loads(text)
+        parts = {"groups": index["groups"], **{k: [index[k]] for k in ("sources", "gtis") if k in index}}
+        flat = [(str(k), int(n), int(stop), str(d)) for k, v in parts.items() for n, stop, d in v]
+        stops = [stop for _, _, stop, _ in flat]
+        starts = [4, *stops[:-1]]
+        fine = index["format"] == 2 and "sources" in parts and stops[-1] == at and all(n >= 0 for _, n, _,
+                                                                                       _ in flat)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError): fine = False
+    if not fine or any(a > b for a, b in zip(starts, stops)): raise _damaged(path, "its index is not one")
+    if any(n > ROW_GROUP for n, _, _ in parts["groups"]): raise _damaged(path, "a row group is too large")
+    out = {"groups": [], "sources": [], "gtis": []}
+    for (k, n, stop, d), start in zip(flat, starts): out[k].append((n, start, stop, d))
+    return out
+
+
+def _part(path, part):
+    "The bytes of a part of the file, if they are what was written."
+    _, start, stop, digest = part
+    with open(path, "rb") as f:
+        f.seek(start)
+        data = f.read(stop - start)
+    if _digest(data).hex() != digest: raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
+    return data
+
+# %% ../nbs/00_data.ipynb #a46f0cc3
+@contextmanager
+def _decoding(path):
+    "Turn what Arrow says about a file into one sentence of ours."
+    import pyarrow as pa
+    try: yield
+    except (XRTError, FileNotFoundError): raise
+    except (pa.ArrowException, MemoryError, OSError, ValueError, KeyError, TypeError, IndexError,
+            OverflowError) as err:
+        raise _damaged(path, err) from None
+
+
+def _fits_memory(path, n_bytes):
+    "Refuse what can't fit into this machine's memory."
+    if not hasattr(os, "sysconf"): return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > memory:
+        raise EventDataError(f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has "
+                             f"{memory / 2**30:,.0f}; "
+                             "read it in parts with ids=, or is it damaged?")
+
+
+def _small_table(path, parts):
+    "One of the tables before the footer."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    data = _part(path, parts[0])
+    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
+        if f.metadata.num_rows != parts[0][0]: raise _damaged(path, "rows are missing")
+        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
+        table = f.read()
+        table.validate(full=True)
+    return table
+
+# %% ../nbs/00_data.ipynb #780f8283
+def _lengths(path, column, total, what):
+    "Numbers of rows per source: whole, not negative, and together `total`."
+    n = column.to_numpy() if column.null_count == 0 else np.array([-1])
+    fine = n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n,
+                                                                                  dtype=np.float64)) == total
+    if not fine: raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
+    return n
+
+
+def _sources(path, index):
+    "Ids, counts, GTIs with their offsets, and meta from the tables before the footer."
+    src = _small_table(path, index["sources"])
+    if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count:
+        raise _damaged(path, "ids are missing")
+    counts = _lengths(path, src["counts"], sum(g[0] for g in index["groups"]), "photons")
+    gti = gti_offsets = None
+    if index["gtis"]:
+        rows = _small_table(path, index["gtis"])
+        gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
+        gti_offsets = np.r_[0, np.cumsum(_lengths(path, src["n_gti"], len(gti), "intervals"))]
+    metas = [c for c in src.column_names if c.startswith("meta:")]
+    meta = src.select(metas).to_pandas()
+    ids = src["obsreg_id"].to_pylist()
+    meta.columns, meta.index = [c[5:] for c in metas], pd.Index(ids, dtype=object)
+    return ids, counts, gti, gti_offsets, meta
+
+# %% ../nbs/00_data.ipynb #767eef0a
+def _photons(path, index, groups):
+    "The photons of chosen row groups, after their bytes were checked: name -> array."
+    import pyarrow.parquet as pq
+    for g in groups: _part(path, index["groups"][g])
+    with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True) as f:
+        m = f.metadata
+        if m.num_row_groups != len(index["groups"]): raise _damaged(path, "row groups are missing")
+        if any(m.row_group(g).num_rows != index["groups"][g][0] for g in groups):
+            raise _damaged(path, "photons are missing")
+        names = [c for c in f.schema_arrow.names if c != "obsreg_id"]
+        _fits_memory(path, 8 * len(names) * sum(index["groups"][g][0] for g in groups))
+        rows = f.read_row_groups(list(groups),
+                                 columns=names) if len(groups) else f.schema_arrow.empty_table().select(names)
+        rows.validate(full=True)
+        if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS):
+            raise _damaged(path, "times aren't numbers")
+        return {c: rows[c].to_numpy() for c in names}
+
+# %% ../nbs/00_data.ipynb #400694af
+def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
+    "The table, its own checks included; what they find names the file."
+    time, energy = columns.pop("time"), columns.pop("energy", None)
+    try: return EventTable(ids, offsets, time, energy, gti, gti_offsets, meta, columns)
+    except EventDataError as err: raise EventDataError(f"{path}: {err}") from None
+
+
+def _read_own(path, index, ids=None):
+    "All sources of a file of ours, or some."
+    names, counts, gti, gti_offsets, meta = _sources(path, index)
+    offsets = np.r_[0, np.cumsum(counts)].astype(np.int64)
+    if ids is None:
+        columns = _photons(path, index, range(len(index["groups"])))
+        return _build(path, names, offsets, columns, gti, gti_offsets, meta)
+    which = _wanted(path, names, ids)
+    rows, offsets = _ragged_rows(offsets, which)
+    columns = _some_photons(path, index, rows)
+    if gti is not None:
+        mine, gti_offsets = _ragged_rows(gti_offsets, which)
+        gti = gti[mine]
+    return _build(path, [names[k] for k in which], offsets, columns, gti, gti_offsets, meta.iloc[which])
+
+# %% ../nbs/00_data.ipynb #75ac9598
+def _wanted(path, names, ids):
+    "Positions of the sources asked for."
+    at = {s: k for k, s in enumerate(names)}
+    ids = [str(i) for i in ids]
+    if lost := [i for i in ids if i not in at]:
+        raise UnknownSourceError(f"{path}: no source '{printable(lost[0])}' among its {len(at)} "
+                                 f"({len(lost)} unknown in all)")
+    return np.array([at[i] for i in ids], dtype=np.int64)
+
+
+def _some_photons(path, index, rows):
+    "Photons by their row numbers in the file."
+    starts = np.r_[0, np.cumsum([g[0] for g in index["groups"]])].astype(np.int64)
+    g = np.searchsorted(starts, rows, side="right") - 1
+    groups = np.unique(g)
+    base = np.zeros(len(starts), dtype=np.int64)
+    base[groups] = np.r_[0, np.cumsum(np.diff(starts)[groups])][:-1]
+    columns = _photons(path, index, groups.tolist())
+    return {c: v[base[g] + rows - starts[g]] for c, v in columns.items()}
+
+# %% ../nbs/00_data.ipynb #a0cd616a
+def _sums(rows):
+    "Checksums of the numbers in photon rows."
+    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in ("double", "int64",
+                                                                                "int32", "int16", "float")]
+    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
+
+
+def _read_back(out):
+    "Read what was just written, bytes and values, and compare."
+    index = _index(out.path)
+    if index is None or [list(g[::3]) for g in index["groups"]] != [g[::2] for g in out.groups]:
+        raise _damaged(out.path, "the index")
+    for g, sums in enumerate(out.sums):
+        got = _photons(out.path, index, [g])
+        if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()):
+            raise _damaged(out.path, f"group {g}")
+    src, gtis = _small_table(out.path, index["sources"]), _gti_table(out.gtis)
+    if not src.equals(out.sources): raise _damaged(out.path, "its sources")
+    if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis):
+        raise _damaged(out.path, "its GTIs")
+
+# %% ../nbs/00_data.ipynb #53a0d528
+def _read_first_format(path, f, blob, ids):
+    "A file of version 0.1."
+    import pyarrow as pa
+    src = pa.ipc.open_stream(base64.b64decode(blob, validate=True)).read_all()
+    src.validate(full=True)
+    counts = _lengths(path, src["counts"], f.metadata.num_rows, "photons")
+    names = src["obsreg_id"].to_pylist()
     gti = gti_offsets = None
     if "gti_start" in src.column_names:
         starts, stops = (src[c].combine_chunks() for c in ("gti_start", "gti_stop"))
-        gti, gti_offsets = np.c_[starts.flatten().to_numpy(), stops.flatten().to_numpy()], np.r_[0, np.cumsum(starts.value_lengths().to_numpy())]
+        gti = np.stack([starts.flatten().to_numpy(), stops.flatten().to_numpy()], axis=-1)
+        gti_offsets = np.r_[0, np.cumsum(starts.value_lengths().to_numpy())]
     metas = [c for c in src.column_names if c.startswith("meta:")]
     meta = src.select(metas).to_pandas()
-    meta.columns, meta.index = [c[5:] for c in metas], src["obsreg_id"].to_pylist()
+    meta.columns, meta.index = [c[5:] for c in metas], pd.Index(names, dtype=object)
     if {"energy_rule", "name"} <= set(meta) and "target" not in meta:
-        meta = meta.rename(columns={"name": "target"})  # version 0.1 kept the header's OBJECT as the name
-    return EventTable(src["obsreg_id"].to_pylist(), np.r_[0, np.cumsum(counts)], rows["time"].to_numpy(), rows["energy"].to_numpy() if "energy" in rows.column_names else None,
-                      gti, gti_offsets, meta, {c: rows[c].to_numpy() for c in names})
+        meta = meta.rename(columns={"name": "target"}) # the header's OBJECT was kept as the name
+    rows = f.read()
+    rows.validate(full=True)
+    columns = {c: rows[c].to_numpy() for c in rows.column_names if c != "obsreg_id"}
+    table = _build(path, names, np.r_[0, np.cumsum(counts)], columns, gti, gti_offsets, meta)
+    return table if ids is None else table[_wanted(path, names, ids)]
+
+# %% ../nbs/00_data.ipynb #3a11cd2c
+def _sound(path, f, size):
+    "Refuse a footer whose sizes can't be, before anything is allocated for them."
+    m = f.metadata
+    rows = [m.row_group(g).num_rows for g in range(m.num_row_groups)]
+    if min(rows, default=0) < 0 or sum(rows) != m.num_rows: raise _damaged(path, "row groups don't add up")
+    for g in range(m.num_row_groups):
+        for c in range(m.num_columns if rows[g] else 0):
+            chunk = m.row_group(g).column(c)
+            first = min(v for v in (chunk.data_page_offset, chunk.dictionary_page_offset) if v is not None)
+            if not 4 <= first <= first + chunk.total_compressed_size <= size:
+                raise _damaged(path, "a column lies outside it")
+    _fits_memory(path, 8 * m.num_rows * m.num_columns)
 
 
 def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
-    import pyarrow as pa
     import pyarrow.parquet as pq
-    try:
-        with pq.ParquetFile(path) as f:
-            extra = f.metadata.metadata or {}
-            if b"xrt_nb_sources" not in extra:
-                table = EventTable.from_frame(f.read().to_pandas(), id, time, energy, bad, where=f"{path}: ", **units)
-                return table if ids is None else table[list(ids)]
-            src = _unpack(extra[b"xrt_nb_sources"])
-            if ids is None: return _rebuild(f.read(), src)
-            return _rebuild(*_some_rows(f, src, [str(i) for i in ids], path))
-    except (pa.ArrowInvalid, OSError) as err:
-        if isinstance(err, FileNotFoundError): raise
-        raise EventDataError(f"{path}: not a whole Parquet file ({err})") from err
-
-# %% ../nbs/00_data.ipynb #eeef68c7
-def _some_rows(f, src, ids, path):
-    "The rows of chosen sources, through the row groups that hold them."
-    import pyarrow as pa
-    at = {s: k for k, s in enumerate(src["obsreg_id"].to_pylist())}
-    if lost := [i for i in ids if i not in at]: raise UnknownSourceError(f"{path}: no source '{lost[0]}' among its {len(at)} ({len(lost)} unknown in all)")
-    which = np.array([at[i] for i in ids], dtype=np.int64)
-    offsets = np.r_[0, np.cumsum(src["counts"].to_numpy())].astype(np.int64)
-    starts = np.r_[0, np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)])]
-    rows, _ = _ragged_rows(offsets, which)
-    groups = np.unique(np.searchsorted(starts, rows, side="right") - 1)
-    base = np.zeros(len(starts), dtype=np.int64)
-    base[groups] = np.r_[0, np.cumsum(np.diff(starts)[groups])][:-1]
-    g = np.searchsorted(starts, rows, side="right") - 1
-    part = f.read_row_groups(groups.tolist()) if len(groups) else f.schema_arrow.empty_table()
-    return part.take(pa.array(base[g] + rows - starts[g])), src.take(pa.array(which))
+    if (index := _index(path)) is not None:
+        if any(units.values()): raise ValueError(f"{path} holds seconds and eV already; leave the units out")
+        return _read_own(path, index, ids)
+    size = path.stat().st_size
+    limits = {k: max(size, 2**20) for k in ("thrift_string_size_limit", "thrift_container_size_limit")}
+    with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True, **limits) as f:
+        _sound(path, f, size)
+        blob = (f.metadata.metadata or {}).get(b"xrt_nb_sources")
+        if blob is not None: return _read_first_format(path, f, blob, ids)
+        rows = f.read()
+        rows.validate(full=True)
+        rows = rows.to_pandas()
+    table = EventTable.from_frame(rows, id, time, energy, bad, where=f"{path}: ", **units)
+    return table if ids is None else table[list(ids)]
 
 # %% ../nbs/00_data.ipynb #2b2e38ee
 @patch_to(EventTable)
@@ -1833,7 +2235,7 @@ def _facts(x):
     if not many and n: out["span"] = f"{x.span / 1e3:.2f} ks"
     if x.energy is not None and n: out["energies"] = f"{x.energy.min() / 1e3:.2f} to {x.energy.max() / 1e3:.2f} keV"
     out["good time"] = "unknown" if x.gti is None else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} interval{'s'[:len(x.gti) != 1]}"
-    if x.columns: out["further columns"] = ", ".join(x.columns)
+    if x.columns: out["further columns"] = _some(x.columns)
     return out
 
 

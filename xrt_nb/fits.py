@@ -253,8 +253,10 @@ def _has_sum(h): return bool(h.text("DATASUM") or h.text("CHECKSUM"))
 
 
 def _check_sum(h, head, total):
-    "Warn if a stored checksum disagrees with the header's bytes and the sum of the data."
+    "Warn if a stored checksum disagrees with the header's bytes and the sum of the data (None: the sum that DATASUM tells)."
     good = True
+    if total is None: total = _number(h.text("DATASUM"), 0, True) if h.text("CHECKSUM") else None # the header alone
+    if total is None: return
     if h.text("CHECKSUM"): good = _sum32(head.tobytes(), total) in (0, 0xFFFFFFFF)
     elif h.text("DATASUM"): good = _number(h.text("DATASUM")) == total
     if not good:
@@ -299,6 +301,14 @@ def _columns(hdu, h, names, layout, rest, data): # name -> array, checksum of th
         k: _meaning(h, layout[k][0], stored[of[k]]) if k in plain else np.array(table.field(layout[k][0] - 1)) for k in names
     }, total
 
+# %% ../nbs/00a_fits.ipynb #44f2965d
+def _passed_over(h, kind, head):
+    "A unit that nobody wants: was its name, or its kind, perhaps not always this one?"
+    _check_sum(h, head, None)
+    if kind not in ("BINTABLE", "IMAGE", "TABLE", "A3DTABLE", "FOREIGN", "DUMP"):
+        warnings.warn(f"{h.where}it is of a kind that nobody knows, XTENSION = {_short(kind, 40)!r}, and was passed over",
+                      XRTWarning, stacklevel=5)
+
 
 def read_tables(
     path, # FITS file, plain or .gz
@@ -308,11 +318,15 @@ def read_tables(
     out, primary, content = [], None, _content(path)
     for h, begin, start, stop in _units(path, content):
         primary = primary or h
-        if h.text("XTENSION").upper() != "BINTABLE": continue
+        if (kind := h.text("XTENSION").upper()) != "BINTABLE":
+            if h.index: _passed_over(h, kind, content[begin:start])
+            continue
         with _fence(f"{h.where}its columns are not understood"):
             hdu = fits.BinTableHDU.fromstring(content[begin:start].tobytes())
         layout = table_columns(hdu, h)
-        if (names := want(h, layout, primary)) is None: continue
+        if (names := want(h, layout, primary)) is None:
+            _passed_over(h, kind, content[begin:start])
+            continue
         rest = _rest(h, content[start:stop])
         with _fence(f"{h.where}its rows can't be read"): columns, total = _columns(hdu, h, names, layout, rest, content[start:stop])
         _check_sum(h, content[begin:start], total)
@@ -434,7 +448,9 @@ def detect_mission(
 
 def _giving(key, header, primary):
     "The header that gives a card: the table's own, else the primary one."
-    return header if primary is None or header.get(key) not in (None, "") else primary
+    if primary is None: return header
+    try: return header if header.get(key) not in (None, "") else primary
+    except EventFileError: return header # it gives something, whatever that is
 
 
 def _said(header, primary, *keys): # text
@@ -588,6 +604,10 @@ def _own_clock(header, times): # (clock, seconds to add for the clock of the eve
     if header.get("MJDREF") is not None or header.get("MJDREFI") is not None:
         own["mjdrefi"], own["mjdreff"] = _reference_day(header)
         shift = ((own["mjdrefi"] - times["mjdrefi"]) + (own["mjdreff"] - times["mjdreff"])) * 86400.0
+    ref = header.text("TIMEREF").upper()
+    if ref and ref != times["timeref"] and "SOLARSYSTEM" in (ref, times["timeref"]):
+        warnings.warn(f"{header.where}its times are {ref}, those of the events {times['timeref']}: one of them was carried to the "
+                      "barycenter and the other not, which makes up to 500 s", XRTWarning, stacklevel=6)
     said = header.text("TIMESYS")
     if said and times.get("said") and said.upper() != times["said"].upper(): own["timesys"] = _time_system(header, said, None)
     return own, shift if abs(shift) > 1e-3 else 0.0 # a millisecond is what one digit less of MJDREFF makes
@@ -834,7 +854,7 @@ def _turn_and_scale(w, header, n):
         for i in n:
             if f"{key}{i}" in header: setattr(w.wcs, name, header.number(f"{key}{i}"))
 
-
+# %% ../nbs/00a_fits.ipynb #d1c4ca33
 def event_wcs(header:Header, layout:dict, x:str="x", y:str="y", primary:Header|None=None):
     """
     The sky coordinates of two event columns.
@@ -870,7 +890,9 @@ def event_wcs(header:Header, layout:dict, x:str="x", y:str="y", primary:Header|N
         w.wcs.radesys = name
         if name != "ICRS": w.wcs.equinox = year or (2000.0 if name == "FK5" else 1950.0)
         w.wcs.set()
-        return w if w.has_celestial else None
+        if not w.has_celestial: return None
+        if (step := float(np.sqrt(abs(np.linalg.det(w.pixel_scale_matrix))))) > 1: raise ValueError(f"pixels of {step:.3g} degrees")
+        return w
 
 # %% ../nbs/00a_fits.ipynb #23ccc69c
 PLACES = ("OBJ", "TARG", "NOM", "PNT", "CEN") # RA_..., DEC_...: the order in which a position is looked for
@@ -908,11 +930,14 @@ def header_position(header:Header, primary:Header|None=None) -> tuple:
     from astropy.coordinates import SkyCoord
     headers = [h for h in (header, primary) if h is not None]
     def first(key, turn): return next((v for h in headers if (v := _angle(h, key, turn)) is not None), None)
-    ra = {k: v for k in PLACES if (v := first(f"RA_{k}", True)) is not None}
-    dec = {k: v for k in PLACES if (v := first(f"DEC_{k}", False)) is not None}
-    whole = [(k, k) for k in PLACES if ra.get(k) and dec.get(k)]
+    ra, dec = {}, {}
+    for k in PLACES:
+        ra[k], dec[k] = first(f"RA_{k}", True), first(f"DEC_{k}", False)
+        if ra[k] and dec[k]: break # cards that are not needed need not be right
+    ra, dec = ({k: v for k, v in said.items() if v is not None} for said in (ra, dec))
+    whole = [(k, k) for k in ra if ra[k] and dec.get(k)]
     mixed = [(a, d) for a in ra if ra[a] for d in dec if dec[d]]
-    equator = [(k, k) for k in PLACES if ra.get(k) and k in dec]
+    equator = [(k, k) for k in ra if ra[k] and k in dec]
     if not (found := [*whole, *mixed, *equator]):
         if ra or dec: header.notes.append(f"RA_{next(iter(ra or dec))} = 0, which is no position")
         return math.nan, math.nan, ""
@@ -1290,7 +1315,7 @@ class _Ask:
         "Is this a table of events to be read?"
         name = h.text("EXTNAME").upper()
         if self.extension is not None:
-            return h.index == self.extension if isinstance(self.extension, int) else name == str(self.extension).upper()
+            return str(self.extension).upper() in (name, str(h.index))
         if any(re.fullmatch(p, name, re.I) for p in {m.events for m in ([self.mission] if self.mission else MISSIONS.values())}):
             return True
         kind, part = h.text("HDUCLAS1").upper(), h.text("HDUCLAS2").upper()
@@ -1430,7 +1455,12 @@ def _times(f) -> np.ndarray: # (N,) [s] since the reference day of the file's cl
     "Event times of all tables with unit, TIMEZERO and reference day, checked."
     out, column = [], f.mission.time
     for p, shift, now in zip(f.parts, f.shifts, f.clocks):
-        t = p.table.get(column).astype(np.float64, copy=False)
+        t = p.table.get(column)
+        if t.dtype.kind == "f" and t.dtype.itemsize < 8 and len(t) and (step := float(np.spacing(np.abs(t).max()))) > 1e-3:
+            step *= _column_unit(p.header, p.layout, column, now)[0]
+            warnings.warn(f"{p.header.where}column '{column}' has single precision, so its times are known to {step:.2g} s only",
+                          XRTWarning, stacklevel=4)
+        t = t.astype(np.float64, copy=False)
         t, zero = _seconds(t, _column_unit(p.header, p.layout, column, now), now), now["timezero"] + shift
         if zero: t = t + zero
         if not np.isfinite(t).all():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CASES', 'STEP_PARAMETERS', 'BELONGS', 'FACTS', 'PCA_NUMBERS', 'NO_SCORES', 'SEARCH_SPACE', 'FILES', 'DEMO_SOURCES',
-           'DEMO_SEED', 'Case', 'case_of', 'parameters_of', 'fingerprint_events', 'fingerprint', 'Workspace',
-           'read_manifest', 'save_pictures', 'load_pictures', 'draw_pictures', 'clock_for', 'pca_names',
+           'DEMO_SEED', 'Case', 'case_of', 'parameters_of', 'fingerprint_events', 'fingerprint', 'read_manifest',
+           'step_is_good', 'Workspace', 'save_pictures', 'load_pictures', 'draw_pictures', 'clock_for', 'pca_names',
            'make_features', 'apply_pca', 'learn_features', 'apply_encoder', 'Space', 'spaces_of', 'search', 'png',
            'html_table', 'render_report', 'files_of', 'run', 'Run', 'read_run', 'Placement', 'demo']
 
@@ -16,7 +16,6 @@ import io
 import json
 import os
 import platform
-import re
 import shutil
 import time
 import warnings
@@ -34,11 +33,12 @@ from matplotlib.figure import Figure
 from scipy.sparse import csr_array, issparse
 
 from . import __version__
+from ._store import StoreExists, WorkFolder, inside, write_json, write_text, writing
 from ._text import plain
 from .analogs import SameSource, check_columns, check_truth, closeness, compare_retrieval, find_analogs, find_class_analogs
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
 from .clustering import cluster, cluster_table, plot_clusters, transient_clusters
-from .data import EventDataError, EventList, EventTable, XRTError, XRTWarning, atomic, file_hash, patch_to, read_events
+from .data import EventDataError, EventList, EventTable, XRTError, XRTWarning, atomic, file_hash, read_events
 from .embedding import TSNEMap, embed, embedding_frame, known_series, plot_embedding, published_tsne, read_embedding, write_embedding
 from .features import feature_frame, pca, scree, summary_features
 from .learning import plot_history, read_arrays, read_network_manifest, write_arrays
@@ -126,34 +126,6 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 # %% ../nbs/09_pipeline.ipynb #a2800ed8
-class Workspace:
-    "A run in the making: finished steps are entered in a manifest with the hashes of their files."
-    def __init__(
-        self,
-        out, # the run directory to be
-        overwrite:bool=False, # replace an earlier run there
-    ):
-        self.out = Path(out)
-        self.work, self.overwrite = self.out.with_name(f".{self.out.name}.partial"), overwrite
-        self.manifest, self.lock, self.made = {"steps": {}}, None, False
-
-    def __enter__(self): return self
-
-    def __exit__(self, kind, *_):
-        if self.lock: self.lock.close()
-        if self.made and kind and issubclass(kind, (XRTError, ValueError)) and not issubclass(kind, OSError):
-            shutil.rmtree(self.work, ignore_errors=True)  # wrong data stay wrong: there is nothing to go on with
-
-    def step_is_good(
-        self,
-        folder:Path, # a directory with files of steps
-        step:dict, # entry of a manifest
-        mark:str, # the fingerprint it should have
-    ) -> bool:
-        "Whether a step's files in `folder` can be used again."
-        return step.get("fingerprint") == mark and all((folder / f).is_file() and file_hash(folder / f) == h for f, h in step["files"].items())
-
-
 def read_manifest(
     folder, # a directory
 ) -> dict: # its manifest; empty if there is none that can be read
@@ -161,6 +133,18 @@ def read_manifest(
     try: found = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError): return {}
     return found if isinstance(found, dict) else {}
+
+
+def step_is_good(
+    folder:Path, # a directory with files of steps
+    step, # entry of a manifest
+    mark:str|None=None, # the fingerprint it should have; None: its own
+) -> bool:
+    "Whether a step's files in `folder` are there, whole and of the right fingerprint."
+    if not isinstance(step, dict) or not isinstance(step.get("files"), dict): return False
+    if mark is not None and step.get("fingerprint") != mark: return False
+    try: return all(file_hash(inside(folder, f)) == h for f, h in step["files"].items())
+    except OSError: return False
 
 # %% ../nbs/09_pipeline.ipynb #b9fe0d0e
 def _differences(old, new):
@@ -172,59 +156,16 @@ def _differences(old, new):
     return "; ".join(diff) or "the library version or the known transients are others"
 
 
-@patch_to(Workspace)
-def open(
-    self,
-    header:dict, # case, parameters, input, … of the new run
-) -> bool: # True if the finished run is already there
-    "Decide about what is already there and prepare the working directory."
-    if self.out.is_dir() and any(self.out.iterdir()):
-        old = read_manifest(self.out)
-        if old.get("status") != "complete": raise FileExistsError(f"{self.out} exists and is not a finished run, so it is not replaced; choose another directory")
-        if old.get("fingerprint") == header["fingerprint"] and all(self.step_is_good(self.out, s, s["fingerprint"]) for s in old["steps"].values()): return True
-        if not self.overwrite: raise FileExistsError(f"{self.out} holds another run ({_differences(old, header)}); choose another directory, or pass overwrite=True to replace it")
-    elif self.out.exists() and not self.out.is_dir(): raise FileExistsError(f"{self.out} is a file, not a directory")
-    if not self.out.parent.is_dir(): raise FileNotFoundError(f"folder {self.out.parent} does not exist; make it first")
-    self.made = not self.work.exists()
-    self.work.mkdir(exist_ok=True)
-    self._lock()
-    self.manifest = header | {"status": "running", "steps": read_manifest(self.work).get("steps", {})}
-    return False
-
-
-@patch_to(Workspace)
-def _lock(self):
-    "Refuse to work where another process does."
-    self.lock = (self.work / "lock").open("w")
-    try:
-        import fcntl
-        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError: pass  # no such locks on this system
-    except OSError:
-        self.lock.close()
-        raise XRTError(f"another process is writing {self.out} right now") from None
-
-# %% ../nbs/09_pipeline.ipynb #249edf77
-@patch_to(Workspace)
-def step(
-    self,
-    name:str, # name of the step
-    mark:str, # its fingerprint
-    files:list, # the files it writes
-    make, # called with the working directory; writes the files
-) -> bool: # True if the step ran, False if its result was used again
-    "Run one step, or use its finished result again."
-    for folder, steps in ((self.work, self.manifest["steps"]), (self.out, read_manifest(self.out).get("steps", {}))):
-        old = steps.get(name)
-        if old and set(old["files"]) == set(files) and self.step_is_good(folder, old, mark):
-            if folder != self.work:
-                for f in files: _again(folder / f, self.work / f)
-            self._enter(name, {**old, "reused": True})
-            return False
-    start = time.perf_counter()
-    make(self.work)
-    self._enter(name, {"fingerprint": mark, "files": {f: file_hash(self.work / f) for f in files}, "seconds": round(time.perf_counter() - start, 3)})
-    return True
+def _is_there(out, header, overwrite):
+    "Whether the very run is finished in `out` already; refuses to replace anything else unless told to."
+    if out.exists() and not out.is_dir(): raise StoreExists(f"{out} is a file, not a directory; choose another name")
+    if not out.is_dir() or not any(p.name not in (".owner.json", ".owner.lock") for p in out.iterdir()): return False
+    old = read_manifest(out)
+    if old.get("status") != "complete": raise StoreExists(f"{out} exists and is not a finished run, so it is not replaced; choose another directory")
+    whole = isinstance(old.get("steps"), dict) and all(step_is_good(out, s) for s in old["steps"].values())
+    if whole and old.get("fingerprint") == header["fingerprint"]: return True
+    if overwrite: return False
+    raise StoreExists(f"{out} holds another run ({_differences(old, header)}); choose another directory, or pass overwrite=True to replace it")
 
 
 def _again(old, new):
@@ -235,39 +176,66 @@ def _again(old, new):
         with suppress(OSError): return os.link(old, new)
     shutil.copy2(old, new)
 
+# %% ../nbs/09_pipeline.ipynb #249edf77
+class Workspace:
+    """A run in the making: finished steps are entered in a manifest with the hashes of their files.
 
-@patch_to(Workspace)
-def _enter(self, name, entry):
-    "Enter a finished step in the manifest."
-    self.manifest["steps"][name] = entry
-    with atomic(self.work / "manifest.json", overwrite=True) as tmp: tmp.write_text(json.dumps(self.manifest, indent=1, default=str) + "\n")
+    Parameters
+    ----------
+    out : str or Path
+        The run directory to be.
+    overwrite : bool
+        Replace an earlier run there.
+    """
+    def __init__(self, out, overwrite=False):
+        self.out, self.overwrite, self.manifest = Path(out), overwrite, {"steps": {}}
+        self.folder, self.entered = WorkFolder(out), False
 
-# %% ../nbs/09_pipeline.ipynb #1aa6d1ef
-def _remove_empty(folder):
-    "Remove a folder if nothing is in it."
-    if not any(folder.iterdir()): folder.rmdir()
+    @property
+    def work(self): return self.folder.path
+    def __enter__(self): return self
+    def __exit__(self, kind, *_):
+        if not self.entered: return
+        if kind and not self.folder.resumed and issubclass(kind, (XRTError, ValueError)) and not issubclass(kind, OSError): self.folder.remove()
+        self.folder.__exit__(kind, None, None)
 
+    def open(self, header) -> bool: # True if the finished run is already there
+        "Decide about what is already there and prepare the working directory; `header` is the head of the manifest."
+        if _is_there(self.out, header, self.overwrite): return True
+        self.folder.__enter__()
+        self.entered = True
+        if _is_there(self.out, header, self.overwrite): return True  # finished by another process in the meantime
+        steps = read_manifest(self.work).get("steps")
+        self.manifest = header | {"status": "running", "steps": steps if isinstance(steps, dict) else {}}
+        return False
 
-@patch_to(Workspace)
-def close(
-    self,
-    names, # the steps of this run
-) -> Path: # the finished run directory
-    "Declare the run complete and give it its final name."
-    self.manifest["steps"] = {n: self.manifest["steps"][n] for n in names}
-    self.manifest |= {"status": "complete", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-    keep = {"manifest.json", *(f for s in self.manifest["steps"].values() for f in s["files"])}
-    with atomic(self.work / "manifest.json", overwrite=True) as tmp: tmp.write_text(json.dumps(self.manifest, indent=1, default=str) + "\n")
-    self.lock.close()
-    for f in sorted(self.work.rglob("*"), reverse=True):  # what lies in a folder before the folder
-        name = f.relative_to(self.work).as_posix()
-        if f.is_dir() and not f.is_symlink(): _remove_empty(f)
-        elif name not in keep: f.unlink()
-    old = self.out.with_name(f".{self.out.name}.replaced")
-    if self.out.exists(): os.rename(self.out, old)
-    os.rename(self.work, self.out)
-    shutil.rmtree(old, ignore_errors=True)
-    return self.out
+    def step(self, name, mark, files, make) -> bool: # True if the step ran, False if its result was used again
+        "Run one step (`make` is called with the working directory and writes `files`), or use its finished result again."
+        for folder, steps in ((self.work, self.manifest["steps"]), (self.out, read_manifest(self.out).get("steps", {}))):
+            old = steps.get(name)
+            if not step_is_good(folder, old, mark) or set(old["files"]) != set(files): continue
+            for f in files if folder != self.work else (): _again(folder / f, self.work / f)
+            self._enter(name, {**old, "reused": True})
+            return False
+        start = time.perf_counter()
+        with writing(self.out): make(self.work)
+        self._enter(name, {"fingerprint": mark, "files": {f: file_hash(self.work / f) for f in files}, "seconds": round(time.perf_counter() - start, 3)})
+        return True
+
+    def _enter(self, name, entry):
+        self.manifest["steps"][name] = entry
+        write_json(self.work / "manifest.json", self.manifest, overwrite=True, indent=1, default=str)
+
+    def close(self, names) -> Path: # the finished run directory
+        "Declare the run of the steps `names` complete and give it its final name."
+        self.manifest["steps"] = {n: self.manifest["steps"][n] for n in names}
+        self.manifest |= {"status": "complete", "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        write_json(self.work / "manifest.json", self.manifest, overwrite=True, indent=1, default=str)
+        keep = {"manifest.json", *(f for s in self.manifest["steps"].values() for f in s["files"])}
+        for f in (self.work / "input").glob("*"):
+            if f"input/{f.name}" not in keep: f.unlink()
+        self.folder.publish(overwrite=True, keep=keep)
+        return self.out
 
 # %% ../nbs/09_pipeline.ipynb #6e5fe536
 def save_pictures(
@@ -834,9 +802,7 @@ def _step_files(path, manifest):
         files = entry.get("files") if isinstance(entry, dict) else None
         if not isinstance(files, dict): raise XRTError(f"{path}: its manifest.json is damaged (step '{plain(step)}'); make the run again")
         for f, h in files.items():
-            parts = re.split(r"[/\\]", f)
-            if Path(f).is_absolute() or ".." in parts or ":" in f or "\0" in f or len(parts) > 2 or not f:
-                raise XRTError(f"{path}: its manifest.json names a file outside of the run, '{plain(f)}', and is not followed")
+            inside(path, f)  # no name leads out of the run
             out.append((step, f, h))
     return out
 
@@ -1043,7 +1009,7 @@ def place(
     at = pd.DataFrame({"obsreg_id": table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1], "extrapolated": far})
     hits = find_analogs(frame, found[space], k=k, exclude_same_source=exclude_same_source, sources=_known_facts(run, table), score=score)
     hits = hits[["query", "obsreg_id", "rank", "score", *(c for c in ("distance",) if c in hits)]]
-    hits["closeness"], hits["known_class"] = closeness(hits["score"], frame, score=score), hits["obsreg_id"].map(run.known).fillna("")
+    hits["closeness"], hits["known_class"] = closeness(hits["score"], frame, score=score), [run.known.get(i, "") for i in hits["obsreg_id"]]
     if run.truth is not None: hits["kind"] = hits["obsreg_id"].map(run.truth["kind"])
     return Placement(run, table, at, hits, space)
 
@@ -1092,14 +1058,11 @@ class Placement:
 # %% ../nbs/09_pipeline.ipynb #4f4371b4
 def _write_folder(out, files, overwrite):
     "Write texts into a folder that appears when all of them are complete."
-    if out.is_symlink(): raise FileExistsError(f"{out} is a symbolic link; give the folder's own name")
-    if out.exists() and not (out.is_dir() and set(p.name for p in out.iterdir()) <= set(files)):
-        raise FileExistsError(f"{out} exists and holds something else, so it is not replaced; choose another name")
-    if out.is_dir() and any(out.iterdir()) and not overwrite: raise FileExistsError(f"{out} exists; choose another name or pass overwrite=True")
-    if not out.absolute().parent.is_dir(): raise FileNotFoundError(f"folder {out.parent} does not exist; make it first")
-    out.mkdir(exist_ok=True)
-    for name, text in files.items():
-        with atomic(out / name, overwrite=True) as tmp: tmp.write_text(text, encoding="utf-8")
+    if out.is_dir() and not out.is_symlink() and not {p.name for p in out.iterdir()} <= set(files):
+        raise StoreExists(f"{out} exists and holds something else, so it is not replaced; choose another name")
+    with WorkFolder(out, restart=True) as work:
+        for name, text in files.items(): write_text(work.path / name, text)
+        work.publish(overwrite)
     return out
 
 

@@ -29,7 +29,7 @@ def cannot_open(path, err):
     return EventFileError(f"{path}: " + ("the file does not "
                                          "exist" if gone else f"can't be opened ({err.strerror})"))
 
-# %% ../nbs/00_regions.ipynb #25ea30d2
+# %% ../nbs/00_regions.ipynb #3cf6d04f
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
           stat.S_IFBLK: "a device",
           stat.S_IFDIR: "a folder"}
@@ -42,6 +42,7 @@ def open_file(path):
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind in _KINDS: raise EventFileError(f"{path}: not a file but {_KINDS[kind]}")
         raw = open(path, "rb", opener=opener)
+    except EventFileError: raise
     except OSError as err: raise cannot_open(path, err) from None
     except ValueError as err: raise EventFileError(f"{str(path)!r}: not a file name ({err})") from None
     if stat.S_ISREG(os.fstat(raw.fileno()).st_mode): return raw
@@ -89,7 +90,7 @@ def _in_sector(x, y, x0, y0, a1, a2):
 def _in_pie(x, y, x0, y0, r1, r2, a1, a2):
     return _in_annulus(x, y, x0, y0, r1, r2) & _in_sector(x, y, x0, y0, a1, a2)
 
-# %% ../nbs/00_regions.ipynb #d665f6cd
+# %% ../nbs/00_regions.ipynb #8e8ccf6f
 def _in_rectangle(x, y, x1, y1, x2, y2):
     return (x >= min(x1, x2)) & (x <= max(x1, x2)) & (y >= min(y1, y2)) & (y <= max(y1, y2))
 
@@ -106,7 +107,7 @@ def _in_polygon(x, y, *corners):
     inside[order] = odd
     return inside
 
-# %% ../nbs/00_regions.ipynb #6836b6a0
+# %% ../nbs/00_regions.ipynb #2837af59
 SHAPES = {  # name -> (numbers it takes, where a point lies)
     "circle": ((3,), _in_circle),
     "ellipse": ((4, 5), _in_ellipse),
@@ -128,7 +129,7 @@ _OUTER = {"circle": (2,), "ellipse": (2, 3), "box": (2, 3), "annulus": (3,), "pi
           "boxannulus": (4, 5)}
 _FAR = 1e12 # no event file has so many pixels, and its fourth power is still a number
 
-# %% ../nbs/00_regions.ipynb #01e5c610
+# %% ../nbs/00_regions.ipynb #22294841
 def _some(p): return f"{', '.join(f'{v:g}' for v in p[:8])}{', ...' if len(p) > 8 else ''}"
 
 
@@ -158,7 +159,7 @@ def _checked(include, kind, numbers, where):
     _check_sizes(include, kind, p, where)
     return bool(include), kind, p
 
-# %% ../nbs/00_regions.ipynb #820c566f
+# %% ../nbs/00_regions.ipynb #21dea332
 def _reach(kind, p):
     "Bounding box of a shape as (x0, y0, x1, y1), a hair larger than it."
     if kind in ("field", "sector"): return -math.inf, -math.inf, math.inf, math.inf
@@ -176,7 +177,7 @@ def _term_reach(term):
     x0, y0, x1, y1 = zip(*[_reach(kind, p) for include, kind, p in term if include] or [_reach("field", ())])
     return max(x0), max(y0), min(x1), min(y1)
 
-# %% ../nbs/00_regions.ipynb #95949e92
+# %% ../nbs/00_regions.ipynb #5dacc68a
 class _Points:
     "Points (N,), sorted by x if many shapes will ask for those near them."
     def __init__(self, x, y, many):
@@ -197,7 +198,7 @@ class _Points:
         out[self.order] = inside
         return out
 
-# %% ../nbs/00_regions.ipynb #0a70a420
+# %% ../nbs/00_regions.ipynb #6058a919
 def _cut_out(points, shapes, inside, first=0):
     "Take from a mask of the points from `first` on what lies in any of the shapes."
     for _, kind, p in shapes:
@@ -220,7 +221,7 @@ def _inside(points, terms, cut):
     _cut_out(points, cut, out)
     return out
 
-# %% ../nbs/00_regions.ipynb #1c8ea69e
+# %% ../nbs/00_regions.ipynb #925a418b
 _AREAS = {
     "circle": lambda p: math.pi * p[2] ** 2,
     "ellipse": lambda p: math.pi * p[2] * p[3],
@@ -242,7 +243,7 @@ def _apart(boxes, rows):
             return [g for part in np.split(rows, np.flatnonzero(gap) + 1) for g in _apart(boxes, part)]
     return [rows]
 
-# %% ../nbs/00_regions.ipynb #8f6a9265
+# %% ../nbs/00_regions.ipynb #d16966ac
 def _counted(terms, cut, box, n):
     "Area of a piece by n x n points, some rows of the grid at a time."
     (x0, y0, x1, y1), inside, per = box, 0, max(1, 300_000 // n)
@@ -269,7 +270,7 @@ def _measured(terms, cut, finest):
 
 def _touch(a, b): return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
-# %% ../nbs/00_regions.ipynb #29e2e838
+# %% ../nbs/00_regions.ipynb #ea9ba1d1
 def _area(terms, cut, grid):
     "Area of a region [square pixels]; infinite where it has no edge."
     boxes = np.array([_term_reach(t) for t in terms])
@@ -338,7 +339,7 @@ class Region:
     __hash__ = None
     def __repr__(self): return f"Region({_words(self.terms, self.cut)})"
 
-# %% ../nbs/00_regions.ipynb #d1c6e625
+# %% ../nbs/00_regions.ipynb #5f2f2116
 def _center(kind, p):
     "A place to point at in a shape [pixel]."
     if kind == "polygon": return float(np.mean(p[::2])), float(np.mean(p[1::2]))
@@ -378,7 +379,7 @@ def _to_pixel(r, wcs, where):
     except Exception as err:
         raise EventFileError(f"{where}a {type(r).__name__} can't be carried to pixels ({err})") from err
 
-# %% ../nbs/00_regions.ipynb #06a049b7
+# %% ../nbs/00_regions.ipynb #34a70ef6
 def _from_region(r, wcs, where):
     "One object of `regions` as (include?, shape, numbers) in event pixels."
     shift = int(hasattr(r, "to_pixel"))
@@ -402,7 +403,7 @@ def _is_background(meta):
     if "source" in meta: return str(meta["source"]) in ("0", "False")
     return "background" in meta and str(meta["background"]) not in ("0", "False")
 
-# %% ../nbs/00_regions.ipynb #8d10a4e1
+# %% ../nbs/00_regions.ipynb #d942253e
 def _chosen(shapes, marked, role, passed, where):
     "The shapes that play the role; what is left out is said in a warning, or an error where nothing is left."
     if role not in ("source", "background"):
@@ -481,7 +482,7 @@ def _value(text, kind, where):
             return -size if m[1] == "-" else size, m[3]
     raise EventFileError(f"{where}{text[:40]!r} in a {kind} is not a number")
 
-# %% ../nbs/00_regions.ipynb #dd75f0e0
+# %% ../nbs/00_regions.ipynb #c7634204
 _DEGREES = {"d": 1.0, "°": 1.0, "'": 1 / 60, '"': 1 / 3600, "''": 1 / 3600, "r": math.degrees(1), "h": 15.0,
             ":": 1.0}
 
@@ -501,7 +502,7 @@ def _angle(text, kind, where):
     if unit in ("", "d", "°", "r"): return value * _DEGREES[unit or "d"]
     raise EventFileError(f"{where}the unit of {text[:40]!r} in a {kind} can't be that of an angle")
 
-# %% ../nbs/00_regions.ipynb #1d88c05d
+# %% ../nbs/00_regions.ipynb #2e8b2b6b
 def _position(a, b, kind, frame, where):
     "A position as (x, y, is it in degrees on the sky?)."
     (x, u), (y, v) = _value(a, kind, where), _value(b, kind, where)
@@ -536,7 +537,7 @@ class _Written:
     sizes: list # of (number, in degrees?)
     angles: list # [deg]
 
-# %% ../nbs/00_regions.ipynb #9be110ca
+# %% ../nbs/00_regions.ipynb #40b5fb80
 def _numbers_of(kind, arguments, frame, where):
     "The positions, sizes and angles of a shape."
     a = [s for s in re.split(r"[,\s]+", arguments) if s and not re.fullmatch(r"n\s*=\s*[0-9]{1,6}", s)]
@@ -551,7 +552,7 @@ def _numbers_of(kind, arguments, frame, where):
     sizes = [_size(s, kind, frame in _FRAMES, where) for s in a[at:n - angles]]
     return positions, sizes, [_angle(s, kind, where) for s in a[n - angles:]]
 
-# %% ../nbs/00_regions.ipynb #5ac44f3e
+# %% ../nbs/00_regions.ipynb #6a9a8876
 def _to_event_pixels(lon, lat, frame, wcs):
     "Places on the sky (N,) [deg] in event pixels."
     from astropy.coordinates import SkyCoord
@@ -579,7 +580,7 @@ def _local(x, y, frame, wcs):
     scale = np.sqrt(abs(north[0] * east[1] - north[1] * east[0])) / step
     return scale, np.degrees(np.arctan2(north[1], north[0])) - 90
 
-# %% ../nbs/00_regions.ipynb #96089c3e
+# %% ../nbs/00_regions.ipynb #0a2a04e8
 def _need_sky(shapes, wcs, where):
     "Refuse what is on the sky where the events have no sky coordinates."
     for s in shapes if wcs is None else ():
@@ -608,7 +609,7 @@ def _place(shapes, wcs, where):
                                      f"the event file")
             s.positions[i] = (a, b, False)
 
-# %% ../nbs/00_regions.ipynb #08709d02
+# %% ../nbs/00_regions.ipynb #127d5dee
 def _measure(shapes, wcs, where):
     "Turn sizes into event pixels, and angles against a parallel into angles against the rows."
     for frame in {s.frame for s in shapes}:
@@ -624,7 +625,7 @@ def _measure(shapes, wcs, where):
             s.sizes = [(v * k if sky else v, False) for v, sky in s.sizes]
             if turned: s.angles = [v + t for v in s.angles]
 
-# %% ../nbs/00_regions.ipynb #df6831f0
+# %% ../nbs/00_regions.ipynb #14b409a3
 def _finished(s, where):
     "A written shape, by now in event pixels, as (include?, shape, numbers)."
     where = f"{where}line {s.line}: "
@@ -663,7 +664,7 @@ def _statements(line):
         yield body.strip().lower(), line[pos + len(body):end].strip()
         pos = end + 1
 
-# %% ../nbs/00_regions.ipynb #2356fb7c
+# %% ../nbs/00_regions.ipynb #7b0d4191
 def _properties(text):
     "The properties after a shape; a bare word counts only where no plain words stand."
     found, bare = {}, []
@@ -674,7 +675,7 @@ def _properties(text):
         found |= {b: "1" for b in bare if not b.isdigit()}
     return found
 
-# %% ../nbs/00_regions.ipynb #fa2aba9c
+# %% ../nbs/00_regions.ipynb #c2b60ce8
 _ITEM = re.compile(r"([-+!*&|,\s]*)([a-z][a-z0-9_]*)\s*")
 _OPERATORS = ("", "+", "-", "!", "|", "||", "*", "&", "*-", "*!", "&-", "&!")
 
@@ -735,7 +736,7 @@ class _Scan:
 
 def _marks(properties): return "source" in properties or "background" in properties
 
-# %% ../nbs/00_regions.ipynb #b4652f13
+# %% ../nbs/00_regions.ipynb #4c1efe2b
 def _terms(written, shapes, ds9, where):
     "Shapes as (terms, what is cut out of all)."
     terms, cut = [], []

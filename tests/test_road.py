@@ -1,0 +1,184 @@
+"""The README's shell block, line by line as it stands there: from one's own event file to its analogs, on any machine."""
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import browser_tools as bt
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from fake_csc import FileService, make_products
+from test_cli import small_event_file
+
+from xrt_nb.cli import main
+from xrt_nb.data import read_events
+from xrt_nb.pipeline import read_run
+
+PLACEHOLDER = "evt.fits"
+
+
+def block(root):
+    "The commands of the README's section on the shell, comments taken away."
+    text = (root / "README.md").read_text(encoding="utf-8")
+    shell = re.search(r"## From the shell\n.*?```sh\n(.*?)```", text, re.S)[1]
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    return [words for words in lines if words]
+
+
+def own_files(folder):
+    "The user's own event file and region: the real XRT 200515 where it is, else a simulated file."
+    real = os.path.join(os.environ["XRT_NB_SHARED"], "data", "xrt200515")
+    if os.path.isdir(real):
+        # under the catalog's own names inside the headers; the README calls them evt.fits and src.reg
+        unzip(os.path.join(real, "acisf23022_000N027_r0122_regevt3.fits.gz"), folder / "evt.fits")
+        unzip(os.path.join(real, "acisf23022_000N020_r0122_reg3.fits.gz"), folder / "src.reg")
+        return True
+    small_event_file(folder / "evt.fits", n=60)
+    (folder / "src.reg").write_text("# Region file format: DS9\nphysical\ncircle(4000,4000,40)\n")
+    return False
+
+
+def unzip(path, out):
+    import gzip
+    with gzip.open(path, "rb") as f:
+        out.write_bytes(f.read())
+
+
+class Road:
+    "A folder in which the lines are typed one after the other, each in a process of its own or all in this one."
+    def __init__(self, folder, alone): self.folder, self.alone, self.said = folder, alone, []
+
+    def type(self, words, fetch_from):
+        "Run one line; what it prints is kept."
+        assert words[0] == "xrt-nb", f"the block has another command: {words}"
+        if words[1] == "app": return self.look(words)
+        if words[1] == "fetch": return self.fetch(words, fetch_from)
+        if not self.alone: return self.here(words)
+        code = "from xrt_nb.cli import main; main(prog_name='xrt-nb')"
+        done = subprocess.run([sys.executable, "-c", code, *words[1:]], cwd=self.folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, (words, done.stderr[-2000:])
+        self.said.append(done.stdout + done.stderr)
+
+    def here(self, words):
+        "A line in this process."
+        done = CliRunner().invoke(main, words[1:], prog_name="xrt-nb")
+        assert done.exit_code == 0, (words, done.output[-2000:])
+        self.said.append(done.output)
+
+    def look(self, words):
+        "`xrt-nb app`: started, looked at, ended."
+        start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from xrt_nb.cli import main; main()"
+        with bt.process(["-c", start, *words[1:], "--no-open", "--port", bt.free_port()], self.folder) as (server, log):
+            bt.wait_for(lambda: "Press Ctrl-C" in log.read_text(), 180, server=server, log=log)
+            address = next(word for word in log.read_text().split() if word.startswith("http"))
+            with urllib.request.urlopen(address, timeout=180) as page:
+                assert "widget-view+json" in page.read().decode()
+            bt.end(server, signal.SIGINT)
+        self.said.append("next: nothing")
+
+    def fetch(self, words, monkeypatch):
+        "`xrt-nb fetch`, from a stand-in for the file service."
+        from xrt_nb import products
+        obsid, region = next(w for w in words if re.fullmatch(r"\d+_\d+", w)).split("_")
+        with FileService(make_products(self.folder / "served", [int(obsid)], int(region))) as csc:
+            monkeypatch.setattr(products, "fetch_events", functools.partial(products.fetch_events, base_url=csc.url))
+            self.here(words)
+
+
+@pytest.mark.parametrize("alone", [pytest.param(True, id="processes", marks=pytest.mark.slow), pytest.param(False, id="here")])
+def test_the_readme_block_as_it_stands(alone, root, tmp_path, monkeypatch):
+    lines, n = block(root), 300 if alone else 160
+    if not any(words[1] == "place" for words in lines): pytest.skip("the README's block is older than `place`")
+    real, road = own_files(tmp_path), Road(tmp_path, alone)
+    monkeypatch.chdir(tmp_path)
+    road.type(["xrt-nb", "demo", "--sources", str(n)], None)  # what `make demo` leaves; smaller
+    for words in lines:
+        road.type(words, monkeypatch)
+    for said in road.said:
+        assert "next: " in said, said
+    run = next(words[words.index("--out") + 1] for words in lines if words[1] == "run")
+    found = read_run(tmp_path / run)
+    joined = next(w for words in lines if words[1] == "run" for w in words if w.endswith(".parquet"))
+    assert found.events == read_events(tmp_path / joined) and len(found.events) == n + 1
+    placed = tmp_path / next(words[words.index("--out") + 1] for words in lines if words[1] == "place")
+    at, hits = pd.read_csv(placed / "placement.csv", dtype=str), pd.read_csv(placed / "analogs.csv", dtype={"query": str, "obsreg_id": str})
+    assert list(at.columns) == ["obsreg_id", "tsne1", "tsne2", "extrapolated"] and len(at) == 1
+    assert list(hits["rank"]) == list(range(1, 11)) and (hits["query"] == at.obsreg_id[0]).all()
+    assert at.obsreg_id[0] not in set(hits.obsreg_id) and "<figure>" in (placed / "report.html").read_text()
+    if real: assert at.obsreg_id[0] in found.events and len(found.events[at.obsreg_id[0]]) == 188
+
+
+def test_a_run_that_was_moved_and_may_not_be_written_opens(tmp_path, archive):
+    events, run = archive
+    moved = shutil.copytree(run.path, tmp_path / "elsewhere" / "r")
+    for path in [*moved.rglob("*"), moved]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        r = read_run(moved)
+        assert r.events == events and r.known.equals(run.known) and len(r.place(events[:3], k=2)) == 3
+    finally:
+        for path in [moved, *moved.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    "A small archive in a file, and its run."
+    from xrt_nb.pipeline import run
+    from xrt_nb.simulation import known_ids, simulate_archive
+    events, truth = simulate_archive(150, random_state=21)
+    folder = tmp_path_factory.mktemp("road")
+    events.write(folder / "e.parquet")
+    made = run("2D-PCA", folder / "e.parquet", folder / "run", known_ids(truth), perplexity=15, max_iter=250, min_samples=8)
+    (folder / "e.parquet").unlink()  # the input is gone
+    return events, read_run(made)
+
+
+def test_placing_the_archive_into_its_own_run_gives_its_features_and_neighbors(archive):
+    from xrt_nb.pipeline import features_in
+    events, run = archive
+    some = events[list(run.features.index[:50])]
+    found, _ = features_in(run, some)
+    top = run.features.abs().to_numpy().max()
+    assert abs(found["features"] - run.features.loc[some.ids]).to_numpy().max() < 1e-6 * top
+    assert found["summary"].equals(run.properties.loc[some.ids])
+    q = run.analogs["query"].iloc[0]
+    mine = run.place(events[[q]], k=10).analogs
+    theirs = run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "summary")]
+    assert list(mine.obsreg_id) == list(theirs.obsreg_id)
+    assert mine.score.to_numpy() == pytest.approx(theirs.score.to_numpy(), rel=1e-9) and mine.closeness.to_numpy() == pytest.approx(theirs.closeness.to_numpy())
+
+
+def test_the_numbers_of_a_run_agree_wherever_they_are_read(archive, tmp_path, monkeypatch):
+    "analogs.csv, class_analogs.csv, the command line and a search by hand."
+    from xrt_nb.analogs import find_analogs
+    events, run = archive
+    for space, file, options in (("features", "features.parquet", []), ("summary", "properties.parquet", ["--standardize"])):
+        table = run.analogs[run.analogs.space == space]
+        q = table["query"].iloc[0]
+        mine = table[table["query"] == q].set_index("obsreg_id").distance
+        hand = find_analogs(run.spaces[space].frame, q, k=60, score=run.spaces[space].score).set_index("obsreg_id").distance
+        said = CliRunner().invoke(main, ["analogs", str(run.path / file), q, "-k", "60", "--out", str(tmp_path / f"{space}.csv"), *options], prog_name="xrt-nb")
+        assert said.exit_code == 0, said.output
+        shell = pd.read_csv(tmp_path / f"{space}.csv", dtype={"obsreg_id": str}).set_index("obsreg_id").distance
+        assert hand.loc[mine.index].to_numpy() == pytest.approx(mine.to_numpy()) and shell.loc[mine.index].to_numpy() == pytest.approx(mine.to_numpy())
+        per_class = run.class_analogs[(run.class_analogs.space == space) & (run.class_analogs["query"] == q)].set_index("obsreg_id").distance
+        both = [i for i in per_class.index if i in hand.index]
+        assert both and per_class.loc[both].to_numpy() == pytest.approx(hand.loc[both].to_numpy())
+    said = CliRunner().invoke(main, ["analogs", str(run.path), q, "-k", "10", "--space", "summary"], prog_name="xrt-nb")
+    assert [line.split(",")[1] for line in said.stdout.splitlines()[1:11]] == list(run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "summary")].obsreg_id)
+
+
+def test_figures_show_after_a_run(archive, tmp_path):
+    "The back end is the user's before and after; nothing of the run stays in pyplot."
+    code = ("import matplotlib; matplotlib.use('svg'); import matplotlib.pyplot as plt; from xrt_nb.pipeline import demo\n"
+            "demo('d', n_sources=80, perplexity=10, max_iter=250, min_samples=5)\nprint(plt.get_backend(), plt.get_fignums())")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["svg", "[]"], done.stderr[-1000:]
