@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from .data import XRTError
 
-# %% ../nbs/02e_scores.ipynb #2cfe2b37
+# %% ../nbs/02e_scores.ipynb #76556eca
 class ScoreError(XRTError, ValueError):
     "Features that a score cannot work with."
 
@@ -42,7 +42,7 @@ def matrix_of(rows, columns=None):
         rows = rows.set_axis(rows.columns.astype(str), axis=1)
         if lost := [c for c in columns if c not in rows.columns]:
             missing = f"{len(lost)} of {len(columns)} are missing"
-            raise ScoreError(f"features lack the column {lost[0]!r} ({missing})")
+            raise ScoreError(f"features lack the column {str(lost[0])!r} ({missing})")
         rows = rows[list(columns)]
     x = np.asarray(rows, dtype=np.float64)
     if x.ndim != 2 or not x.shape[1]:
