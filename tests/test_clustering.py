@@ -8,7 +8,8 @@ from scipy import stats
 from sklearn.cluster import DBSCAN, HDBSCAN
 
 from xrt_nb import clustering as cl
-from xrt_nb.data import EventDataError, XRTWarning
+from xrt_nb.clustering import cluster_quality, cluster_table
+from xrt_nb.data import EventDataError, XRTError, XRTWarning
 
 
 def dbscan_by_hand(y, eps, m):
@@ -203,3 +204,12 @@ def test_plot_with_known_and_without_groups(ax, blobs):
     f = pd.DataFrame(blobs[0], columns=["tsne1", "tsne2"]).assign(obsreg_id=[f"{i}_1" for i in range(280)], cluster=0)
     cl.plot_clusters(f, known={"flare": ["3_1"]}, ax=ax)
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["outliers (280)", "known flare (1)"]
+
+
+def test_answers_in_words_and_truth_with_holes():
+    labels = np.array([1, 1, 2, 2, 0, 2])
+    full = cluster_table(labels, variable=[True, False, True, True, False, True])
+    assert full.equals(cluster_table(labels, variable=["yes", "no", "Yes", "TRUE", "0", "1"]))
+    with pytest.raises(XRTError, match="neither yes nor no"): cluster_table(labels, variable=["yes", "no", "perhaps", "y", "n", "y"])
+    truth = np.array(["a", "a", "b", None, "b", np.nan], dtype=object)
+    assert cluster_quality(labels, truth) == cluster_quality(labels[[0, 1, 2, 4]], ["a", "a", "b", "b"])

@@ -470,6 +470,7 @@ def test_dialects_of_csv_give_the_same_photons(change, tmp_path):
     (BODY.replace("10.0", "10\x000"), "NUL bytes"),
     (BODY.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
     (BODY.replace("NA", "é").encode("latin-1"), "not UTF-8 text"),
+    (BODY.encode() + b"9_9,\xe9,1,5\n", "not UTF-8 text"),
     (BODY.replace("energy", "time", 1), "column 'time' stands twice"),
     (BODY.replace("NA,", '"N\nA",'), "control characters"),
     (BODY.replace("NA,", '"NA,'), "e.csv"),

@@ -1,7 +1,10 @@
 """Embedding: properties and cross-checks against scikit-learn and openTSNE."""
 import gzip
+import subprocess
+import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from xrt_nb import embedding as em
 from xrt_nb.data import EventDataError, XRTError, XRTWarning
+from xrt_nb.embedding import TSNEMap, known_series, plot_embedding
 
 
 @pytest.fixture(scope="module")
@@ -334,3 +338,63 @@ def test_known_series_forms():
     assert s.to_dict() == {"1": "b", "2": "b", "3": "a"} and em.known_series(s).equals(s)
     for bad in ({"a": "1_1"}, ["1_1"], None):
         with pytest.raises(ValueError, match="known must be"): em.known_series(bad)
+
+
+ONE_BY_ONE = """
+import numpy as np, sys, warnings
+from xrt_nb.embedding import TSNEMap, embed
+from xrt_nb.data import XRTError
+r = np.random.default_rng(0)
+x = r.normal(size=(40, 5))
+poor = dict(same=np.ones((40, 5)), zeros=np.zeros((40, 3)), one=x[:, :1], tiny=x * 1e-200, tinier=x * 1e-30, huge=x * 1e200, half=np.c_[np.ones(40), x[:, 0]])
+warnings.simplefilter("ignore")
+for name, f in poor.items():
+    for method in ("sklearn", "opentsne"):
+        try: print(name, method, np.isfinite(embed(f, method, perplexity=5, init="pca", max_iter=250)).all())
+        except XRTError as e: print(name, method, "refused:", e)
+for wrong in (dict(learning_rate=1e300), dict(early_exaggeration=1e300), dict(init=x[:, :2] * 1e300)):
+    try: embed(x, perplexity=5, max_iter=250, **wrong)
+    except ValueError as e: print("refused:", str(e)[:60])
+far = TSNEMap.from_arrays(x, x[:, :2] * 20).place(x[:4] + np.array([[1e3], [1e30], [1e150], [1.7e308]]))
+print("far", np.isfinite(far[0]).all(), far[1].all())
+print("end")
+"""
+
+
+def test_no_features_end_the_process():
+    out = subprocess.run([sys.executable, "-c", ONE_BY_ONE], capture_output=True, text=True)
+    assert out.returncode == 0 and out.stdout.endswith("end\n"), out.stdout + out.stderr
+    said = dict(line.split(" ", 1) for line in out.stdout.splitlines() if line.count(" ") > 1)
+    assert all("refused: init='pca' needs two" in said[k] for k in ("same", "zeros", "one"))
+    assert all(said[k] == "opentsne True" for k in ("tiny", "tinier", "huge", "half")) and said["far"] == "True True"
+    assert out.stdout.count("refused:") == 6 + 3
+
+
+def test_places_follow_names_not_order():
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame(rng.normal(size=(60, 4)), columns=["a", "b", "c", "d"])
+    m = TSNEMap(perplexity=8, max_iter=250).fit(frame)
+    new = pd.DataFrame(rng.normal(size=(9, 4)), columns=list("abcd"))
+    for method in ("tsne", "median"):
+        places = m.place(new, method)[0]
+        assert np.array_equal(m.place(new[list("dbca")], method)[0], places) and np.array_equal(m.place(new.to_numpy(), method)[0], places)
+    for wrong, word in ((new.drop(columns="b"), "'b'"), (new.assign(e=0), "'e'"), (new.rename(columns={"a": "z"}), "'a'"), (new[["a", "a", "b", "c"]], "twice")):
+        with pytest.raises(EventDataError, match=word): m.place(wrong)
+
+
+def test_known_as_answers():
+    ids = [f"{k}_1" for k in range(6)]
+    for answers in (["no", "yes", "No", None, "TRUE", "0"], [False, True, 0, np.nan, 1.0, False]):
+        found = known_series(pd.Series(answers, index=ids, dtype=object))
+        assert found.to_dict() == {"1_1": "known", "4_1": "known"}
+    assert known_series(pd.Series(["no", "flare", None], index=ids[:3])).to_dict() == {"0_1": "no", "1_1": "flare"}  # classes, not answers
+
+
+def test_names_are_drawn_as_they_stand():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"tsne1": rng.normal(size=30), "tsne2": rng.normal(size=30), "obsreg_id": [f"{k}_1" for k in range(30)]})
+    frame["$x$" * 4000], frame["kind"] = rng.normal(size=30), np.where(np.arange(30) < 9, r"$\frac$", "_hidden\n" * 3000)
+    for color in frame.columns[3:]:
+        ax = plot_embedding(frame, color=color, known={r"$\sqrt$": ["1_1"]}, ax=plt.figure().gca())
+        ax.figure.canvas.draw()
+        assert all(len(t.get_text()) < 70 for t in ax.get_legend().get_texts())

@@ -62,7 +62,7 @@ def test_a_full_disk_in_any_step_leaves_no_run_and_the_next_call_finishes(step, 
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(pipeline, name, full)
     out = tmp_path / "run"
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"run: the disk is full \(No space left on device\); free space"):
         again(archive, out)
     assert broken and not out.exists()
     with pytest.raises(XRTError, match="not a finished run"):

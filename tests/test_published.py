@@ -182,3 +182,17 @@ def test_sparse_and_dense_rows_give_the_same_latents():
     counts = Encoder(encoder.layers, (50,), counts=True)
     whole = x.toarray() * 7
     assert np.allclose(counts.transform(x * 7), encoder.transform(whole / whole.max(axis=1, keepdims=True).clip(1e-9)), atol=1e-5)
+
+
+def test_constants_that_no_arithmetic_takes(tmp_path):
+    ones = np.ones(1, np.float32)
+    def chain(variance=ones, slope=1.0, **norm):
+        layers = [Layer("norm", "n", (ones, ones, ones, variance), **norm), Layer("flatten", "f"),
+                  Layer("dense", "d", (np.ones((384, 2), np.float32), np.ones(2, np.float32)), slope)]
+        return Encoder(layers, (24, 16, 1))
+    for k, good in enumerate((chain(), chain(variance=0 * ones), chain(epsilon=0.0))):
+        assert np.isfinite(load_encoder(good.save(tmp_path / f"good{k}.npz")).transform(np.ones((1, 24, 16)))).all()
+    wrong = dict(nan=chain(epsilon=np.nan), inf=chain(epsilon=np.inf), below=chain(epsilon=-1e-3), spread=chain(variance=-ones),
+                 nothing=chain(variance=0 * ones, epsilon=0.0), slope=chain(slope=np.nan))
+    for name, encoder in wrong.items():
+        with pytest.raises(EventDataError, match="layer 'n'|layer 'd'"): load_encoder(encoder.save(tmp_path / f"{name}.npz"))

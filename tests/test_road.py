@@ -13,6 +13,7 @@ import urllib.request
 import browser_tools as bt
 import pandas as pd
 import pytest
+from astropy.io import fits
 from click.testing import CliRunner
 from fake_csc import FileService, make_products
 from test_cli import small_event_file
@@ -41,6 +42,9 @@ def own_files(folder):
         unzip(os.path.join(real, "acisf23022_000N020_r0122_reg3.fits.gz"), folder / "src.reg")
         return True
     small_event_file(folder / "evt.fits", n=60)
+    for extension in (1, 2):  # it calls itself what the real one does
+        fits.setval(folder / "evt.fits", "OBS_ID", value="23022", ext=extension)
+        fits.setval(folder / "evt.fits", "REGIONID", value="0122", ext=extension)
     (folder / "src.reg").write_text("# Region file format: DS9\nphysical\ncircle(4000,4000,40)\n")
     return False
 

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score, completeness_score, homogeneity
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.neighbors import NearestNeighbors
 from .data import EventDataError
-from .embedding import draw_known, GREY, known_in, known_series, OKABE_ITO, readable
+from .embedding import draw_known, GREY, known_in, known_series, OKABE_ITO, readable, yes_or_no
 
 # %% ../nbs/04_clustering.ipynb #3ae12fc3
 def _positions(embedding):
@@ -25,7 +25,8 @@ def _positions(embedding):
         if missing:
             raise ValueError(f"embedding has no column {missing}, there are {', '.join(map(str, embedding.columns))}")
         embedding = embedding[["tsne1", "tsne2"]]
-    y = np.asarray(embedding, dtype=np.float64)
+    try: y = np.asarray(embedding, dtype=np.float64)
+    except (TypeError, ValueError): raise EventDataError("embedding must be numbers: two positions per source") from None
     if y.ndim != 2 or y.shape[1] != 2 or len(y) == 0:
         raise ValueError(f"embedding must have shape (S, 2) with at least one source, got {y.shape}")
     bad = np.flatnonzero(~np.isfinite(y).all(axis=1))
@@ -91,9 +92,11 @@ def cluster_quality(
     truth, # (S,) kinds
     random_state=0, # seed of the shuffled labels
 ) -> dict: # n_clusters, noise_fraction, purity, purity_chance, homogeneity, completeness, ari, ari_all
-    "Compare groups with known kinds over the grouped sources; outliers are counted apart."
-    labels, truth = np.asarray(labels), np.asarray(truth).astype(str)
-    if len(labels) != len(truth): raise ValueError(f"labels and truth must have the same length, got {len(labels)} and {len(truth)}")
+    "Compare groups with known kinds over the grouped sources; outliers are counted apart, sources without a kind left out."
+    labels, gone = np.asarray(labels), pd.isna(np.asarray(truth, dtype=object))
+    if len(labels) != len(gone): raise ValueError(f"labels and truth must have the same length, got {len(labels)} and {len(gone)}")
+    if gone.all(): raise ValueError("truth is missing for all sources, so there is nothing to compare with")
+    labels, truth = labels[~gone], np.asarray(truth, dtype=object)[~gone].astype(str)
     inside = labels != 0
     a, b = labels[inside], truth[inside]
     out = dict(n_clusters=len(set(a)), noise_fraction=float((~inside).mean()))
@@ -181,13 +184,12 @@ def _is_variable(variable, properties, variable_min, n):
         if properties is None or variable not in properties:
             have = "no properties are given" if properties is None else f"there are {', '.join(map(str, properties.columns))}"
             raise ValueError(f"variable={variable!r} is not a column; {have}")
-        value = pd.to_numeric(properties[variable]).to_numpy(dtype=np.float64)
+        column = properties[variable]
+        if column.dtype.kind not in "iuf": return yes_or_no(column, variable)
+        value = column.to_numpy(dtype=np.float64)
         return np.where(np.isnan(value), np.nan, value >= variable_min)
-    value = pd.Series(variable).astype(float).to_numpy()
-    if len(value) != n: raise ValueError(f"variable has {len(value)} values, labels {n}")
-    if not np.isin(value[~np.isnan(value)], (0, 1)).all():
-        raise ValueError("variable must be true or false for each source, or the name of a column of properties")
-    return value
+    if len(variable) != n: raise ValueError(f"variable has {len(variable)} values, labels {n}")
+    return yes_or_no(variable, "variable, true or false for each source or the name of a column of properties")
 
 # %% ../nbs/04_clustering.ipynb #c71492df
 def _add_known(table, groups, ids, known):

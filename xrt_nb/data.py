@@ -11,6 +11,7 @@ __all__ = ['UNITS', 'WORDS', 'MEASURES', 'EventDataError', 'UnknownSourceError',
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import base64
 import builtins
+import codecs
 import csv
 import gzip
 import hashlib
@@ -498,10 +499,15 @@ def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
     (N,) bool array
         True before, between and after the intervals; starts and stops are inside.
     """
-    if not len(gti): return np.zeros(len(time), dtype=bool)
-    row, first = _begun(time, offsets, gti, gti_offsets)
-    known = np.repeat(np.diff(gti_offsets) > 0, np.diff(offsets))
-    return known & ((row < first) | (time > gti[np.maximum(row, 0), 1]))
+    out, n, g = np.zeros(len(time), dtype=bool), np.diff(offsets), np.diff(gti_offsets)
+    look = np.flatnonzero((n > 0) & (g > 0))
+    early = time[offsets[look]] < gti[gti_offsets[look], 0]
+    late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
+    for s in look[early | late | (g[look] > 1)]:  # in a single interval, the first and the last photon speak for all
+        photons, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s]:gti_offsets[s + 1]]
+        row = np.searchsorted(own[:, 0], time[photons], side="right") - 1
+        out[photons] = (row < 0) | (time[photons] > own[np.maximum(row, 0), 1])
+    return out
 
 # %% ../nbs/00_data.ipynb #673889b1
 WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
@@ -1406,11 +1412,11 @@ def _check_shape(table):
 def _check_photons(table):
     "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
     offsets = _check_shape(table)
-    bad = ~np.isfinite(table.time)
-    back = table.time[1:] < table.time[:-1]
+    back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
-    bad[1:] |= back
-    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
+    if back.any() or not np.isfinite(table.time).all():
+        bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
+        raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
     if table.gti is None: return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
     if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
@@ -1466,7 +1472,8 @@ def checked_clock(events, time_axis="livetime"):
         raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
     if time_axis == "events": return events.time, start, width
     window = events.windows()
-    bad = (events.time < np.repeat(window[:, 0], events.counts)) | (events.time > np.repeat(window[:, 1], events.counts))
+    begin, stop = (np.repeat(edge, events.counts) for edge in window.T)
+    bad = (events.time < begin) | (events.time > stop)
     if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
                                        "cut the photons (`filter(time=...)`), or use time_axis='events'")
     if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
@@ -1522,6 +1529,15 @@ def _too_large(path, size, n_bytes):
                              "that is no table of photons. If it is, unpack it yourself first")
 
 
+def _check_utf8(path, data):
+    "Refuse what is no UTF-8 text, before a parser meets it."
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for a in range(0, len(data), 2**20): decoder.decode(data[a:a + 2**20])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def _text_bytes(path):
     "The bytes of a text file, unpacked if it is gzipped, without a byte-order mark."
     n_bytes, out = ordinary(path).stat().st_size, bytearray()
@@ -1539,6 +1555,7 @@ def _text_bytes(path):
     if b"\0" in data:
         raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it "
                              f"again")
+    _check_utf8(path, data)
     return data
 
 # %% ../nbs/00_data.ipynb #e5df4727
@@ -1558,8 +1575,7 @@ def _header(path, data, needed):
     end = re.search(rb"\r\n|\r|\n|\Z", body)
     if end.start() > 100_000:
         raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
-    try: line = body[:end.start()].decode("utf-8")
-    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    line = body[:end.start()].decode("utf-8")
     if not line.strip():
         raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
     split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d,
@@ -1589,7 +1605,6 @@ def _parse(path, names, separator, body, decimal, text):
             arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
     except pa.ArrowInvalid as err:
         if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
-        if "UTF8" in str(err): raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
         raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
 
 

@@ -517,7 +517,7 @@ def summary_features(events, time_axis="livetime", energy_range=(500, 7000)):
 
     Returns
     -------
-    DataFrame, (S, 54), or (S, 25) without energies
+    DataFrame, (S, 54), or (S, 24) without energies
         All finite, indexed by obsreg_id.
 
     Raises
@@ -561,7 +561,7 @@ class SummaryFeatures(TransformerMixin, BaseEstimator):
         if X is not None: self.energies_ = X.energy is not None
         return self
 
-    def transform(self, X) -> np.ndarray: # (S, 54), or (S, 25) without energies
+    def transform(self, X) -> np.ndarray: # (S, 54), or (S, 24) without energies
         "Features of every source of an EventTable or EventList."
         frame = summary_features(X, self.time_axis, self.energy_range)
         if not np.array_equal(frame.columns, self.get_feature_names_out()) and hasattr(self, "energies_"):

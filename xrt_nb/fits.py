@@ -221,6 +221,7 @@ class Table:
     layout: dict # all columns: name -> (number, dtype)
     columns: dict # kept columns: name -> (n_rows, ...) native array
     where: str = "" # file and extension, for messages
+    clock: dict|None = None # what its times count where its header is silent, if not the events' clock
 
     @property
     def name(self): return self.header.text("EXTNAME").upper()
@@ -592,9 +593,9 @@ def _column_unit(header, layout, column, now):
     raise EventFileError(f"{header.where}column '{column}' is in {_short(text, 60)!r}, which is not a unit of time")
 
 # %% ../nbs/00a_fits.ipynb #a00f0900
-def _own_clock(header, times): # (clock, seconds to add for the clock of the events)
-    "The clock of a table of good times, and how far it stands from that of the events."
-    own, shift = dict(times), 0.0
+def _own_clock(header, times, silent): # (clock, seconds to add for the clock of the events)
+    "The clock of a table of good times (`silent` where its header says nothing), and how far it stands from that of the events."
+    own = dict(silent)
     if header.text("TIMEUNIT"):
         if (unit := time_unit(header.text("TIMEUNIT"))) is None:
             raise EventFileError(f"{header.where}TIMEUNIT = {_short(header.text('TIMEUNIT'), 40)!r} is not a unit of time")
@@ -603,7 +604,7 @@ def _own_clock(header, times): # (clock, seconds to add for the clock of the eve
         own["timezero"] = sum(_halves(header, None, "TIMEZERO", 0.0)) * own["second"]
     if header.get("MJDREF") is not None or header.get("MJDREFI") is not None:
         own["mjdrefi"], own["mjdreff"] = _reference_day(header)
-        shift = ((own["mjdrefi"] - times["mjdrefi"]) + (own["mjdreff"] - times["mjdreff"])) * 86400.0
+    shift = ((own["mjdrefi"] - times["mjdrefi"]) + (own["mjdreff"] - times["mjdreff"])) * 86400.0
     ref = header.text("TIMEREF").upper()
     if ref and ref != times["timeref"] and "SOLARSYSTEM" in (ref, times["timeref"]):
         warnings.warn(f"{header.where}its times are {ref}, those of the events {times['timeref']}: one of them was carried to the "
@@ -632,7 +633,7 @@ def _intervals(table, times):
             raise EventFileError(f"{table.where}column '{c}' is not one number per interval")
     if not {"start", "stop"} <= table.columns.keys():
         raise EventFileError(f"{table.where}a GTI table needs the columns START and STOP; it has {_listed(table.layout)}")
-    own, shift = _own_clock(table.header, times)
+    own, shift = _own_clock(table.header, times, table.clock or times)
     units = [_column_unit(table.header, table.layout, c, own) for c in ("start", "stop")]
     g = np.stack([_seconds(table.get(c, dtype=np.float64), u, own) for c, u in zip(("start", "stop"), units)], axis=1)
     bad = np.flatnonzero(~np.isfinite(g).all(1) | (g[:, 1] < g[:, 0]))
@@ -1306,10 +1307,12 @@ class _Ask:
     force_rmf: bool = False
     quality: object = True
     sky: bool = False # are positions needed?
-    columns: tuple = () # further columns to keep, lower case
+    columns: tuple = () # further columns to keep; one alone may be a text
     extension: object = None # name or number of the one table of events
     timesys: object = None
     energies: bool = True
+
+    def __post_init__(self): self.columns = tuple(c.lower() for c in ([self.columns] if isinstance(self.columns, str) else self.columns))
 
     def events(self, h):
         "Is this a table of events to be read?"
@@ -1449,6 +1452,7 @@ class _EventFile:
 
 # %% ../nbs/00a_fits.ipynb #555982b7
 _SPUTNIK, _FAR = 35839.0, 88069.0 # MJD of 1957-01-01 and 2100-01-01
+_AGES = 1e12 # s, thirty thousand years
 
 
 def _times(f) -> np.ndarray: # (N,) [s] since the reference day of the file's clock
@@ -1467,6 +1471,8 @@ def _times(f) -> np.ndarray: # (N,) [s] since the reference day of the file's cl
             bad = np.flatnonzero(~np.isfinite(t))
             raise EventFileError(f"{p.header.where}column '{column}': {len(bad)} of {len(t)} times are not finite numbers, "
                                  f"the first in row {bad[0]}")
+        if len(t) and np.abs(t).max() > _AGES:
+            raise EventFileError(f"{p.header.where}column '{column}' reaches {np.abs(t).max():.3g} s, so TIMEZERO or its unit is wrong")
         out.append(t)
     t = out[0] if len(out) == 1 else np.concatenate(out)
     for day in (f.now["mjdref"] + t[[t.argmin(), t.argmax()]] / 86400.0 if len(t) else ()):
@@ -1570,7 +1576,9 @@ def _stem(path): return re.sub(r"(\.(fits|fit|ftz|evt|ds|reg|gz))+$", "", Path(p
 
 def _names(path, region, header, primary, mission, id): # (source id, obsid, region id)
     "Source id, obsid and region id from the argument, the file name or the header."
-    found, obsid = parse_id(path), _short(_said(header, primary, "OBS_ID"), 60) or _stem(path)
+    found, obsid = parse_id(path), _said(header, primary, "OBS_ID")
+    if len(obsid) > 60: header.notes.append(f"OBS_ID = {_short(obsid, 40)!r}")
+    obsid = obsid if 0 < len(obsid) <= 60 else _stem(path)
     named = isinstance(region, (str, Path))
     other = parse_id(region) if named else None
     if found and other and found != other:
@@ -1621,8 +1629,8 @@ def _edge(part, key, now):
     halves = of.fact(f"{key[:7]}I"), _giving(f"{key[:7]}F", part.header, part.primary).fact(f"{key[:7]}F")
     value = halves[0] + np.nan_to_num(halves[1]) if math.isfinite(halves[0]) else _giving(key, part.header, part.primary).fact(key)
     value = _seconds(value, (now["second"], now["zero"]), now) + now["timezero"]
-    if abs(value) > 1e12: part.header.notes.append(f"{key} = {value:g} s")
-    return value if abs(value) <= 1e12 else math.nan
+    if abs(value) > _AGES: part.header.notes.append(f"{key} = {value:g} s")
+    return value if abs(value) <= _AGES else math.nan
 
 # %% ../nbs/00a_fits.ipynb #f1315e65
 def _place(f, patch, wcs): # (ra, dec, where from)
@@ -1675,13 +1683,23 @@ def _given_times(f, gti):
     return merge_gti(np.array(rows))
 
 
+def _silent_clocks(f):
+    """Say which clock good times without MJDREF follow where the tables of events have several: that of the table before
+    them where both kinds alternate, else that of the first."""
+    if all(s == f.shifts[0] and c["timezero"] == f.now["timezero"] for s, c in zip(f.shifts, f.clocks)): return
+    at = [p.header.index for p in f.parts]
+    mixed = any(t.header.index < at[-1] for t in f.gtis)
+    for t in f.gtis:
+        if t.header.get("MJDREF") is not None or t.header.get("MJDREFI") is not None: continue
+        k = max(sum(i < t.header.index for i in at) - 1, 0) if mixed else 0
+        t.clock = f.clocks[k]
+        warnings.warn(f"{t.where}it has no MJDREF, and the tables of events have different clocks; it is taken to count as "
+                      f"{f.parts[k].name}", XRTWarning, stacklevel=6)
+
+
 def _file_gtis(f): # chip -> (G, 2) intervals [s]
     "The good times of the file's own tables."
-    if any(s != f.shifts[0] or c["timezero"] != f.now["timezero"] for s, c in zip(f.shifts, f.clocks)):
-        for t in f.gtis:
-            if t.header.get("MJDREF") is None and t.header.get("MJDREFI") is None:
-                raise EventFileError(f"{t.where}it has no MJDREF, and the tables of events have different clocks, so it is unknown "
-                                     "which one it follows; pass gti=[(start, stop), ...] or extension=...")
+    _silent_clocks(f)
     references = {}
     for p in f.parts:
         for c, names in gti_references(p.header, f.mission.chip).items():
@@ -1834,10 +1852,10 @@ def read_event_list(
     """
     try:
         response = None if rmf is None or not energies else read_response(rmf)
-        wanted = tuple(c.lower() for c in ([columns] if isinstance(columns, str) else columns))
-        ask = _Ask(mission, response, force_rmf, quality, False, wanted, extension, timesys, energies)
+        ask = _Ask(mission, response, force_rmf, quality, False, columns, extension, timesys, energies)
         return _read_event_list(path, region, energy_range, id, background, band, gti, ask)
-    except (EventDataError, OSError, XRTWarning): raise # a warning, where the caller turns them into errors
+    except (EventFileError, OSError, XRTWarning): raise # a warning, where the caller turns them into errors
+    except EventDataError as err: raise EventFileError(f"{path}: {_short(err, 500)}") from err
     except Exception as err:
         if isinstance(err, (ValueError, XRTError)) and str(err).startswith("`"): raise # a wrong argument, not a wrong file
         raise EventFileError(f"{path}: reading failed in an unforeseen way ({type(err).__name__}: {_short(err, 300)})") from err

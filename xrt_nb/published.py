@@ -169,9 +169,20 @@ def load_encoder(
         for i, v in enumerate(manifest["layers"]):
             layers.append(Layer(v["kind"], v["name"], tuple(arrays[f"layer{i:02d}_{j}"] for j in range(v["arrays"])), float(v["slope"]), int(v["stride"]), float(v["epsilon"])))
         encoder = Encoder(layers, tuple(map(int, manifest["input_shape"])), bool(manifest["counts"]))
-    except (KeyError, TypeError, ValueError) as err: raise EventDataError(f"{path}: its manifest doesn't describe an encoder ({err!r})") from err
+    except (KeyError, TypeError, ValueError, OverflowError) as err: raise EventDataError(f"{path}: its manifest doesn't describe an encoder ({err!r})") from err
     check_chain(path, encoder)
     return encoder
+
+# %% ../nbs/02_published.ipynb #a7df55ca
+def _check_constants(path, v):
+    "Refuse constants of a layer with which no arithmetic is possible: NaN, steps back, spreads below zero."
+    if not isinstance(v.kind, str): raise EventDataError(f"{path}: layer {v.name!r} has no kind")
+    if not (np.isfinite(v.slope) and np.isfinite(v.epsilon) and v.epsilon >= 0):
+        raise EventDataError(f"{path}: layer {v.name!r} has slope {v.slope} and epsilon {v.epsilon}; both must be finite, epsilon not negative")
+    if v.kind == "norm" and len(v.weights) == 4 and np.size(v.weights[3]):
+        least = np.min(v.weights[3])
+        if least < 0 or least + np.float32(v.epsilon) <= 0:
+            raise EventDataError(f"{path}: layer {v.name!r} divides by the root of a variance of {least} with epsilon {v.epsilon}")
 
 # %% ../nbs/02_published.ipynb #d20763d0
 def check_chain(
@@ -182,6 +193,7 @@ def check_chain(
     if len(encoder.layers) == 0: raise EventDataError(f"{path}: no layers")
     shape = tuple(encoder.input_shape)
     for v in encoder.layers:
+        _check_constants(path, v)
         want = _expected(v, shape)
         got = [tuple(np.shape(w)) for w in v.weights]
         if want is None or got != want[0]: raise EventDataError(f"{path}: layer {v.name!r} ({v.kind}) has arrays of shape {got}" + ("" if want is None else f", but its input of shape {shape} needs {want[0]}"))
