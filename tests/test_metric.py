@@ -53,12 +53,12 @@ def test_a_missing_timing_column_is_refused_by_name(archive):
 
 
 def test_what_it_has_not_seen_is_flagged(archive):
-    frame, metric = archive[2], m.LearnedMetric()
-    assert metric.unfamiliar(frame).mean() < 0.02
+    frame = archive[2]
+    assert m.unfamiliar(frame).mean() < 0.02
     bright, few, wild = frame.iloc[:1].copy(), frame.iloc[:1].copy(), frame.iloc[:1].copy()
     bright["log_counts"], few["log_counts"] = 7.0, np.log10(2)
     wild.iloc[:, :300] = 40.0
-    assert metric.unfamiliar(pd.concat([bright, few, wild])).all()
+    assert m.unfamiliar(pd.concat([bright, few, wild])).all()
 
 
 def test_weights_of_other_shapes_are_refused_by_name(tmp_path):
@@ -99,3 +99,11 @@ def test_training_repeats_and_keras_agrees_with_numpy(tmp_path):
     out = np.asarray(network(data.first[:20], training=False))
     logits, v, _ = m.forward(layers, data.first[:20])
     np.testing.assert_allclose(np.c_[logits, v], out[:, :10], rtol=1e-3, atol=1e-3)
+
+
+def test_a_fitted_metric_survives_being_put_away(archive):
+    frame = archive[2]
+    state = m.LearnedMetric().fit(frame).state()
+    assert all(a.dtype.kind in "fU" for a in state.values())
+    again = m.LearnedMetric("nowhere.npz").set_state(state)
+    np.testing.assert_array_equal(again.score(frame[:3], frame), m.LearnedMetric().fit(frame).score(frame[:3], frame))

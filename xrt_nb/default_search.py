@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SCORES', 'default_score', 'search']
 
-# %% ../nbs/05b_search.ipynb #72afe4be
+# %% ../nbs/05b_search.ipynb #6a97e29c
 import numpy as np
 import pandas as pd
 from .analogs import find_analogs
 from .data import EventDataError, EventList, EventTable
 from .metric import LearnedMetric
+from .metric import unfamiliar as outside
 from .scores import CosineLogNorm, RankFusion, ScoreError
 from .shapes import as_table, block_weights, search_features, SearchFeatures, without_energies
 
@@ -40,7 +41,7 @@ def default_score(name="fusion"):
         raise ScoreError(f"no score {name!r}; there are {', '.join(SCORES)}")
     return judges[name]
 
-# %% ../nbs/05b_search.ipynb #1ec82f7c
+# %% ../nbs/05b_search.ipynb #a8b0c3b3
 def search(events, query, k=10, score="fusion", time_axis="livetime", exclude_same_source=False,
            features=None):
     """Find more events like this one.
@@ -87,7 +88,7 @@ def search(events, query, k=10, score="fusion", time_axis="livetime", exclude_sa
     same = {"exclude_same_source": exclude_same_source, "sources": sources}
     hits = find_analogs(frame, asked, k=k, score=ready, counts=counts, **same)
     rows = asked if isinstance(asked, pd.DataFrame) else frame.loc[hits["query"].unique()]
-    strange = pd.Series(LearnedMetric().unfamiliar(rows), rows.index)
+    strange = pd.Series(outside(rows), rows.index)
     return hits.assign(unfamiliar=hits["query"].map(strange).astype(bool))
 
 

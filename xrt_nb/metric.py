@@ -6,8 +6,8 @@
 __all__ = ['FORMS', 'SHAPE_CELLS', 'CLASSES', 'HIDDEN', 'EMBEDDING', 'TEMPERATURE', 'SHIFT', 'ENERGY_COLUMNS', 'CENTER', 'RICH',
            'MEDIANS', 'BRIGHT', 'Shape', 'draw_shape', 'observed_rates', 'observe_shape', 'generic_pairs',
            'network_inputs', 'forward', 'TrainingSet', 'labels_of', 'training_parts', 'training_set', 'features_of_raw',
-           'metric_loss', 'balanced_rows', 'blurred', 'build_network', 'learning_rate', 'train_network',
-           'LearnedMetric', 'train_metric', 'as_arrays', 'write_weights']
+           'metric_loss', 'balanced_rows', 'blurred', 'build_network', 'learning_rate', 'train_network', 'network_of',
+           'inputs_from', 'LearnedMetric', 'unfamiliar', 'train_metric', 'as_arrays', 'write_weights']
 
 # %% ../nbs/02f_metric.ipynb #784fb6c4
 import json
@@ -445,7 +445,28 @@ def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_
     w = [np.asarray(v, np.float32) for v in weights]
     return list(zip(w[::2], w[1::2])), losses
 
-# %% ../nbs/02f_metric.ipynb #2414d08a
+# %% ../nbs/02f_metric.ipynb #cb2f9b66
+def network_of(arrays):
+    "Layers of the network in a dict of arrays; refused where they don't fit together."
+    sizes = [len(arrays["columns"]) + len(CENTER), *HIDDEN, len(CLASSES) + 1 + EMBEDDING]
+    layers = [(arrays.get(f"w{k}"), arrays.get(f"b{k}")) for k in range(len(sizes) - 1)]
+    for k, (w, b) in enumerate(layers):
+        if np.shape(w) != (sizes[k], sizes[k + 1]) or np.shape(b) != (sizes[k + 1],):
+            raise WeightsError(f"layer {k} of the metric must have weights ({sizes[k]}, {sizes[k + 1]}) and "
+                               f"{sizes[k + 1]} biases, got {np.shape(w)} and {np.shape(b)}")
+    return layers
+
+
+def inputs_from(rows, names, scale):
+    "Inputs of the network from a frame or array; columns of energies that aren't there are 0."
+    if not isinstance(rows, pd.DataFrame):
+        return network_inputs(matrix_of(rows, names), names, scale)
+    there = [c for c in names if c in rows.columns or not c.startswith(ENERGY_COLUMNS)]
+    x = np.zeros((len(rows), len(names)))
+    x[:, np.isin(names, there)] = matrix_of(rows, there)
+    return network_inputs(x, names, scale)
+
+# %% ../nbs/02f_metric.ipynb #e099d981
 class LearnedMetric(Score):
     """The metric learned from simulations.
 
@@ -461,42 +482,32 @@ class LearnedMetric(Score):
 
     def load(self):
         "Read the weights, once."
-        if not hasattr(self, "layers_"):
-            self._take(read_weights(self.path))
+        return self if hasattr(self, "layers_") else self.set_state(read_weights(self.path))
+
+    def set_state(self, state):
+        "Take numbers of a network, from a file or from `state`."
+        self.layers_, self.inputs_ = network_of(state), [*map(str, state["columns"]), *CENTER]
+        self.scale_, self.seen_ = (np.asarray(state[k], float) for k in ("scale", "seen"))
         return self
 
-    def _take(self, arrays):
-        "Check that the arrays make a network, and keep them."
-        sizes = [len(arrays["columns"]) + 2, *HIDDEN, len(CLASSES) + 1 + EMBEDDING]
-        for k, (a, b) in enumerate(zip(sizes[:-1], sizes[1:])):
-            w, bias = arrays.get(f"w{k}"), arrays.get(f"b{k}")
-            if w is None or bias is None or w.shape != (a, b) or bias.shape != (b,):
-                raise WeightsError(f"layer {k} of the metric must have weights ({a}, {b}) and {b} biases, "
-                                   f"got {np.shape(w)} and {np.shape(bias)}")
-        self.layers_ = [(arrays[f"w{k}"], arrays[f"b{k}"]) for k in range(len(sizes) - 1)]
-        self.inputs_ = np.array([*arrays["columns"], *CENTER], dtype=object)
-        self.scale_, self.seen_ = arrays["scale"].astype(float), arrays["seen"].astype(float)
+    def state(self):
+        "The numbers of the network, so that a run stands alone; none before `fit`."
+        if not hasattr(self, "layers_"):
+            return {}
+        layers = {f"{name}{k}": a for k, each in enumerate(self.layers_) for name, a in zip("wb", each)}
+        columns = np.array(self.inputs_[:-len(CENTER)], dtype=str)
+        return layers | {"columns": columns, "scale": self.scale_, "seen": self.seen_}
 
     def fit(self, frame, y=None):
         "Look whether these are the features that the network knows."
-        self.load()
-        self._inputs(frame)
+        inputs_from(frame, self.load().inputs_, self.scale_)
         return self
-
-    def _inputs(self, rows):
-        "Inputs of the network; columns of energies that aren't there are 0."
-        if not isinstance(rows, pd.DataFrame):
-            return network_inputs(matrix_of(rows, self.inputs_), self.inputs_, self.scale_)
-        there = [c for c in self.inputs_ if c in rows.columns or not c.startswith(ENERGY_COLUMNS)]
-        x = np.zeros((len(rows), len(self.inputs_)))
-        x[:, np.isin(self.inputs_, there)] = matrix_of(rows, there)
-        return network_inputs(x, self.inputs_, self.scale_)
 
     def project(self, rows):
         "Embedding and log σ(v − 3) of every source."
         if isinstance(rows, Projection):
             return rows
-        _, v, e = forward(self.load().layers_, self._inputs(rows))
+        _, v, e = forward(self.load().layers_, inputs_from(rows, self.inputs_, self.scale_))
         return Projection([e.astype(np.float32), -np.logaddexp(0, SHIFT - v.astype(np.float64))])
 
     def _compare(self, q, x):
@@ -507,22 +518,25 @@ class LearnedMetric(Score):
         e, log_p = self.project(rows)
         return e * np.exp(log_p / 2)[:, None]
 
-    def unfamiliar(self, rows):
-        """Sources outside what the metric has seen.
+# %% ../nbs/02f_metric.ipynb #735acd93
+def unfamiliar(rows, metric=None):
+    """Sources outside what a metric has seen.
 
-        Parameters
-        ----------
-        rows : DataFrame of `search_features`
+    Parameters
+    ----------
+    rows : DataFrame of `search_features`
+    metric : LearnedMetric, optional
+        Default the one that comes with the package.
 
-        Returns
-        -------
-        (S,) bool array
-            Fewer or more photons than in training, or features further from the usual than nearly all of it.
-        """
-        x, (low, high, far) = self.load()._inputs(rows), self.seen_
-        counts = 10 ** matrix_of(rows, ["log_counts"])[:, 0]
-        outside = (counts < low * 0.99) | (counts > high * 1.01)
-        return outside | (np.sqrt((x[:, :-2] ** 2).mean(axis=1)) > far)
+    Returns
+    -------
+    (S,) bool array
+    """
+    metric = (metric or LearnedMetric()).load()
+    x, (low, high, far) = inputs_from(rows, metric.inputs_, metric.scale_), metric.seen_
+    counts = 10 ** matrix_of(rows, ["log_counts"])[:, 0]
+    outside = (counts < low * 0.99) | (counts > high * 1.01)
+    return outside | (np.sqrt((x[:, :-2] ** 2).mean(axis=1)) > far)
 
 # %% ../nbs/02f_metric.ipynb #2a15ac37
 def train_metric(path, random_state=0, size=1.0, steps=1800, exclude=(), generic=True, parts=None,
