@@ -926,6 +926,19 @@ def test_target_and_detector_are_facts_of_the_pointing(save):
     assert bare["target"] is None and bare["region_id"] is None
 
 
+@pytest.mark.parametrize(
+    "telescope, instrument, key, modules",
+    [("NuSTAR", None, "INSTRUME", ("FPMA", "FPMB")), ("IXPE", "GPD", "DETNAM", ("DU1", "DU2")), ("EP", "FXT", "DETNAM", ("A", "B"))],
+)
+def test_two_modules_have_two_ids_also_by_the_primary_header(save, telescope, instrument, key, modules):
+    ids = []
+    for m in modules:
+        evt = events(TELESCOP=telescope, INSTRUME=instrument)
+        p = save(evt, good([[T0, T0 + 1000]]), primary={key: m})
+        ids.append(read_event_list(p, quality=False, energies=False).id)
+    assert ids == [f"1_{m}" for m in modules]
+
+
 def test_lost_references_are_said(save):
     p = save(
         events(TELESCOP="XMM", INSTRUME="EPN", DSTYP1="TIME", DSREF1=":GTI00002"),
