@@ -38,7 +38,7 @@ _NAMED_FOR = ("", "_src", "_source", "_reg", "_region")
 
 def _is_region(path): return bool(_CATALOG_REGION.match(path) or _OTHER_REGION.match(path))
 
-
+# %% ../nbs/00c_ingest.ipynb #ea86a621
 def _own_region(event_file, beside):
     "The region file beside an event file that is named for it, or None."
     folder, name = os.path.split(event_file)
@@ -47,7 +47,7 @@ def _own_region(event_file, beside):
     here = {os.path.basename(f).lower(): f for f in beside if os.path.dirname(f) == folder}
     return next((here[w] for w in wanted if w in here), None)
 
-
+# %% ../nbs/00c_ingest.ipynb #71a8347a
 def _pair(events, beside):
     "Pair event files with the region files named for them; what is left over is the second answer."
     regions = [f for f in beside if _is_region(f)]
@@ -80,14 +80,14 @@ def _rows_of(path):
                                  "that hold a comma")
     return [{k: v or None for k, v in zip(head, row)} for row in rows]
 
-
+# %% ../nbs/00c_ingest.ipynb #a2d7821d
 def _from_csv(path):
     "Jobs of a CSV table."
     def at(v): return None if v is None else str(Path(path).parent / v)
     return [(at(r["event_file"]), at(r.get("region_file")), r.get("id")) for r in _rows_of(path)
             if r["event_file"]]
 
-
+# %% ../nbs/00c_ingest.ipynb #58afba12
 def is_photon_table(path):
     "Whether a path names a table of photons, rather than event files or a list of them."
     name = str(path).lower()
@@ -114,7 +114,7 @@ class Inputs:
     tables: list = field(default_factory=list)
     skipped: list = field(default_factory=list)
 
-
+# %% ../nbs/00c_ingest.ipynb #6f531551
 _NO_NAME = "not named like an event file, so it was skipped; if it is one, give the file itself or a pattern"
 _FOREIGN_REGION = "a region file that no event file is named for; it cuts nothing"
 
@@ -132,7 +132,7 @@ def _walk(folder, skipped):
                 skipped.append((path, "not an ordinary file"))
     return sorted(out)
 
-
+# %% ../nbs/00c_ingest.ipynb #50033a46
 def _of_folder(folder, inputs):
     "Event files of a folder and all its files; notes what might have been meant as well."
     files = _walk(folder, inputs.skipped)
@@ -163,7 +163,7 @@ def _of_pattern(path, inputs):
     folders = sorted({os.path.dirname(f) for f in events})
     return events, [os.path.join(d, n) for d in folders for n in sorted(os.listdir(d or "."))]
 
-
+# %% ../nbs/00c_ingest.ipynb #419945f3
 def search_inputs(paths, region=None):
     """List the event files and tables to read, each event file with its region, and what was passed over.
 
@@ -230,7 +230,7 @@ def _reason(err, path):
     while text.startswith(f"{path}: "): text = text.removeprefix(f"{path}: ")
     return text if len(text) < 1000 else f"{text[:990]} ..."
 
-
+# %% ../nbs/00c_ingest.ipynb #5374c589
 def mission_of(name):
     """Find a row of `MISSIONS` by its name, in any case.
 
@@ -266,7 +266,7 @@ def _read(path, region, mission, options):
                       f"not as {mission.name}", XRTWarning, stacklevel=2)
     return ev
 
-
+# %% ../nbs/00c_ingest.ipynb #55b2132c
 def _read_times(path, region, mission, options):
     "Read one event file for its times alone: in the energy band where there are energies, else all of them."
     try: return _read(path, region, mission, options)
@@ -276,7 +276,7 @@ def _read_times(path, region, mission, options):
                   stacklevel=2)
     return _read(path, region, mission, options | {"energies": False})
 
-
+# %% ../nbs/00c_ingest.ipynb #c80a8d2c
 def _check_job(path, reg, region):
     "Refuse what would end in wrong photons or a wrong name."
     try: str(path).encode()
@@ -307,7 +307,7 @@ def _read_job(job, region, times_only, mission, options):
                      "beside NAME.fits")
     return ev, list(dict.fromkeys(texts))
 
-
+# %% ../nbs/00c_ingest.ipynb #c009bd0d
 def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
     """Read the files of one chunk, one after another, whatever happens.
 
@@ -368,7 +368,7 @@ def _content(path):
     try: return file_hash(path)
     except (OSError, XRTError): return "can't be read"
 
-
+# %% ../nbs/00c_ingest.ipynb #08380132
 def _values(v):
     "An option as plain values."
     if isinstance(v, Region): return ["Region", v.terms, v.cut]
@@ -379,7 +379,7 @@ def _values(v):
     if isinstance(v, (list, tuple)): return [_values(x) for x in v]
     return str(v) if isinstance(v, os.PathLike) else v
 
-
+# %% ../nbs/00c_ingest.ipynb #ec1654f1
 def _settings(region, times_only, bad, mission, options):
     "A fingerprint of everything but the files that a part depends on."
     files = {k: _content(options[k]) for k in ("rmf", "background")
@@ -389,7 +389,7 @@ def _settings(region, times_only, bad, mission, options):
     except TypeError as err:
         raise ValueError(f"an option can't be compared with that of an earlier call: {err}") from None
 
-
+# %% ../nbs/00c_ingest.ipynb #ab7be640
 def _part_mark(jobs, settings):
     "The mark of a part: contents of all files it is made of, their names, and the settings."
     return fingerprint(settings, [[e, _content(e), r, _content(r), i] for e, r, i in jobs])
@@ -404,7 +404,7 @@ def _state(jobs):
         else: out.append((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
     return out
 
-
+# %% ../nbs/00c_ingest.ipynb #f120135a
 @dataclass
 class _Task:
     "What a worker needs to know to make one part."
@@ -419,7 +419,7 @@ class _Task:
     mission: Mission|None = None
     options: dict = field(default_factory=dict)
 
-
+# %% ../nbs/00c_ingest.ipynb #eec5b856
 def _table_of_task(task):
     "The photons of a part, or None, and the notes."
     if not task.is_table:
@@ -442,7 +442,7 @@ def _once(kept, jobs):
         seen.setdefault(ev.id, ev.meta["file"])
     return out, notes
 
-
+# %% ../nbs/00c_ingest.ipynb #2c229b9f
 def _work(task):
     "Make one part and its record in the folder of parts."
     for _ in range(3):
@@ -468,10 +468,10 @@ def _leave_with(parent):
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-
+# %% ../nbs/00c_ingest.ipynb #c809c713
 def _start_worker(): _leave_with(os.getppid())
 
-
+# %% ../nbs/00c_ingest.ipynb #47acb9c9
 def _pool(n):
     "n worker processes: forked where that is safe (Linux, a program without threads), else started afresh."
     import multiprocessing as mp
@@ -528,7 +528,7 @@ def _with_gti(table):
                       table.meta,
                       table.columns)
 
-
+# %% ../nbs/00c_ingest.ipynb #f4ee0929
 def _part(folder, task, facts, seen, fill):
     "The photons of one part whose ids did not come before, and notes."
     notes = [tuple(n) for n in facts["notes"]]
@@ -563,7 +563,7 @@ def _write_archive(path, tasks, facts):
             n_events += both.n_events
     return len(seen), n_events, notes
 
-
+# %% ../nbs/00c_ingest.ipynb #395f9933
 def _merge(work, tasks, facts, out, overwrite):
     "Join the parts, and give the archive its name."
     path = work / "archive.parquet"
@@ -608,7 +608,7 @@ class Ingest:
                 f"{printable(r, 300)}" for f, r in self.problems.head(20).itertuples(index=False)]
         return "\n  ".join([head, *rows, *["..."] * (len(self.problems) > 20)])
 
-
+# %% ../nbs/00c_ingest.ipynb #cf08488b
 def _frame(rows): return pd.DataFrame(rows, columns=["file", "reason"], dtype=object)
 
 # %% ../nbs/00c_ingest.ipynb #abc89116
@@ -621,7 +621,7 @@ def _check_call(out, n_jobs, chunk, bad, overwrite):
     if (out.exists() or out.is_symlink()) and not overwrite:
         raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
 
-
+# %% ../nbs/00c_ingest.ipynb #cf244e28
 def _parts_of(found, chunk, folder, **rest):
     "The tasks: chunks of event files, then tables of photons one by one."
     chunks = [(found.jobs[i:i + chunk], False) for i in range(0, len(found.jobs), chunk)]
@@ -629,7 +629,7 @@ def _parts_of(found, chunk, folder, **rest):
     return [_Task(f"part-{k:06d}", str(folder), jobs, is_table, **rest) for k,
             (jobs, is_table) in enumerate(chunks)]
 
-
+# %% ../nbs/00c_ingest.ipynb #d553c366
 def _nothing(work, facts, n_files):
     "There is nothing to keep, so nothing to go on with."
     first = next((f"; the first: {f}: {why}" for fact in facts for f, kind, why in fact["notes"]
@@ -640,7 +640,7 @@ def _nothing(work, facts, n_files):
 
 def _facts_of(task): return finished_part(task.folder, task.name, _part_mark(task.jobs, task.settings))
 
-
+# %% ../nbs/00c_ingest.ipynb #7932025a
 def _make_parts(tasks, n_jobs, progress):
     "Make the parts that are missing or out of date; the facts of all."
     facts = [_facts_of(t) if (Path(t.folder) / f"{t.name}.done").exists() else None for t in tasks]
@@ -652,11 +652,26 @@ def _make_parts(tasks, n_jobs, progress):
                    f"complete, "
                    "then restart")
 
+# %% ../nbs/00c_ingest.ipynb #a8292f18
+_OLD_PARTS = re.compile(r"job\.json|(part|note)-[0-9]{6}\.(parquet|json)")
+
+
+def _clear_old(folder, restart):
+    "Throw away the parts that a stopped call of version 0.1 left, which had no owner; never anything else."
+    if folder.is_symlink() or not (folder / "job.json").is_file(): return
+    entries = list(os.scandir(folder))
+    if not all(_OLD_PARTS.fullmatch(e.name) and e.is_file(follow_symlinks=False) for e in entries): return
+    if not restart:
+        raise StoreExists(f"{folder} holds the parts of another ingest (of an older version); pass restart=True to "
+                          "throw them away")
+    for e in entries: os.unlink(e.path)
+
 # %% ../nbs/00c_ingest.ipynb #3a72423f
 def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
     "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
     settings = _settings(**rest)
     whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
+    with writing(out): _clear_old(out.with_name(f"{out.name}.parts"), restart)
     with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
         if not overwrite and out.exists():
             raise StoreExists(f"{out} was made by another call in the meantime")
