@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import browser_tools as bt
 from xrt_nb import app
 from xrt_nb.cli import main
-from xrt_nb.data import XRTError
+
 
 
 @pytest.fixture(scope="module")

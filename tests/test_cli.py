@@ -170,6 +170,15 @@ def test_mission_offers_the_names(folder):
     assert read_events("a.parquet")["70000"] == read_events("b.parquet")["70000"]
 
 
+def test_notes_and_skipped_files_are_named_once(folder):
+    for k in range(5): small_event_file(f"f{k}_evt2.fits", seed=k)
+    small_event_file("P01_ImagingEvts.ds")
+    r = shell("ingest", ".", "--jobs", "1", "--out", "a.parquet")
+    assert r.exit_code == 0 and r.stderr.count("no region: the whole field is one detection") == 1
+    assert "note: f0_evt2.fits, f1_evt2.fits, f2_evt2.fits and 2 more: no region" in r.stderr
+    assert "skipped: P01_ImagingEvts.ds: not named like an event file" in r.stderr and "unexpected" not in r.output
+
+
 def test_nothing_to_ingest_is_a_sentence(folder):
     r = shell("ingest", "nowhere_evt2.fits", "--out", "a.parquet")
     assert r.exit_code == 1 and "nowhere_evt2.fits: no event file there" in r.stderr

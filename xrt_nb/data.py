@@ -151,7 +151,7 @@ def _one_by_one(raw, column, wanted, who):
     "Numbers from an array of text or Python objects; what is missing becomes NaN."
     if pd.api.types.infer_dtype(raw, skipna=False) == "string": # all at once, then only what is left
         out = pd.to_numeric(pd.Series(raw, dtype=object), errors="coerce").to_numpy(np.float64, copy=True)
-        left = np.flatnonzero(np.isnan(out))
+        left = np.flatnonzero(np.isnan(out) | [("x" in v or "X" in v) for v in raw]) # 0x10 is no number of ours
     else: out, left = np.full(len(raw), np.nan), np.arange(len(raw))
     read = [_number(raw[k], column, wanted) for k in left]
     if bad := [k for k, v in zip(left, read) if v is None]:
@@ -1282,7 +1282,24 @@ def from_frame(
 def from_dict(
     sources:Mapping, # id -> (time, energy), or id -> {"time": ..., "energy": ..., further columns}
 ) -> EventTable: # sources in the mapping's order
-    "Make a table from a dictionary of arrays per source."
+    """Make a table from a dictionary of arrays per source.
+
+    Parameters
+    ----------
+    sources : mapping
+        Id to (time [s], energy [eV]), or to a mapping with "time" and, where there are, "energy", "gti" and
+        further columns; columns of any kind, see `as_numbers`.
+
+    Returns
+    -------
+    EventTable
+        Sources in the mapping's order.
+
+    Raises
+    ------
+    EventDataError
+        If a source has no times, or its columns can't be right.
+    """
     lists = []
     for id, v in sources.items():
         d = dict(v) if isinstance(v, Mapping) else dict(zip(("time", "energy"), v))
@@ -1339,7 +1356,25 @@ def concat(
     tables, # EventTables
     names=None, # what to call them in messages, e.g. their files
 ) -> EventTable: # all sources, in order
-    "Join tables into one; the same id in two of them is refused."
+    """Join tables into one; the same id in two of them is refused.
+
+    Parameters
+    ----------
+    tables : iterable of EventTable
+        All with energies or none, all with GTIs or none, and with the same further columns.
+    names : sequence of str, optional
+        What to call them in messages, e.g. their files.
+
+    Returns
+    -------
+    EventTable
+        All sources, in order; facts that a table lacks are missing, and every fact has one type.
+
+    Raises
+    ------
+    EventDataError
+        If an id stands twice, or the tables don't fit together.
+    """
     tables = list(tables)
     names = [f"table {n}" for n in range(len(tables))] if names is None else [str(n) for n in names]
     if not tables: raise ValueError("`tables` is empty: nothing to join")

@@ -23,7 +23,7 @@ import pandas as pd
 from ._store import ordinary
 from ._text import plain, printable
 from .analogs import find_analogs, published_transients, read_known, read_selection, write_selection
-from .data import EventDataError, EventTable, UnknownSourceError, XRTError, XRTWarning, atomic, patch_to, read_events
+from .data import EventDataError, EventTable, UnknownSourceError, XRTError, XRTWarning, atomic, patch_to
 from .embedding import OKABE_ITO, _check_frame, known_series
 from .labels import LABELS, Labels
 from .pipeline import Run, read_run, spaces_of
@@ -134,7 +134,7 @@ def open_archives(
         out[title] = Archive(frame, _spaces(frame, pair, given), _known_of(frame, known, found), events, mark)
     return out
 
-# %% ../nbs/05a_finder.ipynb #bb74148a
+# %% ../nbs/05a_finder.ipynb #7e1c0257
 class Chosen(NamedTuple):
     "A selection with what it came from."
     rows: np.ndarray  # of the map, sorted
@@ -326,7 +326,7 @@ def clusters(self) -> list: # words, numbers in their order
     words = {w for w in self._cluster_words() if w is not None} if "cluster" in self.frame else set()
     return sorted(words, key=lambda w: (not w.lstrip("-").isdigit(), int(w) if w.lstrip("-").isdecimal() else 0, w))
 
-# %% ../nbs/05a_finder.ipynb #7a6a87ce
+# %% ../nbs/05a_finder.ipynb #bbd68041
 @patch_to(AnalogFinder)
 def select_cluster(
     self,
@@ -376,7 +376,7 @@ def _go_to(self, chosen):
     if self.focus is not None and self._index.get_loc(self.focus) not in chosen.rows: self.focus = None
     self._refresh()
 
-# %% ../nbs/05a_finder.ipynb #aa806c03
+# %% ../nbs/05a_finder.ipynb #8213a281
 @patch_to(AnalogFinder)
 def undo(self):
     "Go back to the selection before."
@@ -439,7 +439,7 @@ def analogs_of(
     self._set_rows(self._rows_of(hits["obsreg_id"]), hits)
     return hits
 
-# %% ../nbs/05a_finder.ipynb #4e898bfa
+# %% ../nbs/05a_finder.ipynb #be5945b6
 @patch_to(AnalogFinder)
 def focus_on(
     self,
@@ -477,7 +477,7 @@ def previous(self):
     "Look at the source before."
     self._step(-1)
 
-# %% ../nbs/05a_finder.ipynb #735e8ff6
+# %% ../nbs/05a_finder.ipynb #32068d31
 RANKS = ("rank", "distance", "score", "chance") # columns of the analogs, by which the table can be sorted
 
 # %% ../nbs/05a_finder.ipynb #e904497e
@@ -692,7 +692,7 @@ def figure(
     fig._repr_png_ = lambda: _small_png(fig)  # shows itself in a notebook, whether or not pyplot is there
     return fig
 
-# %% ../nbs/05a_finder.ipynb #b2884977
+# %% ../nbs/05a_finder.ipynb #f5d7cbed
 FIGURES = (".png", ".pdf", ".svg") # what the name of a saved figure may end in
 
 
@@ -852,7 +852,7 @@ def _check_session(self, s, path):
     need("order", order, "a property or null")
     need("ascending", isinstance(s["ascending"], bool), "true or false")
 
-# %% ../nbs/05a_finder.ipynb #7f48b13d
+# %% ../nbs/05a_finder.ipynb #ec688867
 @patch_to(AnalogFinder)
 def open_session(
     self,
@@ -870,7 +870,7 @@ def open_session(
     self.show_panel(s["tab"])
     self.show_page(s["page"])
 
-# %% ../nbs/05a_finder.ipynb #4ada41a6
+# %% ../nbs/05a_finder.ipynb #f385db79
 NEAR = 10.0 # arcsec: how far a position that another program points at may be from a source
 
 
@@ -902,7 +902,7 @@ def _position_from_afar(self, ra, dec):
         self.message = f"no source within {NEAR:g} arcsec of {ra:.5f} {dec:+.5f}"
         self._refresh()
 
-# %% ../nbs/05a_finder.ipynb #4a85b06f
+# %% ../nbs/05a_finder.ipynb #deab4c67
 def _told(names):
     "To whom a message went."
     return f"sent to {', '.join(names)}" if names else "no program on the hub takes this; start TOPCAT, DS9 or Aladin"
@@ -978,7 +978,7 @@ STYLE = """<style>
 }
 </style>"""
 
-# %% ../nbs/05a_finder.ipynb #0b95ca36
+# %% ../nbs/05a_finder.ipynb #8d7110f3
 BRIDGE = """
 function render({model, el}) {
   const fields = model.get("fields"), keys = new Set(model.get("letters")), off = [];
@@ -1036,7 +1036,7 @@ def _slug(text):
     "A class of known transients as part of a CSS class."
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text)
 
-# %% ../nbs/05a_finder.ipynb #791e34e5
+# %% ../nbs/05a_finder.ipynb #3918a881
 class _Ears:
     "What the window does when the listener tells of a key, a click, an Enter."
     def _heard(self, _, content, buffers):
@@ -1376,7 +1376,7 @@ def _tiles_html(self):
                    f"style='left:{100 * x:.2f}%;top:{100 * y:.2f}%;width:{100 * width:.2f}%;height:{100 * height:.2f}%'></button>")
     return "".join(out) + "</div>"
 
-# %% ../nbs/05a_finder.ipynb #fa0f8f05
+# %% ../nbs/05a_finder.ipynb #bcd10b0d
 @patch_to(_Window)
 def _show_panel(self):
     "Draw the visible tab, if what it shows has changed."

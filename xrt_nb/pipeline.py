@@ -1060,6 +1060,7 @@ def _write_folder(out, files, overwrite):
     "Write texts into a folder that appears when all of them are complete."
     if out.is_dir() and not out.is_symlink() and not {p.name for p in out.iterdir()} <= set(files):
         raise StoreExists(f"{out} exists and holds something else, so it is not replaced; choose another name")
+    if out.exists() and not overwrite: raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
     with WorkFolder(out, restart=True) as work:
         for name, text in files.items(): write_text(work.path / name, text)
         work.publish(overwrite)

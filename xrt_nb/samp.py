@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HIGHLIGHT', 'SELECT', 'POINT', 'LOAD', 'row_of', 'position_of', 'SampLink']
 
-# %% ../nbs/05_samp.ipynb #08df1121
+# %% ../nbs/05_samp.ipynb #bea55a16
 import asyncio
 import math
 import tempfile
@@ -22,7 +22,7 @@ from ._text import printable
 from .analogs import selection_table
 from .data import XRTError
 
-# %% ../nbs/05_samp.ipynb #c824f3b5
+# %% ../nbs/05_samp.ipynb #51102594
 def _library():
     "The SAMP module of PyVO, or that of astropy where PyVO has none."
     with warnings.catch_warnings(action="ignore"):
@@ -31,7 +31,7 @@ def _library():
                 return import_module("pyvo.samp")
         return import_module("astropy.samp")
 
-# %% ../nbs/05_samp.ipynb #a0c2fa64
+# %% ../nbs/05_samp.ipynb #189ebb3d
 def row_of(params: dict, sent: dict):
     """Find the id that another program points at.
 
@@ -72,7 +72,7 @@ def position_of(params: dict):
         if math.isfinite(ra) and -90 <= dec <= 90:
             return ra % 360, dec
 
-# %% ../nbs/05_samp.ipynb #8dd42c9c
+# %% ../nbs/05_samp.ipynb #585e1c12
 HIGHLIGHT, SELECT, POINT, LOAD = "table.highlight.row", "table.select.rowList", "coord.pointAt.sky", "table.load.votable"
 
 
@@ -95,10 +95,10 @@ class SampLink:
     """
     def __init__(self, on_row=None, on_position=None, name: str = "xrt_nb finder"):
         self.on_row, self.on_position, self._sent, self._n = on_row, on_position, {}, 0
-        self._folder, self._lock = tempfile.TemporaryDirectory(prefix="xrt_nb_samp_"), threading.Lock()
         try: self._loop = asyncio.get_running_loop()
         except RuntimeError: self._loop = None
-        self.client = _connect(name)
+        self.client, self._lock = _connect(name), threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="xrt_nb_samp_", ignore_cleanup_errors=True)
         for mtype in (HIGHLIGHT, SELECT, POINT):
             self.client.bind_receive_call(mtype, self._called)
             self.client.bind_receive_notification(mtype, self._told)
@@ -133,7 +133,7 @@ class SampLink:
     def _take(self, mtype, params):
         with self._lock: _pass_on(self, mtype, params)
 
-# %% ../nbs/05_samp.ipynb #9f3709e1
+# %% ../nbs/05_samp.ipynb #03b669c8
 def _connect(name):
     "A registered client."
     samp = _library()
