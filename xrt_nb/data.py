@@ -656,9 +656,9 @@ def _cut_to_gti(x):
     out = outside_gti(x.time, offsets, x.gti, gti_offsets)
     if not out.any(): return
     n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
-    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
-    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
-                  XRTWarning, stacklevel=4)
+    who = f"source '{x.ids[n.argmax()] if many else x.id}'" + (f" and {(n > 0).sum() - 1} others" if (n > 0).sum() > 1 else "")
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out "
+                  "(without GTIs they stay)", XRTWarning, stacklevel=4)
     if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
     x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
     x.columns = {k: v[~out] for k, v in x.columns.items()}
