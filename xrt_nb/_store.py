@@ -449,7 +449,7 @@ def write_json(path, value, overwrite=False, **options):
     """Write a value as JSON at once; `options` are those of `json.dumps`."""
     return write_text(path, json.dumps(value, **options) + "\n", overwrite)
 
-
+# %% ../nbs/00_store.ipynb #65c3e05c
 def open_part(path, more=False):
     """Open a file that grows in place, a download or a journal; never through a symbolic link or into a pipe.
 
