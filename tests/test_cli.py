@@ -170,8 +170,28 @@ def test_mission_offers_the_names(folder):
     assert read_events("a.parquet")["70000"] == read_events("b.parquet")["70000"]
 
 
+def test_notes_and_skipped_files_are_named_once(folder):
+    for k in range(5): small_event_file(f"f{k}_evt2.fits", seed=k)
+    small_event_file("P01_ImagingEvts.ds")
+    r = shell("ingest", ".", "--jobs", "1", "--out", "a.parquet")
+    assert r.exit_code == 0 and r.stderr.count("no region: the whole field is one detection") == 1
+    assert "note: f0_evt2.fits, f1_evt2.fits, f2_evt2.fits and 2 more: no region" in r.stderr
+    assert "skipped: P01_ImagingEvts.ds: not named like an event file" in r.stderr and "unexpected" not in r.output
+
+
 def test_nothing_to_ingest_is_a_sentence(folder):
     r = shell("ingest", "nowhere_evt2.fits", "--out", "a.parquet")
     assert r.exit_code == 1 and "nowhere_evt2.fits: no event file there" in r.stderr
     r = shell("ingest", "nowhere.csv", "--out", "a.parquet")
     assert r.exit_code == 1 and "nowhere.csv" in r.stderr and "Traceback" not in r.output
+
+
+def test_metric_train_hands_its_options_on(folder, monkeypatch):
+    from xrt_nb import metric
+    asked = []
+    monkeypatch.setattr(metric, "train_metric", lambda out, **options: (asked.append((out, options)), out)[1])
+    r = shell("metric", "train", "m.npz", "--seed", 3, "--size", 0.5, "--steps", 7, "--exclude", "dip", "--exclude", "qpe", "--overwrite")
+    assert r.exit_code == 0 and "The metric is in m.npz" in r.stdout and "next: " in r.stdout
+    (out, options), = asked
+    assert str(out) == "m.npz" and callable(options.pop("progress"))
+    assert options == {"random_state": 3, "size": 0.5, "steps": 7, "exclude": ("dip", "qpe"), "overwrite": True}

@@ -481,6 +481,7 @@ def test_dialects_of_csv_give_the_same_photons(change, tmp_path):
     ("\n\n", "the file is empty"),
     ("x" * 200_000, "first line of 200,000 bytes"),
     (",".join(f"c{k}" for k in range(5000)) + "\n", "missing|columns"),
+    (BODY.replace("12.5", "0x1F"), "holds .0x1F."),
     ("# %ECSV 1.0\n# ---\n# {[}\na b\n", "not a readable ECSV table"),
 ])
 def test_csv_that_cannot_be_right_is_refused_in_one_sentence(text, message, tmp_path):

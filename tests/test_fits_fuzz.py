@@ -1,4 +1,5 @@
 """Hundreds of broken files, in processes of their own that are watched: a sample in every run, all of them in the slow one."""
+
 import collections
 import json
 import os
@@ -12,13 +13,31 @@ import pytest
 from tests.support.fuzzing import judge, mutants
 
 HERE = Path(__file__).parent
-KINDS = {"cut short", "wrong TFORM", "header card", "bad times", "bad GTI", "missing GTI", "zero rows", "not FITS", "gz bomb", "flipped card", "flipped bit (checksum)"}
+KINDS = {
+    "cut short",
+    "wrong TFORM",
+    "header card",
+    "bad times",
+    "bad GTI",
+    "missing GTI",
+    "zero rows",
+    "not FITS",
+    "gz bomb",
+    "flipped card",
+    "flipped bit (checksum)",
+}
 
 
 def by_hand(*options):
     "The outcomes of the mutants that are made with an eye on the format."
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, HERE / "fuzz_fits.py", "--json", "--seed", "1", "--n", "400", *options], capture_output=True, text=True, timeout=600, env=env)
+    done = subprocess.run(
+        [sys.executable, HERE / "fuzz_fits.py", "--json", "--seed", "1", "--n", "400", *options],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=env,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -45,12 +64,18 @@ def test_all_by_hand():
     check(fuzzed)
 
 
-FILES = {"one": (fuzz_fits.base_file(True), "read_list", ".fits"), "many": (fuzz_fits.many_tables(), "read_list", ".fits"), "rmf": (fuzz_fits.response(), "read_rmf", ".rmf")}
+FILES = {
+    "one": (fuzz_fits.base_file(True), "read_list", ".fits"),
+    "many": (fuzz_fits.many_tables(), "read_list", ".fits"),
+    "rmf": (fuzz_fits.response(), "read_rmf", ".rmf"),
+}
 
 
 def by_chance(name, n, seed):
     data, reader, suffix = FILES[name]
-    return judge(f"{HERE / 'fuzz_fits.py'}:{reader}", mutants(data, n, seed, start=2880), suffix=suffix, whole=data)
+    return judge(
+        f"{HERE / 'fuzz_fits.py'}:{reader}", mutants(data, n, seed, start=2880), suffix=suffix, whole=data
+    )
 
 
 @pytest.mark.parametrize("name", FILES)

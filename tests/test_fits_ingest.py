@@ -19,7 +19,7 @@ from make_mission_fixtures import make_all
 from test_fits import EVT, REG, acis, needs_real # noqa: F401  (acis is a fixture)
 from astropy.io import fits
 from xrt_nb import ingest as room
-from xrt_nb._store import StoreBusy, StoreError, StoreExists
+from xrt_nb._store import StoreError, StoreExists
 from xrt_nb.data import EventTable, XRTError, XRTWarning, read_events
 from xrt_nb.fits import MISSIONS, read_event_list
 from xrt_nb.ingest import find_inputs, ingest, read_chunk, search_inputs
@@ -269,6 +269,41 @@ def test_two_modules_of_one_observation_are_two_detections(tmp_path, where):
     assert done.ok and sorted(i[-4:] for i in read_events(tmp_path / "a.parquet").ids) == ["FPMA", "FPMB"]
 
 
+def _response(path, telescope, instrument, first, n, low, step, unit=1.0):
+    "A response matrix's EBOUNDS with n channels of `step` eV from `low` eV on."
+    c = np.arange(n)
+    h = fits.BinTableHDU.from_columns([fits.Column("CHANNEL", "J", array=first + c), fits.Column("E_MIN", "E", "keV", array=(low + step * c) / 1e3), fits.Column("E_MAX", "E", "keV", array=(low + step * (c + 1)) / 1e3)], name="EBOUNDS")
+    h.header.update({"TELESCOP": telescope, "INSTRUME": instrument, "CHANTYPE": "PI", "DETCHANS": n})
+    h.writeto(path)
+    return path
+
+
+def test_a_response_of_another_instrument_is_refused_by_name_in_a_mixed_folder(tmp_path):
+    cases = make_all(tmp_path / "m")
+    files = [cases[k].path for k in ("nustar", "swift_pc")]
+    rmf = _response(tmp_path / "swift.rmf", "SWIFT", "XRT", 0, 1024, 0.0, 10.0)
+    done = ingest(files, tmp_path / "a.parquet", rmf=rmf, energy_range=None, progress=False)
+    assert done.n_sources == 1 and os.path.basename(done.problems.file[0]) == "nustar.fits" and "swift.rmf is not the response of this list" in done.problems.reason[0]
+    forced = ingest(files, tmp_path / "b.parquet", rmf=rmf, energy_range=None, force_rmf=True, progress=False)
+    assert forced.n_sources == 2
+    os.replace(_response(tmp_path / "other.rmf", "SWIFT", "XRT", 0, 1024, 5.0, 10.0), rmf) # same name, other content: other settings
+    plain = dict(region=None, times_only=False, bad="raise", mission=None)
+    before = room._settings(**plain, options={"rmf": str(rmf)})
+    os.replace(_response(tmp_path / "third.rmf", "SWIFT", "XRT", 0, 1024, 6.0, 10.0), rmf)
+    assert room._settings(**plain, options={"rmf": str(rmf)}) != before
+
+
+def test_times_of_an_instrument_without_an_energy_rule(tmp_path):
+    cases = make_all(tmp_path / "m")
+    files = [cases[k].path for k in ("ep_wxt", "hrc", "nustar")]
+    done = ingest(files, tmp_path / "t.parquet", times_only=True, energy_range=(3000, 79000), progress=False)
+    table = read_events(tmp_path / "t.parquet")
+    assert done.ok and len(table) == 3 and not table.has_energy
+    assert any("all its times were kept" in r for r in done.remarks.reason)
+    band = read_event_list(cases["nustar"].path, energy_range=(3000, 79000))
+    assert np.array_equal(table[band.id].time, band.time) # the band is cut where there are energies
+
+
 # --- a folder of parts with one owner -----------------------------------------------------------------------------
 
 
@@ -347,6 +382,19 @@ def test_links_in_the_way_are_left_alone(many, tmp_path):
     assert (tmp_path / "a.parquet.parts" / "mine.txt").exists()
 
 
+def test_parts_that_an_older_version_left(many, tmp_path):
+    parts = tmp_path / "a.parquet.parts"
+    parts.mkdir()
+    for name in ("job.json", "part-000000.parquet", "note-000000.json"): (parts / name).write_text('{"fingerprint": "another"}')
+    with pytest.raises(StoreExists, match="parts of another ingest.*pass restart=True"): ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
+    assert ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False, restart=True).n_sources == 23 and not parts.exists()
+    parts.mkdir()
+    for name in ("job.json", "thesis.txt"): (parts / name).write_text("{}")
+    parts.rename(tmp_path / "b.parquet.parts")
+    with pytest.raises(StoreExists, match="in the way"): ingest(many, tmp_path / "b.parquet", region=WHOLE, progress=False, restart=True)
+    assert (tmp_path / "b.parquet.parts" / "thesis.txt").exists()
+
+
 def _slow_ingest(files, out, seconds=0.02, chunk=2, **more):
     "An ingest in a process of its own, with slow reading."
     code = ("import sys, time, xrt_nb.ingest as i\nfrom xrt_nb.regions import Region\nread = i.read_event_list\n"
@@ -416,30 +464,30 @@ def test_a_hundred_kills(many, tmp_path): _kill_often(many, tmp_path, 100, 2)
 
 
 def test_what_was_written_is_read_back_before_parts_are_deleted(many, tmp_path, monkeypatch):
-    "A disk that changes a byte after writing: no archive appears, and the parts stay."
-    real = room._read_back
-    def faulty(path, batches):
-        table = read_events(path)
-        table.time = table.time + np.where(np.arange(table.n_events) == 3, 1e-6, 0)
-        table.write(path, overwrite=True)
-        return real(path, batches)
-    monkeypatch.setattr(room, "_read_back", faulty)
-    with pytest.raises(XRTError, match="read back .* is not what was written.*parts are kept.*restart"): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
-    assert not (tmp_path / "a.parquet").exists() and len(list((tmp_path / "a.parquet.parts").glob("part-*.done"))) == 6
+    "A disk that changes a byte on the way: no archive appears, and the parts stay."
+    from xrt_nb import data
+    real = data._read_back
+    def faulty(archive, *more):
+        path = Path(archive.path)
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 3] ^= 1
+        path.write_bytes(raw)
+        return real(archive, *more)
+    monkeypatch.setattr(data, "_read_back", faulty)
+    def damaged():
+        with pytest.raises(XRTError, match="parquet"): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
+        assert not (tmp_path / "a.parquet").exists()
+    damaged() # the parts, each read back on its own
+    monkeypatch.undo()
+    def dying(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(room, "_merge", dying)
+    with pytest.raises(KeyboardInterrupt): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "_read_back", faulty)
+    damaged() # the archive made of them
+    assert len(list((tmp_path / "a.parquet.parts").glob("part-*.done"))) == 6
     monkeypatch.undo()
     assert ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False).n_sources == 23
-
-
-@pytest.mark.parametrize("what", ["time", "energy", "gti", "meta", "ids"])
-def test_the_digest_sees_every_kind_of_change(many, tmp_path, what):
-    ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
-    table = read_events(tmp_path / "a.parquet")
-    before = room._digest(table)
-    def nudged(a): return np.concatenate([np.nextafter(a.ravel()[:1], -np.inf), a.ravel()[1:]]).reshape(a.shape)
-    if what == "meta": table.meta.iloc[2, list(table.meta).index("n_gti")] += 1
-    elif what == "ids": table.ids = table.ids[[1, 0, *range(2, len(table))]]
-    else: setattr(table, what, nudged(getattr(table, what)))
-    assert room._digest(table) != before
 
 
 def test_a_full_disk_names_path_and_cure(many, tmp_path):

@@ -55,7 +55,7 @@ def test_known_are_detectable_transients(archive):
 
 
 def test_same_seed_in_another_process(archive):
-    code = "from xrt_nb.simulation import simulate_archive; e, t = simulate_archive(100, 42); print(repr(e.time.sum()), repr(e.energy.sum()))"
+    code = "from xrt_nb.simulation import simulate_archive; e, t = sim.simulate_archive(100, 42); print(repr(e.time.sum()), repr(e.energy.sum()))"
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout.split()
     first = archive[0][:100]
     assert out == [repr(first.time.sum()), repr(first.energy.sum())]
@@ -107,3 +107,33 @@ def test_hidden_population_of_one_kind():
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+def archive_digest(*args, **kwargs):
+    "SHA-256 of an archive's photons (to a millisecond and a tenth of an eV) and kinds."
+    import hashlib
+
+    events, truth = sim.simulate_archive(*args, **kwargs)
+    digest = hashlib.sha256()
+    for x in (events.offsets, np.round(events.time * 1e3), np.round(events.energy * 10)):
+        digest.update(np.ascontiguousarray(x).astype("<i8").tobytes())
+    digest.update(" ".join(truth.kind).encode())
+    return digest.hexdigest()
+
+
+def test_edition_1_gives_the_archives_of_version_0_1_0():
+    # digests taken with version 0.1.0, before there was a second edition
+    assert archive_digest(200, 7, edition=1) == "c40ad6eb50b909a45860a90587f85866f6b7102c891fd487016c247945db1bb0"
+    shares = dict(fractions={"flare": 0.3}, median_counts=60.0)
+    assert archive_digest(120, 8, edition=1, **shares) == "14451a7fb58c9a74c0d47f299240e05dd0aa3e203c46e107ff6784393759fd32"
+
+
+def test_edition_2_has_what_real_lists_taught():
+    events, truth = sim.simulate_archive(3000, 11, edition=2, fractions={"dip": 0.1, "burst": 0.05})
+    assert truth.background_flare.any() and truth.groupby("obsid").background_flare.nunique().max() == 1
+    assert not truth.detectable[truth.kind == "steady"].any()
+    assert (truth.counts[truth.kind == "steady"] > 1000).sum() > 3
+    dips = truth[(truth.kind == "dip") & truth.period.isna()]
+    assert ((dips.peak_time < 0.5 * dips.duration) | (dips.peak_time > dips.exposure - 0.5 * dips.duration)).mean() > 0.4
+    repeated, again = sim.simulate_archive(3000, 11, edition=2, fractions={"dip": 0.1, "burst": 0.05})
+    assert repeated == events and again.equals(truth)

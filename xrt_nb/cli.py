@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CURES', 'tsne_options', 'dbscan_options', 'picture_options', 'ae_options', 'column_options', 'out_option',
            'overwrite_option', 'Teaching', 'main', 'Bars', 'demo', 'ingest', 'fetch', 'represent', 'features',
-           'embed_command', 'cluster_command', 'analogs', 'run', 'place', 'app']
+           'embed_command', 'cluster_command', 'analogs', 'run', 'place', 'metric', 'train', 'app']
 
 # %% ../nbs/09a_cli.ipynb #870ba88e
 import errno
@@ -45,7 +45,11 @@ def _for_the_shell(err):
     "The sentence of an error, with options of the shell instead of arguments of Python, and with a cure where the system has none."
     if isinstance(err, OSError) and err.errno in CURES and "[Errno" in str(err):
         return f"{err.filename or 'the output'}: {CURES[err.errno]}, and restart"
-    return str(err).replace("bad='drop'", "--drop-bad").replace("overwrite=True", "--overwrite").replace("restart=True", "--restart")
+    options = {"bad='drop'": "--drop-bad", "overwrite=True": "--overwrite", "restart=True": "--restart",
+               "force_rmf=True": "--force-rmf", "times_only=True": "--times-only"}
+    said = str(err)
+    for argument, option in options.items(): said = said.replace(argument, option)
+    return said
 
 
 @click.group(cls=Teaching, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -216,9 +220,10 @@ def _say_notes(frame, kind, most=3):
     "Say remarks or skipped files by their reason, each file by name, or a few of many that share one."
     from xrt_nb._text import printable
     for reason, files in frame.groupby("reason", sort=False)["file"]:
+        files = files.unique()
         names = ", ".join(printable(f, 200) for f in files[:most])
         more = f" and {len(files) - most:,} more" if len(files) > most else ""
-        click.echo(f"{kind}: {names}{more}: {printable(reason, 600)}", err=True)
+        click.echo(f"{kind}: {names}{more}: {printable(_for_the_shell(reason), 600)}", err=True)
 
 
 def _ingest_files(paths, out, overwrite, **options):
@@ -233,7 +238,8 @@ def _ingest_files(paths, out, overwrite, **options):
     if done.ok: return
     lost = done.problems.file.nunique()
     click.echo(f"{lost} of {done.n_files} files gave no source:", err=True)
-    for r in done.problems.itertuples(): click.echo(f"  {printable(r.file, 200)}: {printable(r.reason, 600)}", err=True)
+    for r in done.problems.itertuples():
+        click.echo(f"  {printable(r.file, 200)}: {printable(_for_the_shell(r.reason), 600)}", err=True)
     sys.exit(3)
 
 
@@ -254,6 +260,7 @@ class MissionName(click.ParamType):
 @click.option("--energy-range", type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH", help="Energy band in eV.")
 @click.option("--rmf", type=click.Path(exists=True, dir_okay=False),
               help="Response whose EBOUNDS turn channels into energies; a file of another instrument is refused by name.")
+@click.option("--force-rmf", is_flag=True, help="Take the response although instrument or channels speak against it.")
 @click.option("--mission", type=MissionName(), metavar="NAME",
               help="Read as this mission where the header doesn't tell: Chandra ACIS, XMM EPIC-pn, NuSTAR, ... "
                    "(a wrong name lists them all).")
@@ -265,7 +272,8 @@ class MissionName(click.ParamType):
 @column_options
 @out_option
 @overwrite_option
-def ingest(paths, region, energy_range, rmf, mission, times_only, jobs, chunk, restart, drop_bad, out, overwrite, **columns):
+def ingest(paths, region, energy_range, rmf, force_rmf, mission, times_only, jobs, chunk, restart, drop_bad, out,
+           overwrite, **columns):
     """Read event files, and tables of photons, into one archive.
 
     PATHS are event files, folders, patterns, or a CSV with the columns event_file, region_file, id; or tables of photons
@@ -280,9 +288,10 @@ def ingest(paths, region, energy_range, rmf, mission, times_only, jobs, chunk, r
         xrt-nb ingest eventfiles_table.csv --out archive.parquet
     """
     columns = _given(columns)
-    if _all_tables(paths): return _ingest_tables(paths, drop_bad, out, overwrite, columns)
+    if all(_is_photon_table(p) for p in paths): return _ingest_tables(paths, drop_bad, out, overwrite, columns)
     if columns: raise click.UsageError(f"--{next(iter(columns)).replace('_', '-')} is for tables of photons, and there are event files among these")
-    extra = _given({"rmf": rmf, "mission": mission}) | {"bad": "drop" if drop_bad else "raise"}
+    extra = _given({"rmf": rmf, "mission": mission, "force_rmf": force_rmf or None})
+    extra["bad"] = "drop" if drop_bad else "raise"
     _ingest_files(paths, out, overwrite, region=region, n_jobs=jobs, chunk=chunk, times_only=times_only,
                   restart=restart, energy_range=energy_range, **extra)
 
@@ -595,6 +604,30 @@ def _say_placed(placed, out):
     if len(placed) > 10: click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
     click.echo(f"The report is {out / 'report.html'}")
     _next(f"xrt-nb app {_quoted(placed.run.path)}", "look around in the run")
+
+# %% ../nbs/09a_cli.ipynb #e563b959
+@main.group()
+def metric():
+    """The learned metric: train one from simulations."""
+
+
+@metric.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Seed of the simulation and of the training.")
+@click.option("--size", default=1.0, show_default=True, help="Factor on the number of simulated sources.")
+@click.option("--steps", type=click.IntRange(1), default=1800, show_default=True, help="Batches of training.")
+@click.option("--exclude", multiple=True, metavar="KIND", help="Leave this kind out; may be repeated.")
+@overwrite_option
+def train(out, seed, size, steps, exclude, overwrite):
+    """Train the metric and write it as plain numbers, OUT.npz, with its recipe, OUT.json.
+
+    \b
+        xrt-nb metric train my_metric.npz --exclude dip
+    """
+    from xrt_nb.metric import train_metric
+    path = train_metric(out, random_state=seed, size=size, steps=steps, exclude=exclude, progress=click.echo, overwrite=overwrite)
+    click.echo(f"The metric is in {path}")
+    _next("xrt-nb run 2D-PCA events.parquet --out my_run", "map, clusters and analogs of an archive")
 
 # %% ../nbs/09a_cli.ipynb #22c9e56d
 @main.command()

@@ -151,7 +151,7 @@ def _one_by_one(raw, column, wanted, who):
     "Numbers from an array of text or Python objects; what is missing becomes NaN."
     if pd.api.types.infer_dtype(raw, skipna=False) == "string": # all at once, then only what is left
         out = pd.to_numeric(pd.Series(raw, dtype=object), errors="coerce").to_numpy(np.float64, copy=True)
-        left = np.flatnonzero(np.isnan(out))
+        left = np.flatnonzero(np.isnan(out) | [("x" in v or "X" in v) for v in raw]) # 0x10 is no number of ours
     else: out, left = np.full(len(raw), np.nan), np.arange(len(raw))
     read = [_number(raw[k], column, wanted) for k in left]
     if bad := [k for k, v in zip(left, read) if v is None]:
@@ -656,9 +656,9 @@ def _cut_to_gti(x):
     out = outside_gti(x.time, offsets, x.gti, gti_offsets)
     if not out.any(): return
     n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
-    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
-    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
-                  XRTWarning, stacklevel=4)
+    who = f"source '{x.ids[n.argmax()] if many else x.id}'" + (f" and {(n > 0).sum() - 1} others" if (n > 0).sum() > 1 else "")
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out "
+                  "(without GTIs they stay)", XRTWarning, stacklevel=4)
     if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
     x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
     x.columns = {k: v[~out] for k, v in x.columns.items()}
@@ -1282,7 +1282,24 @@ def from_frame(
 def from_dict(
     sources:Mapping, # id -> (time, energy), or id -> {"time": ..., "energy": ..., further columns}
 ) -> EventTable: # sources in the mapping's order
-    "Make a table from a dictionary of arrays per source."
+    """Make a table from a dictionary of arrays per source.
+
+    Parameters
+    ----------
+    sources : mapping
+        Id to (time [s], energy [eV]), or to a mapping with "time" and, where there are, "energy", "gti" and
+        further columns; columns of any kind, see `as_numbers`.
+
+    Returns
+    -------
+    EventTable
+        Sources in the mapping's order.
+
+    Raises
+    ------
+    EventDataError
+        If a source has no times, or its columns can't be right.
+    """
     lists = []
     for id, v in sources.items():
         d = dict(v) if isinstance(v, Mapping) else dict(zip(("time", "energy"), v))
@@ -1339,7 +1356,25 @@ def concat(
     tables, # EventTables
     names=None, # what to call them in messages, e.g. their files
 ) -> EventTable: # all sources, in order
-    "Join tables into one; the same id in two of them is refused."
+    """Join tables into one; the same id in two of them is refused.
+
+    Parameters
+    ----------
+    tables : iterable of EventTable
+        All with energies or none, all with GTIs or none, and with the same further columns.
+    names : sequence of str, optional
+        What to call them in messages, e.g. their files.
+
+    Returns
+    -------
+    EventTable
+        All sources, in order; facts that a table lacks are missing, and every fact has one type.
+
+    Raises
+    ------
+    EventDataError
+        If an id stands twice, or the tables don't fit together.
+    """
     tables = list(tables)
     names = [f"table {n}" for n in range(len(tables))] if names is None else [str(n) for n in names]
     if not tables: raise ValueError("`tables` is empty: nothing to join")
@@ -1409,15 +1444,15 @@ def _check_shape(table):
     return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
 
 
-def _check_photons(table):
-    "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
+def _check_photons(table, good=True):
+    "What the constructor promised: offsets that fit, finite times in order, and, where it matters, all of them in good time."
     offsets = _check_shape(table)
     back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
     if back.any() or not np.isfinite(table.time).all():
         bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
         raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
-    if table.gti is None: return
+    if table.gti is None or not good: return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
     if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
 
@@ -1466,7 +1501,7 @@ def checked_clock(events, time_axis="livetime"):
     """
     if time_axis not in ("events", "exposure", "livetime"):
         raise ValueError(f"`time_axis` must be one of events, exposure, livetime; got {time_axis!r}")
-    _check_photons(events)
+    _check_photons(events, good=time_axis != "events")  # from first to last photon, good times play no part
     start, width = _first_to_last(events)
     if (wide := np.flatnonzero(~np.isfinite(width))).size:
         raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")

@@ -65,7 +65,7 @@ def _number(v, least=-math.inf, whole=False):
 
 
 class Header:
-    "A FITS header of astropy, or any mapping of keywords; what can't be understood is an error that names the card."
+    "A FITS header of astropy, or any mapping; what can't be understood is an error that names the card."
     def __init__(self, cards, where:str="", index:int=0):
         self.cards, self.where, self.index, self.keys = cards, where, index, frozenset(cards)
         self.notes = []  # cards that were left out
@@ -74,9 +74,12 @@ class Header:
 
     def get(self, key, default=None):
         "A card's value; `default` where it is absent or undefined."
-        try: value = self.cards[key] if key in self.keys else None
+        try:
+            value = self.cards[key] if key in self.keys else None
         except Exception as err:
-            raise EventFileError(f"{self.where}the header card {key} can't be read ({_short(err, 200)})") from err
+            raise EventFileError(
+                f"{self.where}the header card {key} can't be read ({_short(err, 200)})"
+            ) from err
         return default if value is None or isinstance(value, fits.card.Undefined) else value
 
     def number(self, key:str, default=None, least:float=-math.inf, whole:bool=False):
@@ -115,12 +118,21 @@ def table_columns(
         if n > 999 or not (m := re.fullmatch(r"\d{0,6}([LXBIJKAEDCMPQ]).*", form)):
             raise EventFileError(f"{header.where}TFORM{n} = {form!r} is not a FITS column format")
         letters.append(m[1])
-    with _fence(f"{header.where}its columns are not understood"): names, dtype = hdu.columns.names, hdu.columns.dtype
+    with _fence(f"{header.where}its columns are not understood"):
+        names, dtype = hdu.columns.names, hdu.columns.dtype
     if dtype.itemsize != (width := header.number("NAXIS1", least=0, whole=True)):
-        raise EventFileError(f"{header.where}its columns fill {dtype.itemsize} bytes but a row has {width} (NAXIS1)")
+        raise EventFileError(
+            f"{header.where}its columns fill {dtype.itemsize} bytes but a row has {width} (NAXIS1)"
+        )
     out = {}
     for n, (name, letter) in enumerate(zip(names, letters), 1):
-        kind = None if letter in "PQ" or not dtype[n - 1].itemsize else np.dtype(bool) if letter == "L" else dtype[n - 1]
+        kind = (
+            None
+            if letter in "PQ" or not dtype[n - 1].itemsize
+            else np.dtype(bool)
+            if letter == "L"
+            else dtype[n - 1]
+        )
         out.setdefault((name or f"column {n}").lower(), (n, kind))
     return out
 
@@ -141,7 +153,9 @@ def _unzip(path, raw):
                     raise EventFileError(f"{path}: {size} bytes of gzip grew beyond {limit >> 20} MB, "
                                          "unlike any event file; if it is one, unzip it first")
     except (EOFError, OSError, zlib.error) as err:
-        raise EventFileError(f"{path}: the gzip file is damaged or cut short ({_short(err)}); copy it again") from err
+        raise EventFileError(
+            f"{path}: the gzip file is damaged or cut short ({_short(err)}); copy it again"
+        ) from err
     return out
 
 
@@ -155,7 +169,9 @@ def _open(path):
         magic = bytes(raw.getbuffer()[:6])
     if magic == b"SIMPLE": return raw
     raw.close()
-    raise EventFileError(f"{path}: " + (f"not a FITS file (it begins with {magic!r})" if magic else "the file is empty"))
+    raise EventFileError(
+        f"{path}: " + (f"not a FITS file (it begins with {magic!r})" if magic else "the file is empty")
+    )
 
 
 def _content(path):
@@ -174,23 +190,36 @@ def _header_end(path, data, begin):
     for stop in range(begin + BLOCK, min(len(data), begin + HEADER) + 1, BLOCK):
         block = data[stop - BLOCK:stop].tobytes()
         if any(block[i:i + 80] == _END for i in range(0, BLOCK, 80)): return stop
-    why = f"no END within {HEADER >> 20} MB" if len(data) >= begin + HEADER else "no END up to the end of the file"
-    raise EventFileError(f"{path}: the header after {begin} bytes can't be read, the file is cut short or damaged ({why})")
+    why = (
+        f"no END within {HEADER >> 20} MB"
+        if len(data) >= begin + HEADER
+        else "no END up to the end of the file"
+    )
+    raise EventFileError(
+        f"{path}: the header after {begin} bytes can't be read, the file is cut short or damaged ({why})"
+    )
 
 
 def _unit(path, data, begin, k): # (its Header, byte where its data begin, their size)
     "One unit, its sizes held against the file's."
     if k and data[begin:begin + 9].tobytes() != b"XTENSION=":
         there = data[begin:begin + 16].tobytes()
-        raise EventFileError(f"{path}: after {begin} bytes a FITS header should begin, but there is {there!r}")
+        raise EventFileError(
+            f"{path}: after {begin} bytes a FITS header should begin, but there is {there!r}"
+        )
     start = _header_end(path, data, begin)
     with _fence(f"{path}: the header after {begin} bytes can't be read, the file is cut short or damaged"):
         cards = fits.Header.fromstring(data[begin:start].tobytes())
         h = Header(cards, f"{path}: ", k)
     name = _short(h.text("EXTNAME") or k, 40)
     if k: h.where = f"{path}: extension {name}: "
-    axes = [h.number(f"NAXIS{i + 1}", least=0, whole=True) for i in range(h.number("NAXIS", least=0, whole=True))]
-    bits, groups, heap = (h.number(c, d, least, True) for c, d, least in (("BITPIX", None, -64), ("GCOUNT", 1, 0), ("PCOUNT", 0, 0)))
+    axes = [
+        h.number(f"NAXIS{i + 1}", least=0, whole=True) for i in range(h.number("NAXIS", least=0, whole=True))
+    ]
+    bits, groups, heap = (
+        h.number(c, d, least, True)
+        for c, d, least in (("BITPIX", None, -64), ("GCOUNT", 1, 0), ("PCOUNT", 0, 0))
+    )
     size = abs(bits) * groups * (heap + math.prod(axes)) // 8 if axes else 0
     if start + size > len(data):
         raise EventFileError(f"{path}: the file is cut short: it ends after {len(data)} bytes, "
@@ -246,7 +275,10 @@ def _rest(h, data) -> bytes: # heap and filling
     n = h.number("NAXIS2", whole=True)
     rest = data[n * h.number("NAXIS1"):].tobytes()
     if not h.number("PCOUNT", 0) and rest.strip(b"\0"):
-        raise EventFileError(f"{h.where}{n} rows (NAXIS2) leave bytes behind the table that are not empty, so the row count is wrong")
+        raise EventFileError(
+            f"{h.where}{n} rows (NAXIS2) leave bytes behind the table that are not empty, so the row count "
+            f"is wrong"
+        )
     return rest
 
 
@@ -254,35 +286,51 @@ def _has_sum(h): return bool(h.text("DATASUM") or h.text("CHECKSUM"))
 
 
 def _check_sum(h, head, total):
-    "Warn if a stored checksum disagrees with the header's bytes and the sum of the data (None: the sum that DATASUM tells)."
+    "Warn if a stored checksum disagrees with header and sum of the data (None: what DATASUM tells)."
     good = True
-    if total is None: total = _number(h.text("DATASUM"), 0, True) if h.text("CHECKSUM") else None # the header alone
+    if total is None:
+        total = _number(h.text("DATASUM"), 0, True) if h.text("CHECKSUM") else None  # the header alone
     if total is None: return
     if h.text("CHECKSUM"): good = _sum32(head.tobytes(), total) in (0, 0xFFFFFFFF)
     elif h.text("DATASUM"): good = _number(h.text("DATASUM")) == total
     if not good:
         warnings.warn(
-            f"{h.where}its checksum disagrees with its content, so it was damaged or edited after it was written",
-            XRTWarning, stacklevel=4,
+            f"{h.where}its checksum disagrees with its content, so it was damaged or edited after it was "
+            f"written",
+            XRTWarning,
+            stacklevel=4,
         )
 
 # %% ../nbs/00a_fits.ipynb #812d6cb5
 def _native(rows, names, rest, check, per=4096): # name -> array, checksum of all bytes
-    "Copy columns out of the rows and add up the rows' bytes, block by block, while a block is in the processor's cache."
-    out, total = {k: np.empty((len(rows), *d.shape), d.base.newbyteorder("=")) for k in names for d in (rows.dtype[k],)}, 0
+    "Copy columns out of the rows and add up their bytes, block by block, while a block is in the cache."
+    out, total = (
+        {
+            k: np.empty((len(rows), *d.shape), d.base.newbyteorder("="))
+            for k in names
+            for d in (rows.dtype[k],)
+        },
+        0,
+    )
     for i in range(0, max(len(rows), 1), per):
         block = rows[i:i + per]
-        if check: total = _sum32(block.view(np.uint8) if i + per < len(rows) else block.tobytes() + rest, total)
+        if check:
+            total = _sum32(block.view(np.uint8) if i + per < len(rows) else block.tobytes() + rest, total)
         for k, v in out.items(): v[i:i + per] = block[k]
     return out, total
 
 
 def _meaning(h, n, values): # (N, ...) array
     "What a column's stored numbers mean: scaled, and NaN where they are null."
-    scale, zero = (h.number(f"{k}{n}", d) if "X" not in h.text(f"TFORM{n}") else d for k, d in (("TSCAL", 1), ("TZERO", 0)))
+    scale, zero = (
+        h.number(f"{k}{n}", d) if "X" not in h.text(f"TFORM{n}") else d
+        for k, d in (("TSCAL", 1), ("TZERO", 0))
+    )
     whole = values.dtype.kind in "iu"
     null = whole and f"TNULL{n}" in h and values == h.number(f"TNULL{n}", whole=True)
-    if whole and scale == 1 and zero == int(zero): # among them unsigned numbers, which FITS knows in this way only
+    if (
+        whole and scale == 1 and zero == int(zero)
+    ):  # among them unsigned numbers, which FITS knows in this way only
         if values.dtype.itemsize < 8 and zero: values = values.astype(np.int64) + int(zero)
         elif zero: values = values.astype(np.uint64) + np.uint64(int(zero) % 2**64)
     elif scale != 1 or zero != 0: values = values * float(scale) + float(zero)
@@ -292,14 +340,19 @@ def _meaning(h, n, values): # (N, ...) array
 def _columns(hdu, h, names, layout, rest, data): # name -> array, checksum of the data
     "The named columns of a table: scaled, NaN where they are null, bits packed."
     with _fence(f"{h.where}its columns are not understood"): dtype = hdu.columns.dtype.newbyteorder(">")
-    rows = np.frombuffer(data, dtype=dtype, count=h.number("NAXIS2", whole=True)) if dtype.itemsize else np.empty(0, dtype)
+    rows = (
+        np.frombuffer(data, dtype=dtype, count=h.number("NAXIS2", whole=True))
+        if dtype.itemsize
+        else np.empty(0, dtype)
+    )
     of = {k: dtype.names[layout[k][0] - 1] for k in names}
     plain = {k: f for k, f in of.items() if layout[k][1] is not None and layout[k][1].base.kind in "iuf"}
     stored, total = _native(rows, list(dict.fromkeys(plain.values())), rest, _has_sum(h))
     if len(plain) < len(of):  # texts, logical values and columns of variable length are astropy's
         table = fits.BinTableHDU.fromstring(hdu.header.tostring().encode() + data.tobytes()).data
     return {
-        k: _meaning(h, layout[k][0], stored[of[k]]) if k in plain else np.array(table.field(layout[k][0] - 1)) for k in names
+        k: _meaning(h, layout[k][0], stored[of[k]]) if k in plain else np.array(table.field(layout[k][0] - 1))
+        for k in names
     }, total
 
 # %% ../nbs/00a_fits.ipynb #44f2965d
@@ -307,8 +360,12 @@ def _passed_over(h, kind, head):
     "A unit that nobody wants: was its name, or its kind, perhaps not always this one?"
     _check_sum(h, head, None)
     if kind not in ("BINTABLE", "IMAGE", "TABLE", "A3DTABLE", "FOREIGN", "DUMP"):
-        warnings.warn(f"{h.where}it is of a kind that nobody knows, XTENSION = {_short(kind, 40)!r}, and was passed over",
-                      XRTWarning, stacklevel=5)
+        warnings.warn(
+            f"{h.where}it is of a kind that nobody knows, XTENSION = {_short(kind, 40)!r}, and was passed "
+            f"over",
+            XRTWarning,
+            stacklevel=5,
+        )
 
 
 def read_tables(
@@ -329,7 +386,8 @@ def read_tables(
             _passed_over(h, kind, content[begin:start])
             continue
         rest = _rest(h, content[start:stop])
-        with _fence(f"{h.where}its rows can't be read"): columns, total = _columns(hdu, h, names, layout, rest, content[start:stop])
+        with _fence(f"{h.where}its rows can't be read"):
+            columns, total = _columns(hdu, h, names, layout, rest, content[start:stop])
         _check_sum(h, content[begin:start], total)
         out.append(Table(h, h.number("NAXIS2", whole=True), layout, columns, h.where))
     return out
@@ -343,7 +401,7 @@ class Mission:
     instrument: tuple = ("",) # what INSTRUME begins with; "" is any
     mode: tuple = ("",) # what DATAMODE begins with
     energy: tuple = () # (column, eV per unit or None for the column's own unit, eV at 0), tried in order
-    spectrum: str = "yes" # "yes": energies by `energy` or an RMF; "rmf": only by an RMF; "no": the instrument has no energies
+    spectrum: str = "yes" # energies by `energy` or an RMF ("yes"), only by an RMF ("rmf"), or never ("no")
     quality: tuple = () # (column, test, value): events to keep
     chip: str = "" # column of the chip an event fell on
     gti: str = "GTI" # pattern of GTI extension names; its group, if any, is the chip
@@ -351,14 +409,14 @@ class Mission:
     deadtime: tuple = (
         "DTCOR", "DEADC",
     )  # where the header gives the live fraction: a keyword, or a ratio of two; {chip} stands for the chip
-    merge: str = "main" # how the chips' good times make those of a region: "main" chip, or "union" of telescopes that look side by side
+    merge: str = "main" # good times of a region: the "main" chip's, or the "union" of telescopes side by side
     time: str = "time" # column of times
     x: str = "x" # sky pixel columns
     y: str = "y"
     events: str = "EVENTS" # name of the table of events, or a pattern of the names of several
     timesys: str = "" # time system, where the header does not say; "" refuses such files
     mjdref: float|None = None # reference day, where the header does not say; None refuses such files
-    tag: str = "INSTRUME" # keyword whose value (or else: text that) tells the camera in a source id; Chandra ids have none
+    tag: str = "INSTRUME" # keyword (or else a text) that tells the camera in a source id; Chandra has none
     band: tuple = (500, 7000) # the band its users take [eV], which `energy_range="mission"` keeps
     note: str = "" # where these facts come from
 
@@ -367,38 +425,76 @@ MISSIONS = {
     m.name: m
     for m in (
         Mission(
-            "Chandra ACIS", ("CHANDRA", "AXAF"), ("ACIS",), energy=(("energy", None, 0), ("pi", 14.6, -14.6)),
-            quality=(("pha", ">", 40), ("grade", ">=", 0)), chip="ccd_id", gti_chip="CCD_ID",
+            "Chandra ACIS",
+            ("CHANDRA", "AXAF"),
+            ("ACIS",),
+            energy=(("energy", None, 0), ("pi", 14.6, -14.6)),
+            quality=(("pha", ">", 40), ("grade", ">=", 0)),
+            chip="ccd_id",
+            gti_chip="CCD_ID",
             note="CSC 2.1 source-region event files; quality as in the published preparation",
         ),
         Mission(
-            "Chandra HRC", ("CHANDRA", "AXAF"), ("HRC",), spectrum="no", chip="chip_id", gti_chip="CHIP_ID", band=(100, 10000),
+            "Chandra HRC",
+            ("CHANDRA", "AXAF"),
+            ("HRC",),
+            spectrum="no",
+            chip="chip_id",
+            gti_chip="CHIP_ID",
+            band=(100, 10000),
             note="level-2 event files",
         ),
     )
 }
 
 # %% ../nbs/00a_fits.ipynb #316f79af
-_XMM = dict(energy=(("pi", 1, 0),), chip="ccdnr", gti=r"STDGTI(\d\d)", deadtime=("LIVETI{chip:02d}/ONTIME{chip:02d}", "LIVETIME/ONTIME"))
+_XMM = dict(
+    energy=(("pi", 1, 0),),
+    chip="ccdnr",
+    gti=r"STDGTI(\d\d)",
+    deadtime=("LIVETI{chip:02d}/ONTIME{chip:02d}", "LIVETIME/ONTIME"),
+)
 MISSIONS |= {
     m.name: m
     for m in (
         Mission(
-            "XMM EPIC-pn", ("XMM",), ("EPN",), quality=(("flag", "==", 0), ("pattern", "<=", 4)), band=(200, 12000), **_XMM,
+            "XMM EPIC-pn",
+            ("XMM",),
+            ("EPN",),
+            quality=(("flag", "==", 0), ("pattern", "<=", 4)),
+            band=(200, 12000),
+            **_XMM,
             note="flag and pattern as the SAS guide recommends for spectra",
         ),
         Mission(
-            "XMM EPIC-MOS", ("XMM",), ("EMOS",), quality=(("flag", "no bits", 0x766BA000), ("pattern", "<=", 12)), band=(200, 12000),
-            **_XMM, note="#XMMEA_EM of the event lists' own headers",
+            "XMM EPIC-MOS",
+            ("XMM",),
+            ("EMOS",),
+            quality=(("flag", "no bits", 0x766BA000), ("pattern", "<=", 12)),
+            band=(200, 12000),
+            **_XMM,
+            note="#XMMEA_EM of the event lists' own headers",
         ),
         Mission(
-            "Swift XRT WT", ("SWIFT",), ("XRT",), ("WINDOWED",), (("pi", 10, 0),),
-            quality=(("grade", "in", (0, 1, 2)), ("status", "no bits", 0xFFFF)), tag="XRTWT", band=(300, 10000),
+            "Swift XRT WT",
+            ("SWIFT",),
+            ("XRT",),
+            ("WINDOWED",),
+            (("pi", 10, 0),),
+            quality=(("grade", "in", (0, 1, 2)), ("status", "no bits", 0xFFFF)),
+            tag="XRTWT",
+            band=(300, 10000),
             note="windowed timing; grades 0-2",
         ),
         Mission(
-            "Swift XRT PC", ("SWIFT",), ("XRT",), ("PHOTON", ""), (("pi", 10, 0),),
-            quality=(("grade", "<=", 12), ("status", "no bits", 0xFFFF)), tag="XRTPC", band=(300, 10000),
+            "Swift XRT PC",
+            ("SWIFT",),
+            ("XRT",),
+            ("PHOTON", ""),
+            (("pi", 10, 0),),
+            quality=(("grade", "<=", 12), ("status", "no bits", 0xFFFF)),
+            tag="XRTPC",
+            band=(300, 10000),
             note="photon counting; grades 0-12",
         ),
     )
@@ -409,24 +505,59 @@ MISSIONS |= {
     m.name: m
     for m in (
         Mission(
-            "eROSITA", ("EROSITA", "SRG"), energy=(("pi", 1, 0),),
-            quality=(("pi", ">", 0), ("flag", "no bits", 0xE00FFF30), ("pat_typ", ">", 0)), chip="tm_nr", gti=r"GTI([1-7]?)", merge="union",
-            band=(200, 10000), note="flag and patterns as the eSASS pages use them (evtool flag=0xe00fff30 pattern=15)",
+            "eROSITA",
+            ("EROSITA", "SRG"),
+            energy=(("pi", 1, 0),),
+            quality=(("pi", ">", 0), ("flag", "no bits", 0xE00FFF30), ("pat_typ", ">", 0)),
+            chip="tm_nr",
+            gti=r"GTI([1-7]?)",
+            merge="union",
+            band=(200, 10000),
+            note="flag and patterns as the eSASS pages use them (evtool flag=0xe00fff30 pattern=15)",
         ),
         Mission(
-            "NICER", ("NICER",), energy=(("pi", 10, 0),), quality=(("event_flags", "all bits", 0b10000), ("event_flags", "no bits", 0b111)),
-            band=(200, 15000), note="EVENT_FLAGS == bxxx1x000",
+            "NICER",
+            ("NICER",),
+            energy=(("pi", 10, 0),),
+            quality=(("event_flags", "all bits", 0b10000), ("event_flags", "no bits", 0b111)),
+            band=(200, 15000),
+            note="EVENT_FLAGS == bxxx1x000",
         ),
         Mission(
-            "NuSTAR", ("NUSTAR",), ("FPM",), energy=(("pi", 40, 1600),), quality=(("grade", "<=", 26), ("status", "no bits", 0xF327)),
-            deadtime=("DEADC", "LIVETIME/ONTIME"), band=(3000, 79000), note="E = 1.6 keV + 0.04 keV PI; STATUS == b0000xx00xx0xx000",
+            "NuSTAR",
+            ("NUSTAR",),
+            ("FPM",),
+            energy=(("pi", 40, 1600),),
+            quality=(("grade", "<=", 26), ("status", "no bits", 0xF327)),
+            deadtime=("DEADC", "LIVETIME/ONTIME"),
+            band=(3000, 79000),
+            note="E = 1.6 keV + 0.04 keV PI; STATUS == b0000xx00xx0xx000",
         ),
-        Mission("Einstein Probe WXT", ("EP",), ("WXT",), spectrum="rmf", band=(500, 4000), note="energies only by a response matrix"),
         Mission(
-            "Einstein Probe FXT", ("EP",), ("FXT",), spectrum="rmf", tag="DETNAM", band=(300, 10000),
+            "Einstein Probe WXT",
+            ("EP",),
+            ("WXT",),
+            spectrum="rmf",
+            band=(500, 4000),
+            note="energies only by a response matrix",
+        ),
+        Mission(
+            "Einstein Probe FXT",
+            ("EP",),
+            ("FXT",),
+            spectrum="rmf",
+            tag="DETNAM",
+            band=(300, 10000),
             note="energies only by a response matrix; two modules",
         ),
-        Mission("IXPE", ("IXPE",), energy=(("pi", 40, 0),), tag="DETNAM", band=(2000, 8000), note="40 eV per channel"),
+        Mission(
+            "IXPE",
+            ("IXPE",),
+            energy=(("pi", 40, 0),),
+            tag="DETNAM",
+            band=(2000, 8000),
+            note="40 eV per channel",
+        ),
     )
 }
 
@@ -441,8 +572,10 @@ def detect_mission(
         if tel in m.telescope and ins.startswith(m.instrument) and mode.startswith(m.mode): return m
     known = ", ".join(MISSIONS)
     raise EventFileError(
-        f"{header.where}no row of MISSIONS fits TELESCOP = {_short(tel, 40)!r}, INSTRUME = {_short(ins, 40)!r}; known are {known}. "
-        "For another one describe it: read_event_list(..., mission=Mission('My telescope', (), energy=(('pi', 10, 0),))) "
+        f"{header.where}no row of MISSIONS fits TELESCOP = {_short(tel, 40)!r}, INSTRUME = "
+        f"{_short(ins, 40)!r}; known are {known}. "
+        "For another one describe it: read_event_list(..., mission=Mission('My telescope', (), "
+        "energy=(('pi', 10, 0),))) "
         "with its column, eV per channel and eV at channel 0"
     )
 
@@ -471,7 +604,7 @@ def time_unit(text:str) -> tuple|None:
     Parameters
     ----------
     text : str
-        Value of TIMEUNIT or TUNITn: a unit ("s", "ms", "h", "d") or a kind of date ("MJD", "JD - 2451545, days").
+        Value of TIMEUNIT or TUNITn: a unit ("s", "ms", "h", "d") or a date ("MJD", "JD - 2451545, days").
 
     Returns
     -------
@@ -496,7 +629,16 @@ def time_unit(text:str) -> tuple|None:
 
 # %% ../nbs/00a_fits.ipynb #6ac0d802
 _TIMESYS = {
-    "TT": "tt", "TDB": "tdb", "UTC": "utc", "TAI": "tai", "TDT": "tt", "ET": "tdb", "UT": "utc", "IAT": "tai", "TCB": "tcb", "TCG": "tcg",
+    "TT": "tt",
+    "TDB": "tdb",
+    "UTC": "utc",
+    "TAI": "tai",
+    "TDT": "tt",
+    "ET": "tdb",
+    "UT": "utc",
+    "IAT": "tai",
+    "TCB": "tcb",
+    "TCG": "tcg",
 }
 
 
@@ -513,7 +655,9 @@ def _reference_day(header, primary=None, default=None): # (whole day, fraction o
     whole, part = _halves(header, primary, "MJDREF", default)
     of = _giving("MJDREF", header, primary)
     if of.get("MJDREF") is not None and abs(of.number("MJDREF") - (whole + part)) > 1e-5:
-        raise EventFileError(f"{header.where}MJDREF = {of.number('MJDREF')} contradicts MJDREFI + MJDREFF = {whole + part}")
+        raise EventFileError(
+            f"{header.where}MJDREF = {of.number('MJDREF')} contradicts MJDREFI + MJDREFF = {whole + part}"
+        )
     day = math.floor(whole)
     part += whole - day
     return day + math.floor(part), part - math.floor(part)
@@ -525,8 +669,10 @@ def _time_system(header, said, forced):
     if bare in _TIMESYS: return _TIMESYS[bare]
     if forced: raise ValueError(f"`timesys` must be one of {', '.join(_TIMESYS)}, got {_short(said, 40)!r}")
     if not bare:
-        raise EventFileError(f"{header.where}the header card TIMESYS is missing, so the clock is unknown; "
-                             "if you know it, pass timesys='TT', or say so in the mission: Mission(..., timesys='TT')")
+        raise EventFileError(
+            f"{header.where}the header card TIMESYS is missing, so the clock is unknown; "
+            "if you know it, pass timesys='TT', or say so in the mission: Mission(..., timesys='TT')"
+        )
     raise EventFileError(f"{header.where}TIMESYS = {_short(said, 40)!r} is not one of {', '.join(_TIMESYS)}; "
                          "if you know which one is meant, pass timesys='TT'")
 
@@ -554,8 +700,8 @@ def clock(
     Returns
     -------
     dict
-        mjdref [d], mjdrefi, mjdreff, timesys, timezero [s], timedel [s], timepixr, timeref, barycentred; further the
-        unit of the header's times: second [s] and, where they are dates, zero [MJD].
+        mjdref [d], mjdrefi, mjdreff, timesys, timezero [s], timedel [s], timepixr, timeref, barycentred;
+        further the unit of the header's times: second [s] and, where they are dates, zero [MJD].
 
     Raises
     ------
@@ -570,11 +716,18 @@ def clock(
     ref = (_said(header, primary, "TIMEREF", "TREFPOS") or "LOCAL").upper()
     step, pixel = (_giving(k, header, primary).fact(k) for k in ("TIMEDEL", "TIMEPIXR"))
     return {
-        "mjdref": float(day + part), "mjdrefi": day, "mjdreff": part, "timesys": _time_system(header, said, timesys),
+        "mjdref": float(day + part),
+        "mjdrefi": day,
+        "mjdreff": part,
+        "timesys": _time_system(header, said, timesys),
         "timezero": sum(_halves(header, primary, "TIMEZERO", 0.0)) * unit[0],
-        "timedel": 0.0 if math.isnan(step) else step * unit[0], "timepixr": pixel if 0 <= pixel <= 1 else 0.5,
-        "timeref": _short(ref, 40), "barycentred": ref in ("SOLARSYSTEM", "BARYCENTER", "BARYCENTRE"),
-        "second": unit[0], "zero": unit[1], "said": None if timesys else said,
+        "timedel": 0.0 if math.isnan(step) else step * unit[0],
+        "timepixr": pixel if 0 <= pixel <= 1 else 0.5,
+        "timeref": _short(ref, 40),
+        "barycentred": ref in ("SOLARSYSTEM", "BARYCENTER", "BARYCENTRE"),
+        "second": unit[0],
+        "zero": unit[1],
+        "said": None if timesys else said,
     }
 
 # %% ../nbs/00a_fits.ipynb #8f81e9f1
@@ -590,15 +743,18 @@ def _column_unit(header, layout, column, now):
     text = header.text(f"TUNIT{layout[column][0]}")
     if not text: return now["second"], now["zero"]
     if unit := time_unit(text): return unit
-    raise EventFileError(f"{header.where}column '{column}' is in {_short(text, 60)!r}, which is not a unit of time")
+    raise EventFileError(
+        f"{header.where}column '{column}' is in {_short(text, 60)!r}, which is not a unit of time"
+    )
 
 # %% ../nbs/00a_fits.ipynb #a00f0900
 def _own_clock(header, times, silent): # (clock, seconds to add for the clock of the events)
-    "The clock of a table of good times (`silent` where its header says nothing), and how far it stands from that of the events."
+    "The clock of a GTI table (`silent` where its header is), and how far it stands from the events'."
     own = dict(silent)
     if header.text("TIMEUNIT"):
         if (unit := time_unit(header.text("TIMEUNIT"))) is None:
-            raise EventFileError(f"{header.where}TIMEUNIT = {_short(header.text('TIMEUNIT'), 40)!r} is not a unit of time")
+            said = _short(header.text("TIMEUNIT"), 40)
+            raise EventFileError(f"{header.where}TIMEUNIT = {said!r} is not a unit of time")
         own["second"], own["zero"] = unit
     if header.get("TIMEZERO") is not None or "TIMEZERI" in header:
         own["timezero"] = sum(_halves(header, None, "TIMEZERO", 0.0)) * own["second"]
@@ -607,10 +763,13 @@ def _own_clock(header, times, silent): # (clock, seconds to add for the clock of
     shift = ((own["mjdrefi"] - times["mjdrefi"]) + (own["mjdreff"] - times["mjdreff"])) * 86400.0
     ref = header.text("TIMEREF").upper()
     if ref and ref != times["timeref"] and "SOLARSYSTEM" in (ref, times["timeref"]):
-        warnings.warn(f"{header.where}its times are {ref}, those of the events {times['timeref']}: one of them was carried to the "
-                      "barycenter and the other not, which makes up to 500 s", XRTWarning, stacklevel=6)
+        warnings.warn(
+            f"{header.where}its times are {ref}, those of the events {times['timeref']}: one of them was "
+            "carried to the barycenter and the other not, which makes up to 500 s", XRTWarning, stacklevel=6,
+        )
     said = header.text("TIMESYS")
-    if said and times.get("said") and said.upper() != times["said"].upper(): own["timesys"] = _time_system(header, said, None)
+    if said and times.get("said") and said.upper() != times["said"].upper():
+        own["timesys"] = _time_system(header, said, None)
     return own, shift if abs(shift) > 1e-3 else 0.0 # a millisecond is what one digit less of MJDREFF makes
 
 
@@ -621,26 +780,35 @@ def _between_systems(own, times, t, where):
         a = Time(own["mjdrefi"], own["mjdreff"] + t / 86400.0, format="mjd", scale=own["timesys"])
         b = getattr(a, times["timesys"])
         offset = float((b.jd1 - a.jd1) + (b.jd2 - a.jd2)) * 86400.0
-    warnings.warn(f"{where}its times are in {own['timesys'].upper()}, those of the events in {times['timesys'].upper()}; "
-                  f"they were moved by {offset:.3f} s", XRTWarning, stacklevel=5)
+    ours, theirs = own["timesys"].upper(), times["timesys"].upper()
+    warnings.warn(
+        f"{where}its times are in {ours}, those of the events in {theirs}; they were moved by {offset:.3f} s",
+        XRTWarning, stacklevel=5,
+    )
     return offset
 
-
+# %% ../nbs/00a_fits.ipynb #2a629255
 def _intervals(table, times):
     "Rows of one GTI table as disjoint intervals on the events' clock [s], after checking them."
     for c in table.columns:
         if table.columns[c].dtype.kind not in "iuf" or table.columns[c].ndim != 1:
             raise EventFileError(f"{table.where}column '{c}' is not one number per interval")
     if not {"start", "stop"} <= table.columns.keys():
-        raise EventFileError(f"{table.where}a GTI table needs the columns START and STOP; it has {_listed(table.layout)}")
+        raise EventFileError(
+            f"{table.where}a GTI table needs the columns START and STOP; it has {_listed(table.layout)}"
+        )
     own, shift = _own_clock(table.header, times, table.clock or times)
     units = [_column_unit(table.header, table.layout, c, own) for c in ("start", "stop")]
-    g = np.stack([_seconds(table.get(c, dtype=np.float64), u, own) for c, u in zip(("start", "stop"), units)], axis=1)
+    both = [_seconds(table.get(c, dtype=np.float64), u, own) for c, u in zip(("start", "stop"), units)]
+    g = np.stack(both, axis=1)
     bad = np.flatnonzero(~np.isfinite(g).all(1) | (g[:, 1] < g[:, 0]))
     if len(bad):
-        raise EventFileError(f"{table.where}good time interval {bad[0]} runs from {g[bad[0], 0]} to {g[bad[0], 1]} ({len(bad)} such rows)")
+        low, high = g[bad[0]].tolist()
+        why = f"good time interval {bad[0]} runs from {low} to {high} ({len(bad)} such rows)"
+        raise EventFileError(f"{table.where}{why}")
     g = g[g[:, 1] > g[:, 0]]
-    if len(g) and own["timesys"] != times["timesys"]: shift += _between_systems(own, times, g[0, 0], table.where)
+    if len(g) and own["timesys"] != times["timesys"]:
+        shift += _between_systems(own, times, g[0, 0], table.where)
     return merge_gti(g + (own["timezero"] + shift))
 
 # %% ../nbs/00a_fits.ipynb #20458474
@@ -650,7 +818,10 @@ def gti_references(
 ) -> dict: # chip number (None for all) -> names of GTI tables
     "Read from the data subspace keywords which GTI tables each chip was filtered with."
     kinds = {n: header.text(f"DSTYP{n}").lower() for n in range(1, 30) if f"DSTYP{n}" in header}
-    on_time, on_chip = [n for n, k in kinds.items() if k == "time"], [n for n, k in kinds.items() if k == chip and chip]
+    on_time, on_chip = (
+        [n for n, k in kinds.items() if k == "time"],
+        [n for n, k in kinds.items() if k == chip and chip],
+    )
     out = {}
     for k in ("", *(str(i) for i in range(2, 100))):
         names = [header.text(f"{k}DSREF{n}").lstrip(":").upper() for n in on_time if f"{k}DSREF{n}" in header]
@@ -658,13 +829,15 @@ def gti_references(
         for v in values or [None] if names else ():
             ends = [int(x) for x in re.findall(r"\d{1,9}", v)] if v else [None]
             if not ends: continue
-            for c in range(ends[0], min(ends[-1], ends[0] + 99) + 1) if ends[0] is not None else [None]: out.setdefault(c, []).extend(names)
+            for c in range(ends[0], min(ends[-1], ends[0] + 99) + 1) if ends[0] is not None else [None]:
+                out.setdefault(c, []).extend(names)
     return out
 
 # %% ../nbs/00a_fits.ipynb #55e18216
 def _chip_of(table, mission):
     "The chip a GTI table is for, by its keyword or its name; None for all."
-    if mission.gti_chip and mission.gti_chip in table.header: return table.header.number(mission.gti_chip, whole=True)
+    if mission.gti_chip and mission.gti_chip in table.header:
+        return table.header.number(mission.gti_chip, whole=True)
     m = re.fullmatch(mission.gti, table.name)
     return int(m[1]) if m and m.groups() and m[1] else None
 
@@ -673,7 +846,8 @@ def _by_reference(tables, references, times, where): # chip -> (G, 2) intervals
     "The good times that the events' header refers to; what it refers to in vain is said."
     alias = {}
     for t in tables:
-        for n in (f"{t.name}{t.header.get('EXTVER', '')}", t.name, t.header.text("HDUNAME").upper()): alias[n] = t
+        for n in (f"{t.name}{t.header.get('EXTVER', '')}", t.name, t.header.text("HDUNAME").upper()):
+            alias[n] = t
     lost = sorted({n for names in references.values() for n in names} - alias.keys())
     out = {}
     for c, names in references.items():
@@ -683,8 +857,12 @@ def _by_reference(tables, references, times, where): # chip -> (G, 2) intervals
             out[c] = intersect_gti(out[c], g) if c in out else g
     if lost and (out or tables):
         there = "the others it names" if out else _listed(t.name for t in tables)
-        warnings.warn(f"{where}its header refers to good times in {_listed(lost)}, which the file doesn't have; "
-                      f"the good times are those of {there}", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}its header refers to good times in {_listed(lost)}, which the file doesn't have; "
+            f"the good times are those of {there}",
+            XRTWarning,
+            stacklevel=4,
+        )
     return out
 
 
@@ -717,8 +895,8 @@ def intersect_gti(
     """
     Times that lie in both sets of intervals.
 
-    Each interval of `a` meets a run of neighbors in `b`, which two binary searches find, so that time and memory
-    grow with the number of intervals and not with its square.
+    Each interval of `a` meets a run of neighbors in `b`, which two binary searches find, so that time and
+    memory grow with the number of intervals and not with its square.
 
     Parameters
     ----------
@@ -770,7 +948,13 @@ def select_good_times(
             f"there are some for {sorted(c for c in gtis if c is not None)}"
         )
     of = [gtis[c] if c in gtis else gtis[None] for c in present]
-    total = of[np.argmax(count)] if merge == "main" else merge_gti(np.concatenate(of)) if merge == "union" else of[0]
+    total = (
+        of[np.argmax(count)]
+        if merge == "main"
+        else merge_gti(np.concatenate(of))
+        if merge == "union"
+        else of[0]
+    )
     for g in of if merge == "intersection" else (): total = intersect_gti(total, g)
     keep = _within(time, total)
     for c, g in zip(present, of) if len(of) > 1 else (): keep &= (chips != c) | _within(time, g)
@@ -804,7 +988,9 @@ def _sky_system(header, primary=None, column=None): # (system, year or None)
         name, equinox = alias.get(name, (name, equinox))
         if not name: name = "ICRS" if equinox is None else "FK4" if equinox < 1984 else "FK5"
         if name not in _SYSTEMS:
-            raise EventFileError(f"{header.where}RADESYS = {_short(name, 40)!r} is not one of {', '.join(_SYSTEMS)}")
+            raise EventFileError(
+                f"{header.where}RADESYS = {_short(name, 40)!r} is not one of {', '.join(_SYSTEMS)}"
+            )
         return name, equinox
     return "ICRS", None
 
@@ -841,7 +1027,9 @@ def _matrix(header, n, *stems):
     "The 2 x 2 matrix of a pair of columns, or None."
     names = [[next((k for s in stems if (k := f"{s}{i}_{j}") in header), "") for j in n] for i in n]
     if not any(k for row in names for k in row): return None
-    return [[header.number(k) if k else float(a == b) for b, k in enumerate(row)] for a, row in enumerate(names)]
+    return [
+        [header.number(k) if k else float(a == b) for b, k in enumerate(row)] for a, row in enumerate(names)
+    ]
 
 
 def _turn_and_scale(w, header, n):
@@ -849,8 +1037,15 @@ def _turn_and_scale(w, header, n):
     if (cd := _matrix(header, n, "TCD", "TC")) is not None: w.wcs.cd = cd
     elif (pc := _matrix(header, n, "TPC", "TP")) is not None: w.wcs.pc = pc
     elif any(f"TCROT{i}" in header for i in n): w.wcs.crota = [header.number(f"TCROT{i}", 0.0) for i in n]
-    w.wcs.set_pv([(a, m, header.number(k)) for a, i in enumerate(n, 1) for m in range(30) for s in ("TV", "TPV")
-                  if (k := f"{s}{i}_{m}") in header])
+    w.wcs.set_pv(
+        [
+            (a, m, header.number(k))
+            for a, i in enumerate(n, 1)
+            for m in range(30)
+            for s in ("TV", "TPV")
+            if (k := f"{s}{i}_{m}") in header
+        ]
+    )
     for key, name in (("LONP", "lonpole"), ("LATP", "latpole")):
         for i in n:
             if f"{key}{i}" in header: setattr(w.wcs, name, header.number(f"{key}{i}"))
@@ -892,7 +1087,8 @@ def event_wcs(header:Header, layout:dict, x:str="x", y:str="y", primary:Header|N
         if name != "ICRS": w.wcs.equinox = year or (2000.0 if name == "FK5" else 1950.0)
         w.wcs.set()
         if not w.has_celestial: return None
-        if (step := float(np.sqrt(abs(np.linalg.det(w.pixel_scale_matrix))))) > 1: raise ValueError(f"pixels of {step:.3g} degrees")
+        if (step := float(np.sqrt(abs(np.linalg.det(w.pixel_scale_matrix))))) > 1:
+            raise ValueError(f"pixels of {step:.3g} degrees")
         return w
 
 # %% ../nbs/00a_fits.ipynb #23ccc69c
@@ -909,7 +1105,8 @@ def _angle(header, key, turn): # degrees, or None
         from astropy.coordinates import Angle
         try: degrees = float(Angle(value.strip(), "hourangle" if turn else "deg").deg)
         except Exception: degrees = None
-    if degrees is not None and abs(degrees) <= (360 if turn else 90): return degrees % 360 if turn else degrees
+    if degrees is not None and abs(degrees) <= (360 if turn else 90):
+        return degrees % 360 if turn else degrees
     header.notes.append(f"{key} = {_short(repr(value), 40)}")
     return None
 
@@ -926,7 +1123,8 @@ def header_position(header:Header, primary:Header|None=None) -> tuple:
     Returns
     -------
     tuple of (float, float, str)
-        Right ascension and declination [deg, ICRS], NaN where unknown, and the cards they are from. `PLACES` is the order.
+        Right ascension and declination [deg, ICRS], NaN where unknown, and the cards they are from, by the
+        order of `PLACES`.
     """
     from astropy.coordinates import SkyCoord
     headers = [h for h in (header, primary) if h is not None]
@@ -953,7 +1151,13 @@ def header_position(header:Header, primary:Header|None=None) -> tuple:
 
 # %% ../nbs/00a_fits.ipynb #37eb5803
 _FITS_SHAPES = {
-    "circle": "RR"[:1], "ellipse": "RRA", "box": "RR", "rotbox": "RRA", "annulus": "RR", "pie": "RRAA", "elliptannulus": "RRRRA",
+    "circle": "RR"[:1],
+    "ellipse": "RRA",
+    "box": "RR",
+    "rotbox": "RRA",
+    "annulus": "RR",
+    "pie": "RRAA",
+    "elliptannulus": "RRRRA",
     "boxannulus": "RRRRA",
 }
 
@@ -965,15 +1169,25 @@ def _shape_of_row(row, where):
     x, y, r, a = (np.atleast_1d(row[k]).astype(float) for k in ("x", "y", "r", "rotang"))
     if kind == "polygon":
         n = len(x)
-        while n > 3 and x[n - 1] == x[n - 2] and y[n - 1] == y[n - 2]: n -= 1  # the last corner is repeated to fill the row
+        while n > 3 and x[n - 1] == x[n - 2] and y[n - 1] == y[n - 2]:
+            n -= 1  # the last corner is repeated to fill the row
         return include, kind, [v for pair in zip(x[:n], y[:n]) for v in pair]
     if kind == "rectangle": return include, kind, [x[0], y[0], x[1], y[1]]
     if kind not in _FITS_SHAPES:
-        raise EventFileError(f"{where}unknown shape '{kind}'; known are polygon, rectangle, {', '.join(_FITS_SHAPES)}")
+        raise EventFileError(
+            f"{where}unknown shape '{kind}'; known are polygon, rectangle, {', '.join(_FITS_SHAPES)}"
+        )
     need = _FITS_SHAPES[kind]
     if len(r) < need.count("R") or len(a) < need.count("A"):
-        raise EventFileError(f"{where}a {kind} needs {need.count('R')} radii and {need.count('A')} angles, got {len(r)} and {len(a)}")
-    return include, "box" if kind == "rotbox" else kind, [x[0], y[0], *r[:need.count("R")], *a[:need.count("A")]]
+        raise EventFileError(
+            f"{where}a {kind} needs {need.count('R')} radii and {need.count('A')} angles, got {len(r)} and "
+            f"{len(a)}"
+        )
+    return (
+        include,
+        "box" if kind == "rotbox" else kind,
+        [x[0], y[0], *r[: need.count("R")], *a[: need.count("A")]],
+    )
 
 # %% ../nbs/00a_fits.ipynb #ce9ce01a
 def read_fits_region(
@@ -984,7 +1198,9 @@ def read_fits_region(
     tables = read_tables(
         path,
         lambda h, columns, primary: (
-            [c for c in ("shape", "x", "y", "r", "rotang", "component") if c in columns] if "shape" in columns else None
+            [c for c in ("shape", "x", "y", "r", "rotang", "component") if c in columns]
+            if "shape" in columns
+            else None
         ),
     )
     names = [t.name for t in tables]
@@ -996,10 +1212,14 @@ def read_fits_region(
         else names[0]
     )
     if pick not in names:
-        raise EventFileError(f"{path}: no region table {pick}; there are {', '.join(names) or 'none with a SHAPE column'}")
+        raise EventFileError(
+            f"{path}: no region table {pick}; there are {', '.join(names) or 'none with a SHAPE column'}"
+        )
     t = tables[names.index(pick)]
     if lost := {"x", "y", "shape"} - t.columns.keys():
-        raise EventFileError(f"{t.where}a region needs the columns SHAPE, X, Y; missing {', '.join(sorted(lost))}")
+        raise EventFileError(
+            f"{t.where}a region needs the columns SHAPE, X, Y; missing {', '.join(sorted(lost))}"
+        )
     zeros = np.zeros(t.n_rows)
     cols = {c: t.get(c) if c in t.columns else zeros for c in ("shape", "x", "y", "r", "rotang", "component")}
     terms = {}
@@ -1043,9 +1263,11 @@ def as_region(region, band="B", wcs=None, where="", role="source"):
     if not isinstance(region, (str, Path)): return region_from_objects(region, wcs, where, role)
     with open_file(region) as f: head = f.read(_LONGEST)
     if not head or head[:6] == b"SIMPLE" or head[:2] == b"\x1f\x8b": return read_fits_region(region, band)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventFileError(f"{region}: its text is UTF-16; save it as UTF-8")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise EventFileError(f"{region}: its text is UTF-16; save it as UTF-8")
     if b"\0" in head: raise EventFileError(f"{region}: neither a FITS file nor the text of a region")
-    if len(head) == _LONGEST: raise EventFileError(f"{region}: a region text of more than {_LONGEST >> 20} MB; split it")
+    if len(head) == _LONGEST:
+        raise EventFileError(f"{region}: a region text of more than {_LONGEST >> 20} MB; split it")
     return region_from_text(head.decode("utf-8", "replace"), wcs, f"{region}: ", role)
 
 # %% ../nbs/00a_fits.ipynb #1a5215dd
@@ -1055,9 +1277,15 @@ def _bits(column):
     return (column.astype(np.int64) << (8 * np.arange(column.shape[1])[::-1])).sum(1)
 
 
-TESTS = { # name of a test -> function(column, value)
-    ">": lambda c, v: c > v, ">=": lambda c, v: c >= v, "<": lambda c, v: c < v, "<=": lambda c, v: c <= v, "==": lambda c, v: c == v,
-    "in": lambda c, v: np.isin(c, v), "no bits": lambda c, v: (_bits(c) & v) == 0, "all bits": lambda c, v: (_bits(c) & v) == v,
+TESTS = {  # name of a test -> function(column, value)
+    ">": lambda c, v: c > v,
+    ">=": lambda c, v: c >= v,
+    "<": lambda c, v: c < v,
+    "<=": lambda c, v: c <= v,
+    "==": lambda c, v: c == v,
+    "in": lambda c, v: np.isin(c, v),
+    "no bits": lambda c, v: (_bits(c) & v) == 0,
+    "all bits": lambda c, v: (_bits(c) & v) == v,
 }
 
 # %% ../nbs/00a_fits.ipynb #8b0706cc
@@ -1094,13 +1322,18 @@ def _ebounds_column(t, name):
                              f"it has {_listed(t.layout)}")
     v = t.get(name, dtype=np.float64)
     if len(bad := np.flatnonzero(~np.isfinite(v))):
-        raise EventFileError(f"{t.where}{name.upper()} is not a finite number in row {bad[0]} ({len(bad)} such rows)")
+        raise EventFileError(
+            f"{t.where}{name.upper()} is not a finite number in row {bad[0]} ({len(bad)} such rows)"
+        )
     if name == "channel": return v
     unit = (t.header.text(f"TUNIT{t.layout[name][0]}") or "keV").lower()
-    if unit not in _EV: raise EventFileError(f"{t.where}{name.upper()} has the unit {_short(unit, 40)!r}, not one of {', '.join(_EV)}")
+    if unit not in _EV:
+        raise EventFileError(
+            f"{t.where}{name.upper()} has the unit {_short(unit, 40)!r}, not one of {', '.join(_EV)}"
+        )
     return v * _EV[unit]
 
-
+# %% ../nbs/00a_fits.ipynb #4183298b
 def _channels(t): # channels, low, high
     "The channels of an EBOUNDS table in rising order, after checking that they can be channels."
     channel, low, high = (_ebounds_column(t, c) for c in ("channel", "e_min", "e_max"))
@@ -1109,7 +1342,8 @@ def _channels(t): # channels, low, high
     channel, low, high = channel[order], low[order], high[order]
     if (channel != np.floor(channel)).any() or np.abs(channel).max() > 1e9:
         raise EventFileError(f"{t.where}its channels are not whole numbers")
-    if (twice := channel[1:][channel[1:] == channel[:-1]]).size: raise EventFileError(f"{t.where}channel {twice[0]:.0f} is listed twice")
+    if (twice := channel[1:][channel[1:] == channel[:-1]]).size:
+        raise EventFileError(f"{t.where}channel {twice[0]:.0f} is listed twice")
     if (wrong := np.flatnonzero(low > high)).size:
         k = wrong[0]
         raise EventFileError(f"{t.where}channel {channel[k]:.0f} runs from {low[k]:g} to {high[k]:g} eV")
@@ -1148,18 +1382,27 @@ def read_response(path) -> Response:
         is_it = "EBOUNDS" in (h.text("EXTNAME").upper(), h.text("HDUCLAS2").upper())
         return [c for c in need if c in columns] if is_it else None
     tables = read_tables(path, want)
-    if not tables or set(need) - tables[0].layout.keys(): raise EventFileError(f"{path}: no EBOUNDS table with CHANNEL, E_MIN, E_MAX")
-    if len(tables) > 1: raise EventFileError(f"{path}: {len(tables)} tables EBOUNDS, so its channels have more than one energy")
+    if not tables or set(need) - tables[0].layout.keys():
+        raise EventFileError(f"{path}: no EBOUNDS table with CHANNEL, E_MIN, E_MAX")
+    if len(tables) > 1:
+        raise EventFileError(
+            f"{path}: {len(tables)} tables EBOUNDS, so its channels have more than one energy"
+        )
     heads = [tables[0].header, *heads]
-    tel, ins = (next((v for h in heads if (v := _short(h.text(k), 40))), "") for k in ("TELESCOP", "INSTRUME"))
+    tel, ins = (
+        next((v for h in heads if (v := _short(h.text(k), 40))), "") for k in ("TELESCOP", "INSTRUME")
+    )
     kind = (next((v for h in heads if (v := h.text("CHANTYPE"))), "") or "PI").lower()
-    if kind not in ("pi", "pha"): raise EventFileError(f"{path}: CHANTYPE = {_short(kind.upper(), 40)!r} is neither PI nor PHA")
+    if kind not in ("pi", "pha"):
+        raise EventFileError(f"{path}: CHANTYPE = {_short(kind.upper(), 40)!r} is neither PI nor PHA")
     return Response(str(path), tel, ins, kind, *_channels(tables[0]))
 
 
 def read_ebounds(
-    path, # response matrix file (RMF) with an EBOUNDS table
-) -> tuple: # (C,) channel numbers, (C,) middle energies [eV], event column the channels belong to ("pi" or "pha")
+    path,  # response matrix file (RMF) with an EBOUNDS table
+) -> (
+    tuple
+):  # (C,) channel numbers, (C,) middle energies [eV], event column the channels belong to ("pi" or "pha")
     "Read the energies of the channels from a response matrix."
     r = read_response(path)
     return r.channel, (r.low + r.high) / 2, r.kind
@@ -1183,7 +1426,9 @@ def _agree(steps): return -0.25 <= steps <= 0.75
 def _in_ev(response, rule): return rule is not None and rule[0] == 1 and rule[1] == 0 and response.width > 1.5
 
 # %% ../nbs/00a_fits.ipynb #455684e6
-def response_doubts(response:Response, header:Header, layout:dict, mission:Mission, primary:Header|None=None) -> list:
+def response_doubts(
+    response: Response, header: Header, layout: dict, mission: Mission, primary: Header | None = None
+) -> list:
     """
     Why a response is not the one of an event list.
 
@@ -1204,7 +1449,10 @@ def response_doubts(response:Response, header:Header, layout:dict, mission:Missi
         Reasons in words; empty if nothing speaks against it.
     """
     out = []
-    for key, theirs, known in (("TELESCOP", response.telescope, mission.telescope), ("INSTRUME", response.instrument, ())):
+    for key, theirs, known in (
+        ("TELESCOP", response.telescope, mission.telescope),
+        ("INSTRUME", response.instrument, ()),
+    ):
         ours = _said(header, primary, key)
         same = _same_name(ours, theirs) or (theirs.upper() in known and (not ours or ours.upper() in known))
         if key == "INSTRUME" and mission.instrument == ("",) and mission.telescope: same = True
@@ -1216,26 +1464,36 @@ def response_doubts(response:Response, header:Header, layout:dict, mission:Missi
     if rule is not None and not _in_ev(response, rule) and not _agree(steps := _steps(response, *rule)):
         k = len(response.channel) // 2
         words = f"off by {steps:+.1f} channels" if abs(steps) < 20 else "of another scale"
-        out.append(f"its channel {response.channel[k]} is {response.low[k]:.0f} to {response.high[k]:.0f} eV, by the rule "
-                   f"of {mission.name} {response.channel[k] * rule[0] + rule[1]:.0f} eV: {words}")
+        out.append(
+            f"its channel {response.channel[k]} is {response.low[k]:.0f} to {response.high[k]:.0f} eV, by "
+            f"the rule "
+            f"of {mission.name} {response.channel[k] * rule[0] + rule[1]:.0f} eV: {words}"
+        )
     if rule is None and column in layout:
         first, last = (header.fact(f"{k}{layout[column][0]}") for k in ("TLMIN", "TLMAX"))
         if first < last and first != response.channel[0]:
-            out.append(f"its channels begin with {response.channel[0]}, those of the list with {first:.0f} (TLMIN)")
+            out.append(
+                f"its channels begin with {response.channel[0]}, those of the list with {first:.0f} (TLMIN)"
+            )
     return out
 
 # %% ../nbs/00a_fits.ipynb #1e076a88
 def _by_response(response, header, layout, mission, force, primary):
     "The energy rule of a response, once it is known to be the list's."
     if (doubts := response_doubts(response, header, layout, mission, primary)) and not force:
-        raise EventFileError(f"{header.where}{response.name} is not the response of this list: {'; '.join(doubts)}. "
-                             "Give the right one, or force_rmf=True to use it all the same")
+        raise EventFileError(
+            f"{header.where}{response.name} is not the response of this list: {'; '.join(doubts)}. "
+            "Give the right one, or force_rmf=True to use it all the same"
+        )
     if response.kind not in layout:
-        raise EventFileError(f"{header.where}{response.name} is for the column {response.kind.upper()}, which isn't there; "
-                             f"there are {_listed(layout)}")
+        raise EventFileError(
+            f"{header.where}{response.name} is for the column {response.kind.upper()}, which isn't there; "
+            f"there are {_listed(layout)}"
+        )
     rule = next(((a, b) for c, a, b in mission.energy if c == response.kind and a is not None), None)
     if mission.spectrum == "yes" and _in_ev(response, rule):
-        words = f"{response.kind} * 1 eV (it counts eV, not the {response.width:g} eV channels of {response.name})"
+        words = f"{response.kind} * 1 eV (it counts eV, not the {response.width:g} eV channels "
+        words += f"of {response.name})"
         return response.kind, lambda pi: pi, words
     how = " (forced)" if doubts else "" if response.telescope else " (which names no telescope)"
     return response.kind, response.energies, f"{response.kind} by EBOUNDS of {response.name}{how}"
@@ -1281,12 +1539,17 @@ def energy_rule(
             return column, lambda pi, a=scale, b=zero: pi * float(a) + b if (a, b) != (1, 0) else pi, words
         unit = header.text(f"TUNIT{layout[column][0]}")
         if (ev := _EV.get(unit.lower())) is None:
-            raise EventFileError(f"{header.where}column '{column}' has the unit {_short(unit, 40)!r}, not one of {', '.join(_EV)}")
+            raise EventFileError(
+                f"{header.where}column '{column}' has the unit {_short(unit, 40)!r}, not one of "
+                f"{', '.join(_EV)}"
+            )
         return column, lambda e, a=ev: e * a if a != 1 else e, f"column {column} [{unit}]"
     wants = ", ".join(c for c, *_ in mission.energy) if mission.spectrum == "yes" else ""
     raise EventFileError(
-        f"{header.where}no rule turns its columns into energies: {mission.name} wants {wants or 'a response matrix (rmf=...)'}"
-        f", the file has {_listed(layout)}. Give its response matrix with rmf=..., a mission=Mission(...) with an energy rule, "
+        f"{header.where}no rule turns its columns into energies: {mission.name} wants "
+        f"{wants or 'a response matrix (rmf=...)'}"
+        f", the file has {_listed(layout)}. Give its response matrix with rmf=..., a mission=Mission(...) "
+        f"with an energy rule, "
         "or read times alone with energies=False"
     )
 
@@ -1303,7 +1566,7 @@ def parse_id(
 class _Ask:
     "What the caller of `read_event_list` wants."
     mission: object = None
-    response: object = None # Response
+    response: object = None # path of a response, then the Response
     force_rmf: bool = False
     quality: object = True
     sky: bool = False # are positions needed?
@@ -1312,14 +1575,20 @@ class _Ask:
     timesys: object = None
     energies: bool = True
 
-    def __post_init__(self): self.columns = tuple(c.lower() for c in ([self.columns] if isinstance(self.columns, str) else self.columns))
+    def __post_init__(self):
+        names = [self.columns] if isinstance(self.columns, str) else self.columns
+        self.columns = tuple(c.lower() for c in names)
+        self.response = None if self.response is None or not self.energies else read_response(self.response)
 
     def events(self, h):
         "Is this a table of events to be read?"
         name = h.text("EXTNAME").upper()
         if self.extension is not None:
             return str(self.extension).upper() in (name, str(h.index))
-        if any(re.fullmatch(p, name, re.I) for p in {m.events for m in ([self.mission] if self.mission else MISSIONS.values())}):
+        if any(
+            re.fullmatch(p, name, re.I)
+            for p in {m.events for m in ([self.mission] if self.mission else MISSIONS.values())}
+        ):
             return True
         kind, part = h.text("HDUCLAS1").upper(), h.text("HDUCLAS2").upper()
         return not self.mission and kind in ("EVENTS", "EVENT") and part not in ("REJECTED", "BAD")
@@ -1363,19 +1632,25 @@ def _wanted(part, ask):
     need = [m.time, *([m.x, m.y] if ask.sky else []), *ask.columns]
     if lost := [c for c in need if c not in layout]:
         raise EventFileError(f"{h.where}missing column {_listed(lost)}; it has {_listed(layout)}")
-    wanted = list(dict.fromkeys(c for c in (*need, part.column, m.chip, *(c for c, *_ in part.quality)) if c in layout))
+    wanted = list(
+        dict.fromkeys(c for c in (*need, part.column, m.chip, *(c for c, *_ in part.quality)) if c in layout)
+    )
     bits = {c for c, test, _ in part.quality if "bits" in test}
     for c in wanted:
         kind, form = layout[c][1], h.text(f"TFORM{layout[c][0]}")
         number = kind is not None and kind.base.kind in "iuf"
         if number and (not kind.shape or c in bits or (c in ask.columns and "X" in form)): continue
-        why = "only numbers and bits can be kept per event" if c in ask.columns else "not that of one number per event"
+        why = (
+            "only numbers and bits can be kept per event"
+            if c in ask.columns
+            else "not that of one number per event"
+        )
         raise EventFileError(f"{h.where}column '{c}' has the format {_short(form, 40)!r}; {why}")
     return wanted
 
 # %% ../nbs/00a_fits.ipynb #7e30e851
 def _belonging(path, parts):
-    "The tables of events that make one list: those with events; what doesn't belong together is refused by name."
+    "The tables that make one list: those with events; what doesn't belong together is refused by name."
     full = [p for p in parts if p.rows] or parts[:1]
     if full[0].problem: raise full[0].problem
     first = full[0]
@@ -1383,12 +1658,20 @@ def _belonging(path, parts):
         why = ""
         for key in ("TELESCOP", "INSTRUME", "OBS_ID"):
             a, b = (_said(q.header, q.primary, key) for q in (first, p))
-            if a and b and a.upper() != b.upper(): why = why or f"{key} is {_short(a, 40)!r} in the one and {_short(b, 40)!r} in the other"
-        if p.mission is not first.mission: why = why or f"one is of {first.mission.name}, the other of {p.mission.name}"
+            if a and b and a.upper() != b.upper():
+                why = why or f"{key} is {_short(a, 40)!r} in the one and {_short(b, 40)!r} in the other"
+        if p.mission is not first.mission:
+            why = why or f"one is of {first.mission.name}, the other of {p.mission.name}"
         if p.table.columns.keys() != first.table.columns.keys():
-            why = why or f"they have different columns ({_listed(first.table.columns)}; {_listed(p.table.columns)})"
-        if why: raise EventFileError(f"{path}: its tables of events {first.name} and {p.name} don't belong together, {why}; "
-                                     f"choose one with extension={first.header.index} or extension={p.header.index}")
+            why = (
+                why
+                or f"they have different columns ({_listed(first.table.columns)}; {_listed(p.table.columns)})"
+            )
+        if why:
+            raise EventFileError(
+                f"{path}: its tables of events {first.name} and {p.name} don't belong together, {why}; "
+                f"choose one with extension={first.header.index} or extension={p.header.index}"
+            )
     return full
 
 
@@ -1403,15 +1686,26 @@ def _clocks(path, parts, timesys): # (clock of the first, seconds to add to each
                                  f"choose one with extension={first.header.index}")
         for key in ("timesys", "timeref"):
             if c[key] == now[key]: continue
-            raise EventFileError(f"{path}: its tables of events {parts[0].name} and {p.name} have two clocks, "
-                                 f"{key.upper()} {now[key]} and {c[key]}; choose one with extension={p.header.index}")
-    return now, [((c["mjdrefi"] - now["mjdrefi"]) + (c["mjdreff"] - now["mjdreff"])) * 86400.0 for c in all_], all_
+            raise EventFileError(
+                f"{path}: its tables of events {parts[0].name} and {p.name} have two clocks, "
+                f"{key.upper()} {now[key]} and {c[key]}; choose one with extension={p.header.index}"
+            )
+    return (
+        now,
+        [((c["mjdrefi"] - now["mjdrefi"]) + (c["mjdreff"] - now["mjdreff"])) * 86400.0 for c in all_],
+        all_,
+    )
 
 # %% ../nbs/00a_fits.ipynb #5fc68bf3
 class _EventFile:
     "The tables of one event file that reading needs, found while walking through it."
     def __init__(self, path, ask:_Ask):
-        self.path, self.ask, self.parts, self.chip = path, ask, [], 0 # chip: the one with most events, once known
+        self.path, self.ask, self.parts, self.chip = (
+            path,
+            ask,
+            [],
+            0,
+        )  # chip: the one with most events, once known
         seen = []
         def want(h, layout, primary):
             seen.append(f"{h.text('EXTNAME') or 'table'} ({h.index})")
@@ -1425,14 +1719,24 @@ class _EventFile:
                 part.problem = err
                 return []
         tables = read_tables(path, want)
-        names = sorted({m.events for m in ([ask.mission] if ask.mission else MISSIONS.values())}) # for the message
+        names = sorted(
+            {m.events for m in ([ask.mission] if ask.mission else MISSIONS.values())}
+        )  # for the message
         if ask.extension is not None: names = [f"extension={ask.extension!r}"]
-        if not self.parts: raise EventFileError(f"{path}: no table of events ({_listed(names)}); there are {_listed(seen) or 'none'}")
+        if not self.parts:
+            raise EventFileError(
+                f"{path}: no table of events ({_listed(names)}); there are {_listed(seen) or 'none'}"
+            )
         for p in self.parts: p.table = next(t for t in tables if t.header is p.header)
         self.gtis = [t for t in tables if all(t is not p.table for p in self.parts)]
         self.parts = _belonging(path, self.parts)
         first = self.parts[0]
-        self.header, self.primary, self.mission, self.quality = first.header, first.primary, first.mission, first.quality
+        self.header, self.primary, self.mission, self.quality = (
+            first.header,
+            first.primary,
+            first.mission,
+            first.quality,
+        )
         self.layout = {c: v for c, v in first.layout.items() if all(c in p.layout for p in self.parts)}
         self.now, self.shifts, self.clocks = _clocks(path, self.parts, ask.timesys)
         self.n = sum(p.rows for p in self.parts)
@@ -1440,11 +1744,14 @@ class _EventFile:
 
     def get(self, name, rows=None, dtype=None): # of all tables of events, or some rows of it
         if len(self.parts) == 1: return self.parts[0].table.get(name, rows, dtype)
-        if name not in self._joined: self._joined[name] = np.concatenate([p.table.get(name) for p in self.parts])
+        if name not in self._joined:
+            self._joined[name] = np.concatenate([p.table.get(name) for p in self.parts])
         v = self._joined[name] if rows is None else self._joined[name][rows]
         return v if dtype is None else v.astype(dtype, copy=False)
 
-    def energies(self, rows) -> list: # energies [eV], which have a channel that can be, which have a negative one
+    def energies(
+        self, rows
+    ) -> list:  # energies [eV], which have a channel that can be, which have a negative one
         "Energies of the events, by each table's own rule and bounds."
         if len(self.parts) == 1: return _energies(self.parts[0], rows)
         all_ = [np.concatenate(v) for v in zip(*(_energies(p, None) for p in self.parts))]
@@ -1460,31 +1767,50 @@ def _times(f) -> np.ndarray: # (N,) [s] since the reference day of the file's cl
     out, column = [], f.mission.time
     for p, shift, now in zip(f.parts, f.shifts, f.clocks):
         t = p.table.get(column)
-        if t.dtype.kind == "f" and t.dtype.itemsize < 8 and len(t) and (step := float(np.spacing(np.abs(t).max()))) > 1e-3:
+        if (
+            t.dtype.kind == "f"
+            and t.dtype.itemsize < 8
+            and len(t)
+            and (step := float(np.spacing(np.abs(t).max()))) > 1e-3
+        ):
             step *= _column_unit(p.header, p.layout, column, now)[0]
-            warnings.warn(f"{p.header.where}column '{column}' has single precision, so its times are known to {step:.2g} s only",
-                          XRTWarning, stacklevel=4)
+            warnings.warn(
+                f"{p.header.where}column '{column}' has single precision, so its times are known to "
+                f"{step:.2g} s only",
+                XRTWarning,
+                stacklevel=4,
+            )
         t = t.astype(np.float64, copy=False)
         t, zero = _seconds(t, _column_unit(p.header, p.layout, column, now), now), now["timezero"] + shift
         if zero: t = t + zero
         if not np.isfinite(t).all():
             bad = np.flatnonzero(~np.isfinite(t))
-            raise EventFileError(f"{p.header.where}column '{column}': {len(bad)} of {len(t)} times are not finite numbers, "
-                                 f"the first in row {bad[0]}")
+            raise EventFileError(
+                f"{p.header.where}column '{column}': {len(bad)} of {len(t)} times are not finite numbers, "
+                f"the first in row {bad[0]}"
+            )
         if len(t) and np.abs(t).max() > _AGES:
-            raise EventFileError(f"{p.header.where}column '{column}' reaches {np.abs(t).max():.3g} s, so TIMEZERO or its unit is wrong")
+            raise EventFileError(
+                f"{p.header.where}column '{column}' reaches {np.abs(t).max():.3g} s, so TIMEZERO or its "
+                f"unit is wrong"
+            )
         out.append(t)
     t = out[0] if len(out) == 1 else np.concatenate(out)
     for day in (f.now["mjdref"] + t[[t.argmin(), t.argmax()]] / 86400.0 if len(t) else ()):
         if _SPUTNIK <= day <= _FAR: continue
-        warnings.warn(f"{f.header.where}its events are of MJD {day:.6g}, before 1957 or after 2100, so MJDREF = {f.now['mjdref']:g} "
-                      "or the unit of its times is wrong", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{f.header.where}its events are of MJD {day:.6g}, before 1957 or after 2100, so MJDREF = "
+            f"{f.now['mjdref']:g} "
+            "or the unit of its times is wrong",
+            XRTWarning,
+            stacklevel=4,
+        )
         break
     return t
 
 
 def _energies(part, rows): # (energies [eV], bool, bool)
-    "Energies of one table's events, which have a channel within the column's bounds, and which a negative one."
+    "Energies of one table's events, which have a channel within bounds, and which a negative one."
     v, n = part.table.get(part.column, rows, np.float64), part.layout[part.column][0]
     low, high = (part.header.fact(f"{k}{n}") for k in ("TLMIN", "TLMAX"))
     own_unit = any(c == part.column and a is None for c, a, _ in part.mission.energy)
@@ -1511,13 +1837,18 @@ def _cut_quality(f, cuts) -> str: # the filter in words
     done, lost = [], []
     for column, test, value in f.quality:
         words = f"{column} {test} {value}"
-        if test not in TESTS: raise ValueError(f"`quality` tests must be among {', '.join(TESTS)}; got {test!r}")
+        if test not in TESTS:
+            raise ValueError(f"`quality` tests must be among {', '.join(TESTS)}; got {test!r}")
         if column in f.layout:
             cuts.keep(column, TESTS[test](f.get(column, cuts.rows), value))
             done.append(words)
         else: lost.append(words)
     if lost:
-        warnings.warn(f"{f.header.where}no column for the quality filter {', '.join(lost)}; it was not applied", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{f.header.where}no column for the quality filter {', '.join(lost)}; it was not applied",
+            XRTWarning,
+            stacklevel=4,
+        )
     cuts.keep("quality", None)
     return ", ".join(done) + (f" (not applied: {', '.join(lost)})" if lost else "")
 
@@ -1528,23 +1859,40 @@ def _cut_energy(f, cuts, energy_range) -> np.ndarray|None: # energies of the sur
     e, good, negative = f.energies(cuts.rows)
     where, band, n = f.header.where, f.mission.band, cuts.n
     cuts.keep("channel", good)
-    if (gone := (~good & ~negative).sum()) > max(0.1 * n, 1): # negative ones are usual
-        warnings.warn(f"{where}{gone} of {n} events have no channel in '{f.parts[0].column}', or one outside TLMIN to TLMAX; "
-                      "they were dropped", XRTWarning, stacklevel=4)
+    if (gone := (~good & ~negative).sum()) > max(0.1 * n, 1):  # negative ones are usual
+        warnings.warn(
+            f"{where}{gone} of {n} events have no channel in '{f.parts[0].column}', or one outside TLMIN "
+            f"to TLMAX; "
+            "they were dropped",
+            XRTWarning,
+            stacklevel=4,
+        )
     e = e[good] if not good.all() else e
     real = np.isfinite(e)
     if f.ask.response is not None and not real.all():
-        warnings.warn(f"{where}{(~real).sum()} of {len(e)} events have channels that {f.ask.response.name} doesn't list; "
-                      "they were dropped", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}{(~real).sum()} of {len(e)} events have channels that {f.ask.response.name} doesn't "
+            f"list; "
+            "they were dropped",
+            XRTWarning,
+            stacklevel=4,
+        )
     if energy_range is None: keep = real & (e > 0)
     else: keep = (e > energy_range[0]) & (e < energy_range[1]) # False for NaN
     if energy_range is None and (lost := (real & ~keep).sum()):
-        warnings.warn(f"{where}{lost} events without a positive energy were dropped", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}{lost} events without a positive energy were dropped", XRTWarning, stacklevel=4
+        )
     missed = ((e > band[0]) & (e < band[1]) & ~keep).sum() if energy_range is not None else 0
     if missed > keep.sum():
         lo, hi = (v / 1e3 for v in energy_range)
-        warnings.warn(f"{where}{lo:g} to {hi:g} keV keeps {keep.sum()} events and cuts {missed} of the band of {f.mission.name}, "
-                      f"{band[0] / 1e3:g} to {band[1] / 1e3:g} keV; energy_range='mission' keeps that band", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}{lo:g} to {hi:g} keV keeps {keep.sum()} events and cuts {missed} of the band of "
+            f"{f.mission.name}, "
+            f"{band[0] / 1e3:g} to {band[1] / 1e3:g} keV; energy_range='mission' keeps that band",
+            XRTWarning,
+            stacklevel=4,
+        )
     cuts.keep("energy", keep)
     return e if keep.all() else e[keep]
 
@@ -1566,8 +1914,10 @@ def _sky_of(f):
     except EventFileError as err: return None, err
     for p, w in zip(f.parts, all_):
         if (w is None) == (all_[0] is None) and (w is None or w.wcs.compare(all_[0].wcs, 1, 1e-12)): continue
-        raise EventFileError(f"{f.path}: the sky pixels of its tables of events {f.parts[0].name} and {p.name} differ, "
-                             f"so a region lies elsewhere in each; choose one with extension={p.header.index}")
+        raise EventFileError(
+            f"{f.path}: the sky pixels of its tables of events {f.parts[0].name} and {p.name} differ, "
+            f"so a region lies elsewhere in each; choose one with extension={p.header.index}"
+        )
     return all_[0], None
 
 # %% ../nbs/00a_fits.ipynb #0cda9ac4
@@ -1582,12 +1932,25 @@ def _names(path, region, header, primary, mission, id): # (source id, obsid, reg
     named = isinstance(region, (str, Path))
     other = parse_id(region) if named else None
     if found and other and found != other:
-        warnings.warn(f"{path}: this is source {'_'.join(found)}, its region file {Path(region).name} belongs to {'_'.join(other)}",
-                      XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{path}: this is source {'_'.join(found)}, its region file {Path(region).name} belongs to "
+            f"{'_'.join(other)}",
+            XRTWarning,
+            stacklevel=4,
+        )
     chandra = mission.name.startswith("Chandra")
     if chandra: obsid = obsid.lstrip("0") or obsid
-    obsid, reg = found or (obsid, _short(header.text("REGIONID").lstrip("0"), 60) or (_stem(region) if named else ""))
-    other = _said(header, primary, "INSTRUME") if mission.tag == "DETNAM" else mission.tag if mission.tag != "INSTRUME" else ""
+    obsid, reg = found or (
+        obsid,
+        _short(header.text("REGIONID").lstrip("0"), 60) or (_stem(region) if named else ""),
+    )
+    other = (
+        _said(header, primary, "INSTRUME")
+        if mission.tag == "DETNAM"
+        else mission.tag
+        if mission.tag != "INSTRUME"
+        else ""
+    )
     camera = _short(_said(header, primary, mission.tag) or other, 60)
     made = "_".join(s for s in (obsid, "" if chandra or found else camera, reg) if s)
     return made if id is None else str(id), obsid, reg
@@ -1617,9 +1980,17 @@ def _window(f, t, gti): # (start, stop) [s]
     start, stop = (min(a for a, _ in edges), max(b for _, b in edges)) if edges else (math.nan, math.nan)
     if gti is not None and len(gti): return (start, stop) if edges else (float(gti[0, 0]), float(gti[-1, 1]))
     if gti is not None or not len(t) or (edges and start <= t.min() and t.max() <= stop): return start, stop
-    why = f"TSTART to TSTOP ({start:.10g} to {stop:.10g} s) leave out events" if edges else "the header has no TSTART and TSTOP"
-    warnings.warn(f"{f.header.where}{why}; without good times the exposure is taken to last from the first event to the last",
-                  XRTWarning, stacklevel=5)
+    why = (
+        f"TSTART to TSTOP ({start:.10g} to {stop:.10g} s) leave out events"
+        if edges
+        else "the header has no TSTART and TSTOP"
+    )
+    warnings.warn(
+        f"{f.header.where}{why}; without good times the exposure is taken to last from the first event to "
+        f"the last",
+        XRTWarning,
+        stacklevel=5,
+    )
     return float(np.nanmin([start, t.min()])), float(np.nanmax([stop, np.nextafter(t.max(), math.inf)]))
 
 
@@ -1627,7 +1998,11 @@ def _edge(part, key, now):
     "TSTART or TSTOP [s], NaN where it can't be one."
     of = _giving(f"{key[:7]}I", part.header, part.primary)
     halves = of.fact(f"{key[:7]}I"), _giving(f"{key[:7]}F", part.header, part.primary).fact(f"{key[:7]}F")
-    value = halves[0] + np.nan_to_num(halves[1]) if math.isfinite(halves[0]) else _giving(key, part.header, part.primary).fact(key)
+    value = (
+        halves[0] + np.nan_to_num(halves[1])
+        if math.isfinite(halves[0])
+        else _giving(key, part.header, part.primary).fact(key)
+    )
     value = _seconds(value, (now["second"], now["zero"]), now) + now["timezero"]
     if abs(value) > _AGES: part.header.notes.append(f"{key} = {value:g} s")
     return value if abs(value) <= _AGES else math.nan
@@ -1639,7 +2014,8 @@ def _place(f, patch, wcs): # (ra, dec, where from)
         try:
             with _fence(f.header.where): p = wcs.pixel_to_world(patch.center[0] - 1, patch.center[1] - 1).icrs
             return float(p.ra.deg), float(p.dec.deg), "region"
-        except EventFileError as err: f.header.notes.append(f"the region's place on the sky {_short(err, 200)}")
+        except EventFileError as err:
+            f.header.notes.append(f"the region's place on the sky {_short(err, 200)}")
     return header_position(f.header, f.primary)
 
 
@@ -1651,9 +2027,19 @@ def _facts(f, t, gti, patch, wcs) -> dict: # flat
     start, stop = _window(f, t, gti)
     exposures = {_giving("EXPOSURE", p.header, p.primary).fact("EXPOSURE", least=0) for p in f.parts}
     return {
-        "target": text("OBJECT"), "ra": ra, "dec": dec, "position_rule": rule or None, "mission": f.mission.name,
-        "telescope": text("TELESCOP"), "instrument": text("INSTRUME"), "detector": text("DETNAM"),
-        "t_start": start, "t_stop": stop, "ontime": ontime, "livetime": ontime * live, "deadtime_correction": live,
+        "target": text("OBJECT"),
+        "ra": ra,
+        "dec": dec,
+        "position_rule": rule or None,
+        "mission": f.mission.name,
+        "telescope": text("TELESCOP"),
+        "instrument": text("INSTRUME"),
+        "detector": text("DETNAM"),
+        "t_start": start,
+        "t_stop": stop,
+        "ontime": ontime,
+        "livetime": ontime * live,
+        "deadtime_correction": live,
         "exposure": exposures.pop() if len(exposures) == 1 else math.nan,
         **{k: v for k, v in f.now.items() if k not in ("second", "zero", "said")},
     }
@@ -1663,38 +2049,58 @@ def _say_notes(f):
     "One warning for all the cards that were left out."
     notes = [n for h in dict.fromkeys([*(p.header for p in f.parts), f.primary]) for n in h.notes]
     if notes:
-        warnings.warn(f"{f.header.where}header cards that can't be right were left out: {_short('; '.join(dict.fromkeys(notes)), 500)}",
-                      XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{f.header.where}header cards that can't be right were left out: "
+            f"{_short('; '.join(dict.fromkeys(notes)), 500)}",
+            XRTWarning,
+            stacklevel=4,
+        )
 
 # %% ../nbs/00a_fits.ipynb #084497cb
 def _given_times(f, gti):
     "Intervals that the caller gives, or the whole exposure of the header."
     if isinstance(gti, str) and gti != "header":
-        raise ValueError(f"`gti` must be 'auto', 'main', 'union', 'intersection', 'header', None or intervals, got {gti!r}")
+        raise ValueError(
+            f"`gti` must be 'auto', 'main', 'union', 'intersection', 'header', None or intervals, got {gti!r}"
+        )
     if not isinstance(gti, str):
         g = np.asarray(gti, dtype=np.float64)
         if g.ndim != 2 or g.shape[1:] != (2,) or not (g[:, 1] > g[:, 0]).all() or not np.isfinite(g).all():
-            raise ValueError(f"`gti` must be intervals (start, stop) in seconds with start before stop, got {_short(gti)}")
+            raise ValueError(
+                f"`gti` must be intervals (start, stop) in seconds with start before stop, got {_short(gti)}"
+            )
         return merge_gti(g)
-    rows = [[_edge(p, key, now) + shift for key in ("TSTART", "TSTOP")] for p, shift, now in zip(f.parts, f.shifts, f.clocks)]
+    rows = [
+        [_edge(p, key, now) + shift for key in ("TSTART", "TSTOP")]
+        for p, shift, now in zip(f.parts, f.shifts, f.clocks)
+    ]
     for p, (a, b) in zip(f.parts, rows):
-        if not a < b: raise EventFileError(f"{p.header.where}TSTART = {_short(p.header.get('TSTART'), 40)} to "
-                                           f"TSTOP = {_short(p.header.get('TSTOP'), 40)} is no exposure; pass gti=[(start, stop), ...]")
+        if not a < b:
+            raise EventFileError(
+                f"{p.header.where}TSTART = {_short(p.header.get('TSTART'), 40)} to "
+                f"TSTOP = {_short(p.header.get('TSTOP'), 40)} is no exposure; pass gti=[(start, stop), ...]"
+            )
     return merge_gti(np.array(rows))
 
 
 def _silent_clocks(f):
-    """Say which clock good times without MJDREF follow where the tables of events have several: that of the table before
-    them where both kinds alternate, else that of the first."""
-    if all(s == f.shifts[0] and c["timezero"] == f.now["timezero"] for s, c in zip(f.shifts, f.clocks)): return
+    """Say which clock good times without MJDREF follow where the tables of events have several: that of the
+    table before them where both kinds alternate, else that of the first."""
+    if all(s == f.shifts[0] and c["timezero"] == f.now["timezero"] for s, c in zip(f.shifts, f.clocks)):
+        return
     at = [p.header.index for p in f.parts]
     mixed = any(t.header.index < at[-1] for t in f.gtis)
     for t in f.gtis:
         if t.header.get("MJDREF") is not None or t.header.get("MJDREFI") is not None: continue
         k = max(sum(i < t.header.index for i in at) - 1, 0) if mixed else 0
         t.clock = f.clocks[k]
-        warnings.warn(f"{t.where}it has no MJDREF, and the tables of events have different clocks; it is taken to count as "
-                      f"{f.parts[k].name}", XRTWarning, stacklevel=6)
+        warnings.warn(
+            f"{t.where}it has no MJDREF, and the tables of events have different clocks; it is taken to "
+            f"count as "
+            f"{f.parts[k].name}",
+            XRTWarning,
+            stacklevel=6,
+        )
 
 
 def _file_gtis(f): # chip -> (G, 2) intervals [s]
@@ -1706,7 +2112,7 @@ def _file_gtis(f): # chip -> (G, 2) intervals [s]
             references.setdefault(c, []).extend(n for n in names if n not in references[c])
     return chip_gtis(f.gtis, f.mission, f.now, f.header.where, references)
 
-
+# %% ../nbs/00a_fits.ipynb #c6fb2625
 def _good_times(f, cuts, t, gti): # (G, 2) intervals [s], or None
     "Cut by good times in the way `gti` says."
     if gti is None: return cuts.keep("gti", None)
@@ -1716,7 +2122,8 @@ def _good_times(f, cuts, t, gti): # (G, 2) intervals [s], or None
         if chips is not None and len(chips): f.chip = int((c := _chips(chips))[0][c[1].argmax()])
         if chips is None and len(gtis) > 1:
             raise EventFileError(
-                f"{f.header.where}good times are given per chip ({_listed(gtis)}) but there is no column '{chip}' "
+                f"{f.header.where}good times are given per chip ({_listed(gtis)}) but there is no column "
+                f"'{chip}' "
                 "to tell the chips apart; pass gti='header' or gti=[(start, stop), ...]"
             )
         keep, g = select_good_times(cuts.of(t), chips, gtis, gti, f.header.where)
@@ -1727,7 +2134,9 @@ def _good_times(f, cuts, t, gti): # (G, 2) intervals [s], or None
     return g
 
 # %% ../nbs/00a_fits.ipynb #1894def7
-def _background(f, region, source, band, wcs, t, g, gti, energy_range) -> dict: # n_background, area_ratio, background_region
+def _background(
+    f, region, source, band, wcs, t, g, gti, energy_range
+) -> dict:  # n_background, area_ratio, background_region
     "Counts of a background region after the same cuts, and its area over the source's."
     if region is None: return {}
     patch, cuts, chip = as_region(region, band, wcs, f.header.where, "background"), _Cuts(len(t)), f.chip
@@ -1745,11 +2154,15 @@ def _background(f, region, source, band, wcs, t, g, gti, energy_range) -> dict: 
 # %% ../nbs/00a_fits.ipynb #de73d715
 def _band(energy_range): # (low, high) [eV], None or "mission"
     "The energy range that the caller gives, checked."
-    if energy_range is None or (isinstance(energy_range, str) and energy_range == "mission"): return energy_range
+    if energy_range is None or (isinstance(energy_range, str) and energy_range == "mission"):
+        return energy_range
     try: low, high = (float(e.to_value("eV")) if hasattr(e, "to_value") else float(e) for e in energy_range)
     except (TypeError, ValueError): low, high = math.nan, math.nan
     if not 0 <= low < high:
-        raise ValueError(f"`energy_range` must be (low, high) in eV with low < high, 'mission' or None, got {_short(energy_range)}")
+        raise ValueError(
+            f"`energy_range` must be (low, high) in eV with low < high, 'mission' or None, got "
+            f"{_short(energy_range)}"
+        )
     return low, high
 
 
@@ -1768,7 +2181,7 @@ def _sorted(t, energy, extra):
     order = np.argsort(t, kind="stable")
     return t[order], None if energy is None else energy[order], {c: v[order] for c, v in extra.items()}
 
-
+# %% ../nbs/00a_fits.ipynb #887921b2
 def _read_event_list(path, region, energy_range, id, background, band, gti, ask):
     energy_range, ask.sky = _band(energy_range), region is not None or background is not None
     f = _EventFile(path, ask)
@@ -1786,7 +2199,9 @@ def _read_event_list(path, region, energy_range, id, background, band, gti, ask)
     steps = cuts.counts | _background(f, background, patch, band, wcs, t, g, gti, energy_range)
     if not cuts.n:
         by_step = ", ".join(f"{k[2:]} {v}" for k, v in cuts.counts.items())
-        warnings.warn(f"{path}: no event of source '{id}' is left; counts by step: {by_step}", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"{path}: no event of source '{id}' is left; counts by step: {by_step}", XRTWarning, stacklevel=3
+        )
     t = cuts.of(t)
     meta = {
         "obsid": obsid, "region_id": reg or None, **_facts(f, t, g, patch, wcs),
@@ -1801,8 +2216,9 @@ def _read_event_list(path, region, energy_range, id, background, band, gti, ask)
 
 # %% ../nbs/00a_fits.ipynb #d9d2df6b
 def read_event_list(
-    path, region=None, energy_range=(500, 7000), id=None, *, background=None, band="B", gti="auto", quality=True,
-    mission=None, rmf=None, columns=(), force_rmf=False, timesys=None, extension=None, energies=True,
+    path, region=None, energy_range=(500, 7000), id=None, *, background=None, band="B", gti="auto",
+    quality=True, mission=None, rmf=None, columns=(), force_rmf=False, timesys=None, extension=None,
+    energies=True,
 ) -> EventList:
     """
     Read the photons of one source from an event file of any known mission.
@@ -1822,7 +2238,7 @@ def read_event_list(
     band : str
         Ellipse of a reg3 file.
     gti : str, (G, 2) intervals [s] or None
-        Good times: "auto", "main", "union", "intersection", "header", intervals of your own, or None for no cut.
+        Good times: "auto", "main", "union", "intersection", "header", your own intervals, None for no cut.
     quality : bool or tuple
         The mission's quality filter; False for none, or a tuple of (column, test, value).
     mission : Mission, optional
@@ -1848,17 +2264,16 @@ def read_event_list(
     Raises
     ------
     EventFileError
-        Whatever is wrong with a file, in a sentence that names it.
+        Whatever is wrong with a file.
     """
     try:
-        response = None if rmf is None or not energies else read_response(rmf)
-        ask = _Ask(mission, response, force_rmf, quality, False, columns, extension, timesys, energies)
+        ask = _Ask(mission, rmf, force_rmf, quality, False, columns, extension, timesys, energies)
         return _read_event_list(path, region, energy_range, id, background, band, gti, ask)
     except (EventFileError, OSError, XRTWarning): raise # a warning, where the caller turns them into errors
     except EventDataError as err: raise EventFileError(f"{path}: {_short(err, 500)}") from err
     except Exception as err:
-        if isinstance(err, (ValueError, XRTError)) and str(err).startswith("`"): raise # a wrong argument, not a wrong file
-        raise EventFileError(f"{path}: reading failed in an unforeseen way ({type(err).__name__}: {_short(err, 300)})") from err
+        if isinstance(err, (ValueError, XRTError)) and str(err).startswith("`"): raise # a wrong argument
+        raise EventFileError(f"{path}: an unforeseen {type(err).__name__} ({_short(err, 300)})") from err
 
 # %% ../nbs/00a_fits.ipynb #4e912539
 @patch_to(EventList)
@@ -1869,8 +2284,12 @@ def time_of(
     "Turn event times into astropy `Time`."
     from astropy.time import Time, TimeDelta
     if "mjdrefi" not in self.meta:
-        raise EventDataError(f"source '{self.id}' has no mjdrefi, mjdreff, timesys in its meta, so its times have no date")
-    return Time(self.meta["mjdrefi"], self.meta["mjdreff"], format="mjd", scale=self.meta["timesys"]) + TimeDelta(time, format="sec")
+        raise EventDataError(
+            f"source '{self.id}' has no mjdrefi, mjdreff, timesys in its meta, so its times have no date"
+        )
+    return Time(
+        self.meta["mjdrefi"], self.meta["mjdreff"], format="mjd", scale=self.meta["timesys"]
+    ) + TimeDelta(time, format="sec")
 
 
 @patch_to(EventList, as_prop=True)
@@ -1897,8 +2316,15 @@ def to_stingray(self): # stingray.EventList
     import stingray
     m = self.meta
     return stingray.EventList(
-        time=self.time, energy=None if self.energy is None else self.energy / 1e3, gti=self.gti, mjdref=m.get("mjdref", 0.0),
-        mission=m.get("mission"), instr=m.get("instrument"), timeref=m.get("timeref"), timesys=m.get("timesys"), notes=self.id,
+        time=self.time,
+        energy=None if self.energy is None else self.energy / 1e3,
+        gti=self.gti,
+        mjdref=m.get("mjdref", 0.0),
+        mission=m.get("mission"),
+        instr=m.get("instrument"),
+        timeref=m.get("timeref"),
+        timesys=m.get("timesys"),
+        notes=self.id,
     )
 
 
@@ -1910,8 +2336,13 @@ def from_stingray(
     "Make an `EventList` of stingray's, whose energies are in keV."
     frac, days = math.modf(float(events.mjdref or 0))
     meta = {
-        "mjdref": float(events.mjdref or 0), "mjdrefi": int(days), "mjdreff": frac, "timesys": events.timesys or "tt",
-        "timeref": events.timeref or "", "mission": events.mission or "", "instrument": events.instr or "",
+        "mjdref": float(events.mjdref or 0),
+        "mjdrefi": int(days),
+        "mjdreff": frac,
+        "timesys": events.timesys or "tt",
+        "timeref": events.timeref or "",
+        "mission": events.mission or "",
+        "instrument": events.instr or "",
     }
     order = np.argsort(events.time, kind="stable")
     energy = None if events.energy is None else np.asarray(events.energy, dtype=np.float64)[order] * 1e3

@@ -38,7 +38,7 @@ _NAMED_FOR = ("", "_src", "_source", "_reg", "_region")
 
 def _is_region(path): return bool(_CATALOG_REGION.match(path) or _OTHER_REGION.match(path))
 
-
+# %% ../nbs/00c_ingest.ipynb #ea86a621
 def _own_region(event_file, beside):
     "The region file beside an event file that is named for it, or None."
     folder, name = os.path.split(event_file)
@@ -47,7 +47,7 @@ def _own_region(event_file, beside):
     here = {os.path.basename(f).lower(): f for f in beside if os.path.dirname(f) == folder}
     return next((here[w] for w in wanted if w in here), None)
 
-
+# %% ../nbs/00c_ingest.ipynb #71a8347a
 def _pair(events, beside):
     "Pair event files with the region files named for them; what is left over is the second answer."
     regions = [f for f in beside if _is_region(f)]
@@ -57,7 +57,7 @@ def _pair(events, beside):
     found |= {e: _own_region(e, own) for e, r in found.items() if r is None and own}
     return found, sorted(set(regions) - set(found.values()))
 
-# %% ../nbs/00c_ingest.ipynb #090610f1
+# %% ../nbs/00c_ingest.ipynb #88b7db2e
 def _rows_of(path):
     "Rows of a CSV table of files as dicts of texts, empty ones None."
     with open_file(path) as f: raw = f.read()
@@ -80,14 +80,14 @@ def _rows_of(path):
                                  "that hold a comma")
     return [{k: v or None for k, v in zip(head, row)} for row in rows]
 
-
+# %% ../nbs/00c_ingest.ipynb #a2d7821d
 def _from_csv(path):
     "Jobs of a CSV table."
     def at(v): return None if v is None else str(Path(path).parent / v)
     return [(at(r["event_file"]), at(r.get("region_file")), r.get("id")) for r in _rows_of(path)
             if r["event_file"]]
 
-
+# %% ../nbs/00c_ingest.ipynb #58afba12
 def is_photon_table(path):
     "Whether a path names a table of photons, rather than event files or a list of them."
     name = str(path).lower()
@@ -96,7 +96,7 @@ def is_photon_table(path):
     with open_file(path) as f: head = f.read(1 << 16).decode("utf-8-sig", "replace")
     return "event_file" not in next((s for s in head.splitlines() if s.strip() and s[0] != "#"), "event_file")
 
-# %% ../nbs/00c_ingest.ipynb #691eb439
+# %% ../nbs/00c_ingest.ipynb #23f83e3d
 @dataclass
 class Inputs:
     """What there is to read.
@@ -114,7 +114,7 @@ class Inputs:
     tables: list = field(default_factory=list)
     skipped: list = field(default_factory=list)
 
-
+# %% ../nbs/00c_ingest.ipynb #6f531551
 _NO_NAME = "not named like an event file, so it was skipped; if it is one, give the file itself or a pattern"
 _FOREIGN_REGION = "a region file that no event file is named for; it cuts nothing"
 
@@ -132,7 +132,7 @@ def _walk(folder, skipped):
                 skipped.append((path, "not an ordinary file"))
     return sorted(out)
 
-
+# %% ../nbs/00c_ingest.ipynb #50033a46
 def _of_folder(folder, inputs):
     "Event files of a folder and all its files; notes what might have been meant as well."
     files = _walk(folder, inputs.skipped)
@@ -149,7 +149,7 @@ def _of_folder(folder, inputs):
                          f"*regevt3.fits.gz, *_cl.evt, *EventList*.fits, *EVLI*.FTZ){more}")
     return events, files
 
-# %% ../nbs/00c_ingest.ipynb #d54e2c98
+# %% ../nbs/00c_ingest.ipynb #7515f3f8
 def _of_pattern(path, inputs):
     "Files that a name or a pattern stands for, and the files beside them."
     files = [str(path)] if os.path.lexists(path) else sorted(glob.glob(str(path), recursive=True))
@@ -163,7 +163,7 @@ def _of_pattern(path, inputs):
     folders = sorted({os.path.dirname(f) for f in events})
     return events, [os.path.join(d, n) for d in folders for n in sorted(os.listdir(d or "."))]
 
-
+# %% ../nbs/00c_ingest.ipynb #419945f3
 def search_inputs(paths, region=None):
     """List the event files and tables to read, each event file with its region, and what was passed over.
 
@@ -200,7 +200,7 @@ def search_inputs(paths, region=None):
     return Inputs(sorted(jobs.values(), key=lambda j: tuple(s or "" for s in j)), sorted(set(out.tables)),
                   sorted({(f, why) for f, why in out.skipped if os.path.realpath(f) not in read}))
 
-# %% ../nbs/00c_ingest.ipynb #e48e135d
+# %% ../nbs/00c_ingest.ipynb #4e67492b
 def find_inputs(paths, region=None):
     """List the event files to read, each with its region.
 
@@ -230,7 +230,7 @@ def _reason(err, path):
     while text.startswith(f"{path}: "): text = text.removeprefix(f"{path}: ")
     return text if len(text) < 1000 else f"{text[:990]} ..."
 
-
+# %% ../nbs/00c_ingest.ipynb #5374c589
 def mission_of(name):
     """Find a row of `MISSIONS` by its name, in any case.
 
@@ -253,7 +253,7 @@ def mission_of(name):
     if found: return MISSIONS[found]
     raise ValueError(f"no mission is called {printable(name)!r}; choose one of {', '.join(MISSIONS)}")
 
-# %% ../nbs/00c_ingest.ipynb #56c34cfe
+# %% ../nbs/00c_ingest.ipynb #23730322
 def _read(path, region, mission, options):
     "Read one event file, by the given mission where its header names none that is known."
     if mission is None: return read_event_list(path, region, **options)
@@ -262,12 +262,21 @@ def _read(path, region, mission, options):
         if "no row of MISSIONS fits" not in str(err): raise
         return read_event_list(path, region, mission=mission, **options)
     if ev.meta["mission"] != mission.name:
-        warnings.warn(f"its header names {ev.meta['mission']}, so it was read as that and not as "
-                      f"{mission.name}",
-                      XRTWarning, stacklevel=2)
+        warnings.warn(f"its header names {ev.meta['mission']}, so it was read as that and "
+                      f"not as {mission.name}", XRTWarning, stacklevel=2)
     return ev
 
+# %% ../nbs/00c_ingest.ipynb #55b2132c
+def _read_times(path, region, mission, options):
+    "Read one event file for its times alone: in the energy band where there are energies, else all of them."
+    try: return _read(path, region, mission, options)
+    except EventFileError as err:
+        if "no rule turns" not in str(err): raise
+    warnings.warn("no rule turns its columns into energies, so all its times were kept", XRTWarning,
+                  stacklevel=2)
+    return _read(path, region, mission, options | {"energies": False})
 
+# %% ../nbs/00c_ingest.ipynb #c80a8d2c
 def _check_job(path, reg, region):
     "Refuse what would end in wrong photons or a wrong name."
     try: str(path).encode()
@@ -276,14 +285,14 @@ def _check_job(path, reg, region):
         raise XRTError("a catalog event file covers the background too and has no reg3 file beside it; "
                        "give its region")
 
-# %% ../nbs/00c_ingest.ipynb #e18748c9
+# %% ../nbs/00c_ingest.ipynb #81078b43
 def _read_job(job, region, times_only, mission, options):
     "Read the event file of one job: the EventList, and remarks."
     path, reg, id = job
     _check_job(path, reg, region)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        ev = _read(path, reg or region, mission, options | {"id": id})
+        ev = (_read_times if times_only else _read)(path, reg or region, mission, options | {"id": id})
     texts = [_reason(w.message, path) if issubclass(w.category, XRTWarning) else f"a library warned: "
                                                                                  f"{w.message}"
              for w in said]
@@ -298,7 +307,7 @@ def _read_job(job, region, times_only, mission, options):
                      "beside NAME.fits")
     return ev, list(dict.fromkeys(texts))
 
-
+# %% ../nbs/00c_ingest.ipynb #c009bd0d
 def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
     """Read the files of one chunk, one after another, whatever happens.
 
@@ -332,7 +341,7 @@ def read_chunk(jobs, region=None, times_only=False, mission=None, **options):
             notes += [(path, "remark", text) for text in texts]
     return kept, notes
 
-# %% ../nbs/00c_ingest.ipynb #2823e2cd
+# %% ../nbs/00c_ingest.ipynb #9c6ca8d1
 def _read_table(path, times_only, bad, columns):
     "A table of photons and remarks about it."
     open_file(path).close() # a pipe would never end
@@ -352,14 +361,14 @@ def _read_table(path, times_only, bad, columns):
     return EventTable(table.ids, table.offsets, table.time, energy, table.gti, table.gti_offsets, table.meta,
                       kept), texts
 
-# %% ../nbs/00c_ingest.ipynb #05a77707
+# %% ../nbs/00c_ingest.ipynb #1d6549b3
 def _content(path):
     "What a part depends on in a file: its bytes, or that there are none."
     if path is None: return None
     try: return file_hash(path)
     except (OSError, XRTError): return "can't be read"
 
-
+# %% ../nbs/00c_ingest.ipynb #08380132
 def _values(v):
     "An option as plain values."
     if isinstance(v, Region): return ["Region", v.terms, v.cut]
@@ -370,7 +379,7 @@ def _values(v):
     if isinstance(v, (list, tuple)): return [_values(x) for x in v]
     return str(v) if isinstance(v, os.PathLike) else v
 
-
+# %% ../nbs/00c_ingest.ipynb #ec1654f1
 def _settings(region, times_only, bad, mission, options):
     "A fingerprint of everything but the files that a part depends on."
     files = {k: _content(options[k]) for k in ("rmf", "background")
@@ -380,7 +389,7 @@ def _settings(region, times_only, bad, mission, options):
     except TypeError as err:
         raise ValueError(f"an option can't be compared with that of an earlier call: {err}") from None
 
-
+# %% ../nbs/00c_ingest.ipynb #ab7be640
 def _part_mark(jobs, settings):
     "The mark of a part: contents of all files it is made of, their names, and the settings."
     return fingerprint(settings, [[e, _content(e), r, _content(r), i] for e, r, i in jobs])
@@ -395,7 +404,7 @@ def _state(jobs):
         else: out.append((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
     return out
 
-
+# %% ../nbs/00c_ingest.ipynb #f120135a
 @dataclass
 class _Task:
     "What a worker needs to know to make one part."
@@ -410,7 +419,7 @@ class _Task:
     mission: Mission|None = None
     options: dict = field(default_factory=dict)
 
-
+# %% ../nbs/00c_ingest.ipynb #eec5b856
 def _table_of_task(task):
     "The photons of a part, or None, and the notes."
     if not task.is_table:
@@ -422,7 +431,7 @@ def _table_of_task(task):
     except Exception as err: return None, [(path, "problem", _reason(err, path))]
     return table, [(path, "remark", t) for t in texts]
 
-# %% ../nbs/00c_ingest.ipynb #82b68724
+# %% ../nbs/00c_ingest.ipynb #e1e13c80
 def _once(kept, jobs):
     "EventLists without those whose id came before, and notes about the others."
     seen, out, notes, paths = {}, [], [], {os.path.basename(e): e for e, *_ in jobs}
@@ -433,7 +442,7 @@ def _once(kept, jobs):
         seen.setdefault(ev.id, ev.meta["file"])
     return out, notes
 
-
+# %% ../nbs/00c_ingest.ipynb #2c229b9f
 def _work(task):
     "Make one part and its record in the folder of parts."
     for _ in range(3):
@@ -459,10 +468,10 @@ def _leave_with(parent):
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-
+# %% ../nbs/00c_ingest.ipynb #c809c713
 def _start_worker(): _leave_with(os.getppid())
 
-
+# %% ../nbs/00c_ingest.ipynb #47acb9c9
 def _pool(n):
     "n worker processes: forked where that is safe (Linux, a program without threads), else started afresh."
     import multiprocessing as mp
@@ -508,7 +517,7 @@ def _run(tasks, n_jobs, progress):
     finally:
         if pool: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/00c_ingest.ipynb #f3343a8d
+# %% ../nbs/00c_ingest.ipynb #a7f61da8
 def _with_gti(table):
     "A table whose detections are given one good time interval each, from first to last photon."
     n = table.counts
@@ -519,7 +528,7 @@ def _with_gti(table):
                       table.meta,
                       table.columns)
 
-
+# %% ../nbs/00c_ingest.ipynb #f4ee0929
 def _part(folder, task, facts, seen, fill):
     "The photons of one part whose ids did not come before, and notes."
     notes = [tuple(n) for n in facts["notes"]]
@@ -538,39 +547,10 @@ def _part(folder, task, facts, seen, fill):
     seen |= {i: f for i, f, t in zip(table.ids.tolist(), files, twice) if not t}
     return (table[~twice] if twice.any() else table), notes
 
-# %% ../nbs/00c_ingest.ipynb #269c75a8
-def _fact(v):
-    "A fact of `meta` in a form that writing and reading don't change."
-    if v is None or v is pd.NA or v != v or v == "": return None
-    return v if isinstance(v, str) else float(v)
-
-
-def _digest(table):
-    "A hash of all that a table holds."
-    meta = {c: [_fact(v) for v in table.meta[c].tolist()] for c in table.meta}
-    meta = {c: v for c, v in meta.items() if any(x is not None for x in v)}
-    columns = {c: np.asarray(v, dtype=np.float64) for c, v in table.columns.items()}
-    gti = None if table.gti is None else [table.gti, np.asarray(table.gti_offsets, dtype=np.int64)]
-    return fingerprint(table.ids.tolist(), np.asarray(table.counts, dtype=np.int64), table.time, table.energy,
-                       gti, columns, meta)
-
-
-def _read_back(path, batches):
-    "Compare the archive with what was written; batches are (ids, digest)."
-    per = -(-len(batches) // 16) # the file is opened 16 times at most
-    for k in range(0, len(batches), per):
-        some = batches[k:k + per]
-        table = read_events(path, ids=[i for ids, _ in some for i in ids])
-        for ids, digest in some:
-            if _digest(table[ids]) != digest:
-                raise XRTError(f"{path.parent}: what was read back from the archive is not what was "
-                               f"written; the disk "
-                               "may be damaged. The parts are kept: make room elsewhere and restart")
-
 # %% ../nbs/00c_ingest.ipynb #556c6263
 def _write_archive(path, tasks, facts):
-    "Join the parts into the archive: counts, notes and batches (ids, digest)."
-    folder, notes, seen, wait, batches, n_events = path.parent, [], {}, [], [], 0
+    "Join the parts into the archive, which reads itself back when it is closed: counts and notes."
+    folder, notes, seen, wait, n_events = path.parent, [], {}, [], 0
     with_gti = [f["gti"] for f in facts if f["sources"]]
     with ParquetEvents(path) as archive:
         for task, fact in zip(tasks, facts):
@@ -580,19 +560,17 @@ def _write_archive(path, tasks, facts):
             if not wait or (task is not tasks[-1] and sum(t.n_events for t in wait) < 131_072): continue
             both, wait = concat(wait), []
             archive.write(both)
-            batches.append((both.ids.tolist(), _digest(both)))
             n_events += both.n_events
-    return len(seen), n_events, notes, batches
+    return len(seen), n_events, notes
 
-
+# %% ../nbs/00c_ingest.ipynb #395f9933
 def _merge(work, tasks, facts, out, overwrite):
-    "Join the parts, read the archive back, and give it its name."
+    "Join the parts, and give the archive its name."
     path = work / "archive.parquet"
     with writing(out):
-        n_sources, n_events, notes, batches = _write_archive(path, tasks, facts)
-        _read_back(path, batches)
+        done = _write_archive(path, tasks, facts)
         with atomic(out, overwrite) as partial: os.replace(path, partial)
-    return n_sources, n_events, notes
+    return done
 
 # %% ../nbs/00c_ingest.ipynb #f63d1e21
 @dataclass
@@ -630,10 +608,10 @@ class Ingest:
                 f"{printable(r, 300)}" for f, r in self.problems.head(20).itertuples(index=False)]
         return "\n  ".join([head, *rows, *["..."] * (len(self.problems) > 20)])
 
-
+# %% ../nbs/00c_ingest.ipynb #cf08488b
 def _frame(rows): return pd.DataFrame(rows, columns=["file", "reason"], dtype=object)
 
-# %% ../nbs/00c_ingest.ipynb #830cbbb5
+# %% ../nbs/00c_ingest.ipynb #abc89116
 def _check_call(out, n_jobs, chunk, bad, overwrite):
     "Refuse arguments that can't be right before anything is done."
     if out.suffix != ".parquet": raise ValueError(f"`out` must end in .parquet, got {out}")
@@ -643,7 +621,7 @@ def _check_call(out, n_jobs, chunk, bad, overwrite):
     if (out.exists() or out.is_symlink()) and not overwrite:
         raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
 
-
+# %% ../nbs/00c_ingest.ipynb #cf244e28
 def _parts_of(found, chunk, folder, **rest):
     "The tasks: chunks of event files, then tables of photons one by one."
     chunks = [(found.jobs[i:i + chunk], False) for i in range(0, len(found.jobs), chunk)]
@@ -651,7 +629,7 @@ def _parts_of(found, chunk, folder, **rest):
     return [_Task(f"part-{k:06d}", str(folder), jobs, is_table, **rest) for k,
             (jobs, is_table) in enumerate(chunks)]
 
-
+# %% ../nbs/00c_ingest.ipynb #d553c366
 def _nothing(work, facts, n_files):
     "There is nothing to keep, so nothing to go on with."
     first = next((f"; the first: {f}: {why}" for fact in facts for f, kind, why in fact["notes"]
@@ -662,7 +640,7 @@ def _nothing(work, facts, n_files):
 
 def _facts_of(task): return finished_part(task.folder, task.name, _part_mark(task.jobs, task.settings))
 
-
+# %% ../nbs/00c_ingest.ipynb #7932025a
 def _make_parts(tasks, n_jobs, progress):
     "Make the parts that are missing or out of date; the facts of all."
     facts = [_facts_of(t) if (Path(t.folder) / f"{t.name}.done").exists() else None for t in tasks]
@@ -674,13 +652,29 @@ def _make_parts(tasks, n_jobs, progress):
                    f"complete, "
                    "then restart")
 
-# %% ../nbs/00c_ingest.ipynb #638fd306
+# %% ../nbs/00c_ingest.ipynb #a8292f18
+_OLD_PARTS = re.compile(r"job\.json|(part|note)-[0-9]{6}\.(parquet|json)")
+
+
+def _clear_old(folder, restart):
+    "Throw away the parts that a stopped call of version 0.1 left, which had no owner; never anything else."
+    if folder.is_symlink() or not (folder / "job.json").is_file(): return
+    entries = list(os.scandir(folder))
+    if not all(_OLD_PARTS.fullmatch(e.name) and e.is_file(follow_symlinks=False) for e in entries): return
+    if not restart:
+        raise StoreExists(f"{folder} holds the parts of another ingest (of an older version); pass restart=True to "
+                          "throw them away")
+    for e in entries: os.unlink(e.path)
+
+# %% ../nbs/00c_ingest.ipynb #3a72423f
 def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
     "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
     settings = _settings(**rest)
     whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
+    with writing(out): _clear_old(out.with_name(f"{out.name}.parts"), restart)
     with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
-        if not overwrite and out.exists(): raise StoreExists(f"{out} was made by another call in the meantime")
+        if not overwrite and out.exists():
+            raise StoreExists(f"{out} was made by another call in the meantime")
         tasks = _parts_of(found, chunk, work.path, settings=settings, **rest)
         facts = _make_parts(tasks, n_jobs, progress)
         if not any(f["sources"] for f in facts): _nothing(work, facts, len(found.jobs) + len(found.tables))
@@ -741,5 +735,7 @@ def ingest(paths, out, region=None, n_jobs=1, chunk=50, times_only=False, progre
     if isinstance(region, (str, os.PathLike)): region = None # every job names it now
     rest = {"region": region, "times_only": times_only, "bad": bad, "mission": mission, "options": options}
     n_sources, n_events, notes = _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest)
-    frames = [_frame([(f, why) for f, kind, why in notes if kind == which]) for which in ("problem", "remark")]
-    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, *frames, _frame(found.skipped))
+    frames = [_frame([(f, why) for f, kind, why in notes if kind == which])
+              for which in ("problem", "remark")]
+    return Ingest(out, len(found.jobs) + len(found.tables), n_sources, n_events, *frames,
+                  _frame(found.skipped))

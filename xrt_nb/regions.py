@@ -58,7 +58,7 @@ def _turn(x, y, x0, y0, angle):
 
 def _in_circle(x, y, x0, y0, r): return (x - x0) ** 2 + (y - y0) ** 2 <= r * r
 
-
+# %% ../nbs/00_regions.ipynb #2655f901
 def _in_ellipse(x, y, x0, y0, a, b, angle=0.0):
     u, v = _turn(x, y, x0, y0, angle)
     return (u * b) ** 2 + (v * a) ** 2 <= (a * b) ** 2
@@ -81,7 +81,7 @@ def _in_elliptannulus(x, y, x0, y0, a1, b1, a2, b2, angle=0.0):
 def _in_boxannulus(x, y, x0, y0, w1, h1, w2, h2, angle=0.0):
     return _in_box(x, y, x0, y0, w2, h2, angle) & ~_in_box(x, y, x0, y0, w1, h1, angle)
 
-
+# %% ../nbs/00_regions.ipynb #360d9e6d
 def _in_sector(x, y, x0, y0, a1, a2):
     angle = np.degrees(np.arctan2(y - y0, x - x0))
     return (angle - a1) % 360 <= ((a2 - a1) % 360 or 360)
@@ -94,7 +94,7 @@ def _in_pie(x, y, x0, y0, r1, r2, a1, a2):
 def _in_rectangle(x, y, x1, y1, x2, y2):
     return (x >= min(x1, x2)) & (x <= max(x1, x2)) & (y >= min(y1, y2)) & (y <= max(y1, y2))
 
-
+# %% ../nbs/00_regions.ipynb #46e22bf3
 def _in_polygon(x, y, *corners):
     px, py = np.asarray(corners[::2]), np.asarray(corners[1::2])
     order = np.argsort(y, kind="stable")
@@ -132,7 +132,7 @@ _FAR = 1e12 # no event file has so many pixels, and its fourth power is still a 
 # %% ../nbs/00_regions.ipynb #22294841
 def _some(p): return f"{', '.join(f'{v:g}' for v in p[:8])}{', ...' if len(p) > 8 else ''}"
 
-
+# %% ../nbs/00_regions.ipynb #3a3247dc
 def _check_sizes(include, kind, p, where):
     "Refuse sizes that are negative, swapped, or leave a shape without area."
     inner, outer = [p[i] for i in _INNER.get(kind, ())], [p[i] for i in _OUTER.get(kind, ())]
@@ -143,7 +143,7 @@ def _check_sizes(include, kind, p, where):
                              f"({_some(p)})")
     if include and 0 in outer: raise EventFileError(f"{where}a {kind} of size 0 holds nothing: {_some(p)}")
 
-
+# %% ../nbs/00_regions.ipynb #90d8cfe7
 def _checked(include, kind, numbers, where):
     "One shape as (include?, name, numbers), or an error that says what is wrong with it."
     if kind not in SHAPES:
@@ -171,7 +171,7 @@ def _reach(kind, p):
     hair = 1e-9 + 1e-9 * max(abs(x0), abs(y0), abs(x1), abs(y1))
     return x0 - hair, y0 - hair, x1 + hair, y1 + hair
 
-
+# %% ../nbs/00_regions.ipynb #d0b3e47e
 def _term_reach(term):
     "Bounding box of an intersection of shapes."
     x0, y0, x1, y1 = zip(*[_reach(kind, p) for include, kind, p in term if include] or [_reach("field", ())])
@@ -206,7 +206,7 @@ def _cut_out(points, shapes, inside, first=0):
         part = inside[i - first:j - first]
         if part.any(): part &= ~SHAPES[kind][1](points.x[i:j], points.y[i:j], *p)
 
-
+# %% ../nbs/00_regions.ipynb #2d2fa911
 def _inside(points, terms, cut):
     "Which points lie in one of the terms and in none of the shapes cut out."
     out = np.zeros(len(points.x), dtype=bool)
@@ -253,7 +253,7 @@ def _counted(terms, cut, box, n):
         inside += int(_inside(_Points(xx, yy, len(terms) + len(cut) > 16), terms, cut).sum())
     return inside / n**2 * (x1 - x0) * (y1 - y0)
 
-
+# %% ../nbs/00_regions.ipynb #57b19761
 def _measured(terms, cut, finest):
     "Area of a piece: by its formula, or by grids each 1.7 times finer until two agree to 2 in 10,000."
     box = np.array([_term_reach(t) for t in terms])
@@ -267,7 +267,7 @@ def _measured(terms, cut, finest):
         n, last = int(n * 1.7), now
     return now
 
-
+# %% ../nbs/00_regions.ipynb #ed7df30e
 def _touch(a, b): return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 # %% ../nbs/00_regions.ipynb #ea9ba1d1
@@ -345,7 +345,7 @@ def _center(kind, p):
     if kind == "polygon": return float(np.mean(p[::2])), float(np.mean(p[1::2]))
     return ((p[0] + p[2]) / 2, (p[1] + p[3]) / 2) if kind == "rectangle" else p[:2]
 
-
+# %% ../nbs/00_regions.ipynb #fc8470a6
 def _words(terms, cut, most=20):
     "A region in words, at most so many shapes of it."
     signs = [[("" if inc else "!") + f"{kind}({_some(p)})" for inc, kind, p in term[:most]]
@@ -394,7 +394,7 @@ def _from_region(r, wcs, where):
     angle = (r.angle.to_value("deg"),) if turned else ()
     return include, kind, (r.center.x + shift, r.center.y + shift, *sizes(r), *angle)
 
-
+# %% ../nbs/00_regions.ipynb #b13d3d7d
 def _sign_of(meta): return str(meta.get("include", 1)) not in ("0", "False", "-")
 
 
@@ -495,7 +495,7 @@ def _size(text, kind, on_sky, where):
     if unit in ("'", '"', "''", "d", "°", "r"): return value * _DEGREES[unit], True
     raise EventFileError(f"{where}the unit of {text[:40]!r} in a {kind} can't be that of a size")
 
-
+# %% ../nbs/00_regions.ipynb #d9d31daa
 def _angle(text, kind, where):
     "An angle [deg]."
     value, unit = _value(text, kind, where)
@@ -564,7 +564,7 @@ def _to_event_pixels(lon, lat, frame, wcs):
         lon, lat = c.lon.deg, c.lat.deg
     return np.array(wcs.all_world2pix(lon, lat, 1), dtype=np.float64)
 
-
+# %% ../nbs/00_regions.ipynb #89f35822
 def _local(x, y, frame, wcs):
     "Pixels per degree, and the angle [deg] of a frame's parallel against the pixel rows, at places (N,)."
     from astropy.coordinates import SkyCoord
@@ -593,7 +593,7 @@ def _need_sky(shapes, wcs, where):
                                  f"event columns have no "
                                  "sky coordinates; save the region in 'physical'")
 
-
+# %% ../nbs/00_regions.ipynb #10b6ff55
 def _place(shapes, wcs, where):
     "Turn the positions of all shapes into event pixels."
     for frame in {s.frame for s in shapes}:
@@ -733,7 +733,7 @@ class _Scan:
 
     def refuse(self, n, body): raise EventFileError(f"{self.where}line {n} is not understood: {body[:60]!r}")
 
-
+# %% ../nbs/00_regions.ipynb #36043733
 def _marks(properties): return "source" in properties or "background" in properties
 
 # %% ../nbs/00_regions.ipynb #4c1efe2b
@@ -750,7 +750,7 @@ def _terms(written, shapes, ds9, where):
     if not any(include for include, *_ in terms[0]): terms[0].insert(0, (True, "field", ()))
     return terms, cut
 
-
+# %% ../nbs/00_regions.ipynb #379e2964
 def region_from_text(text, wcs=None, where="", role="source"):
     """Read the text of a DS9 or CIAO region file.
 

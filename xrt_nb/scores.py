@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ScoreError', 'matrix_of', 'Projection', 'like_counts', 'random_pairs', 'upper_share', 'FittedNumbers', 'Score',
-           'scaler_of', 'Euclidean', 'CosineLogNorm', 'ranks_of', 'RankFusion']
+           'scaler_of', 'Euclidean', 'weights_for', 'CosineLogNorm', 'ranks_of', 'RankFusion']
 
 # %% ../nbs/02e_scores.ipynb #bcacdb12
 import numpy as np
@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from .data import XRTError
 
-# %% ../nbs/02e_scores.ipynb #2cfe2b37
+# %% ../nbs/02e_scores.ipynb #76556eca
 class ScoreError(XRTError, ValueError):
     "Features that a score cannot work with."
 
@@ -42,7 +42,7 @@ def matrix_of(rows, columns=None):
         rows = rows.set_axis(rows.columns.astype(str), axis=1)
         if lost := [c for c in columns if c not in rows.columns]:
             missing = f"{len(lost)} of {len(columns)} are missing"
-            raise ScoreError(f"features lack the column {lost[0]!r} ({missing})")
+            raise ScoreError(f"features lack the column {str(lost[0])!r} ({missing})")
         rows = rows[list(columns)]
     x = np.asarray(rows, dtype=np.float64)
     if x.ndim != 2 or not x.shape[1]:
@@ -212,7 +212,19 @@ class Euclidean(Score):
         "Coordinates to draw an embedding from: the standardized features."
         return self.project(rows)[0]
 
-# %% ../nbs/02e_scores.ipynb #045b9417
+# %% ../nbs/02e_scores.ipynb #e807b1ac
+def weights_for(weights, columns):
+    "Weights in the order of the columns; ones where none are given."
+    if hasattr(weights, "keys"):
+        weights = [dict(weights).get(c, 0.0) for c in columns]
+    w = np.ones(len(columns)) if weights is None else np.asarray(weights, float)
+    if w.shape != (len(columns),):
+        raise ScoreError(f"there are {len(w)} weights and {len(columns)} columns")
+    if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+        raise ScoreError("weights must be finite, not negative, and not all 0")
+    return w
+
+# %% ../nbs/02e_scores.ipynb #f1eff86e
 class CosineLogNorm(Score):
     """Cosine of the angle at the usual source, times log(1 + gain · length of the candidate).
 
@@ -224,39 +236,36 @@ class CosineLogNorm(Score):
         Default the square root of the number of columns used.
     standardize : bool
         Scale each column by `StandardScaler` first; False for features that are zero for the usual source.
+    above_noise : bool
+        Whether the archive's median square is taken off the square of the length.
     """
     name = "cosine"
 
-    def __init__(self, weights=None, gain=None, standardize=True):
-        self.weights, self.gain, self.standardize = weights, gain, standardize
+    def __init__(self, weights=None, gain=None, standardize=True, above_noise=False):
+        self.weights, self.gain, self.standardize, self.above_noise = weights, gain, standardize, above_noise
 
     def _columns(self, frame):
         columns = super()._columns(frame)
         if not hasattr(self.weights, "keys") or not isinstance(frame, pd.DataFrame):
             return columns
-        chosen = [c for c in columns if dict(self.weights).get(c, 0) > 0]
-        if not chosen:
-            raise ScoreError(f"none of the {len(self.weights)} columns with weights is among the {len(columns)}")
-        return chosen
+        if chosen := [c for c in columns if dict(self.weights).get(c, 0) > 0]:
+            return chosen
+        raise ScoreError(f"none of the {len(self.weights)} weighted columns is there")
 
     def _learn(self, x):
         self.mean_, self.scale_ = scaler_of(x, self.standardize)
-        weights = self.weights
-        if hasattr(weights, "keys"):
-            weights = [dict(weights).get(c, 0.0) for c in self.columns_]
-        w = np.ones(x.shape[1]) if weights is None else np.asarray(weights, float)
-        if w.shape != x.shape[1:]:
-            raise ScoreError(f"there are {len(w)} weights and {x.shape[1]} columns")
-        if not (np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
-            raise ScoreError("weights must be finite, not negative, and not all 0")
+        w = weights_for(self.weights, self.columns_)
         self.root_ = np.sqrt(w / w.sum())
         self.gain_ = np.float64(np.sqrt((w > 0).sum()) if self.gain is None else self.gain)
+        squares = (((x - self.mean_) / self.scale_ * self.root_) ** 2).sum(axis=1)
+        self.noise_ = np.float64(np.median(squares) if self.above_noise else 0.0)
 
     def _prepare(self, x):
         z = (x - self.mean_) / self.scale_ * self.root_
         length = np.linalg.norm(z, axis=1)
         unit = z / np.where(length > 0, length, 1)[:, None]
-        return [unit.astype(np.float32), np.log1p(self.gain_ * length)]
+        clear = np.sqrt(np.maximum(length**2 - self.noise_, 0))
+        return [unit.astype(np.float32), np.log1p(self.gain_ * clear)]
 
     def _compare(self, q, x):
         return (q[0] @ x[0].T).astype(np.float64) * x[1]
@@ -266,10 +275,10 @@ class CosineLogNorm(Score):
         unit, boost = self.project(rows)
         return unit * boost[:, None]
 
-# %% ../nbs/02e_scores.ipynb #08fe3613
+# %% ../nbs/02e_scores.ipynb #aa31d42e
 def ranks_of(values):
     "Rank of every value within its row, 0 for the highest; equal values share the better rank."
-    order = np.argsort(-values, axis=1, kind="stable")
+    order = np.argsort(-values, axis=1)
     falling = np.take_along_axis(values, order, axis=1)
     place = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     first = np.ones(values.shape, dtype=bool)
@@ -279,7 +288,7 @@ def ranks_of(values):
     np.put_along_axis(out, order, shared, axis=1)
     return out
 
-# %% ../nbs/02e_scores.ipynb #c7e6a0b6
+# %% ../nbs/02e_scores.ipynb #feebbe9d
 class RankFusion(Score):
     """Several scores fused by the logarithms of their ranks.
 
@@ -331,8 +340,9 @@ class RankFusion(Score):
         return np.hstack([p / np.sqrt(max((p**2).sum(axis=1).mean(), 1e-30)) for p in parts])
 
     def state(self):
-        "The fitted numbers of every judge, keys led by its place."
-        return {f"{k}.{key}": v for k, judge in enumerate(self.scores) for key, v in judge.state().items()}
+        "The fitted numbers of every judge, keys led by its place; none before all are fitted."
+        each = [judge.state() for judge in self.scores]
+        return {f"{k}.{key}": v for k, one in enumerate(each) for key, v in one.items()} if all(each) else {}
 
     def set_state(self, state):
         "Take the numbers of `state` back."

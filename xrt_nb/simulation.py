@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['LINES', 'TRUE_ENERGY', 'FAMILIES', 'TRANSFER', 'KINDS', 'MIXTURE', 'USUAL', 'SCALES', 'XRT_200515', 'PER_OBSID',
-           'seed_of', 'child_rng', 'effective_area', 'transmission', 'power_law', 'black_body', 'plasma', 'hard',
-           'energy_width', 'smear', 'background_spectrum', 'SpectrumLibrary', 'spectrum_library', 'frame_times',
-           'Pointing', 'draw_gti', 'draw_pointing', 'steady', 'trend', 'draw_trend', 'nearest_return', 'dip',
-           'draw_dip', 'pulsar', 'draw_pulsar', 'dither', 'draw_dither', 'flare', 'draw_flare', 'flares', 'draw_flares',
-           'burst', 'draw_burst', 'qpe', 'draw_qpe', 'Kind', 'kind_of', 'signal_to_noise', 'draw_spectrum',
-           'event_spectrum', 'truncated_poisson', 'rates', 'draw_photons', 'photon_spectra', 'check_positive',
-           'check_whole', 'check_band', 'check_params', 'simulate_source', 'burst_duration', 'Population',
-           'full_fractions', 'Source', 'draw_kind', 'new_source', 'revisit', 'expected_background', 'describe',
-           'observe', 'observations', 'meta_row', 'simulate_archive', 'mark_known', 'known_ids']
+           'EDITIONS', 'SECOND', 'seed_of', 'child_rng', 'effective_area', 'transmission', 'power_law', 'black_body',
+           'plasma', 'hard', 'energy_width', 'smear', 'background_spectrum', 'SpectrumLibrary', 'spectrum_library',
+           'frame_times', 'Pointing', 'draw_gti', 'draw_pointing', 'steady', 'trend', 'draw_trend', 'nearest_return',
+           'dip', 'draw_dip', 'pulsar', 'draw_pulsar', 'dither', 'draw_dither', 'flare', 'draw_flare', 'flares',
+           'draw_flares', 'burst', 'draw_burst', 'qpe', 'draw_qpe', 'Kind', 'kind_of', 'signal_to_noise',
+           'draw_spectrum', 'event_spectrum', 'truncated_poisson', 'rates', 'draw_photons', 'photon_spectra',
+           'check_positive', 'check_whole', 'check_band', 'check_params', 'simulate_source', 'burst_duration',
+           'Population', 'full_fractions', 'Source', 'draw_kind', 'new_source', 'revisit', 'expected_background',
+           'describe', 'draw_half_dip', 'draw_hard_burst', 'draw_of', 'brighter', 'draw_sky', 'observe', 'observations',
+           'meta_row', 'simulate_archive', 'mark_known', 'known_ids']
 
 # %% ../nbs/00b_simulation.ipynb #d7595eb6
 import dataclasses
@@ -531,20 +532,21 @@ def draw_photons(
     counts:float, # expected counts of the source
     background:float, # expected counts of the background
     min_counts:int=0, # fewer are drawn again
+    sky=None, # (F,) rate of the background over its usual one; None for a constant background
 ): # (N,) sorted frame numbers; (N,) part: 0 source, 1 event, 2 background; S/N of the variability; expected event counts
     "Draw the photons of one source: which frame, which part."
-    n = truncated_poisson(rng, counts + background, min_counts)
-    if kind == "steady":
+    n = truncated_poisson(rng, counts + background*(1 if sky is None else sky.mean()), min_counts)
+    if kind == "steady" and sky is None:
         frame = np.sort(rng.integers(len(t), size=n))
         return frame, np.where(rng.random(n)*(counts + background) < counts, 0, 2), 0., 0.
-    quiet, event, sky = rates(kind, t, params, counts, background)
-    total = quiet + event + sky
+    quiet, event, constant = rates(kind, t, params, counts, background)
+    total = quiet + event + (constant if sky is None else constant*sky)
     cumulative = np.cumsum(total)
     frame = np.minimum(np.searchsorted(cumulative, np.sort(rng.random(n))*cumulative[-1], side="right"), len(t) - 1)
     v = rng.random(n)*total[frame]
     part = np.where(v < quiet[frame], 0, np.where(v < (quiet + event)[frame], 1, 2))
     missing = (quiet - quiet.max()).sum() if kind == "dip" else 0.
-    return frame, part, signal_to_noise(total), float(event.sum() + missing)
+    return frame, part, signal_to_noise(quiet + event + constant), float(event.sum() + missing)
 
 # %% ../nbs/00b_simulation.ipynb #f08c0b53
 def photon_spectra(
@@ -646,6 +648,7 @@ def burst_duration(
 
 # %% ../nbs/00b_simulation.ipynb #2831b4c3
 PER_OBSID = 8 # sources of one observation
+EDITIONS = 1, 2 # of simulated archives
 @dataclasses.dataclass(frozen=True)
 class Population:
     "Every number that describes a simulated archive, except its size and seed."
@@ -657,7 +660,10 @@ class Population:
     min_counts: int = 5 # photons in a list, background included
     repeat: float = 0.4 # share of observations that return to the previous field
     band: tuple = (500, 7000) # measured energies [eV]
+    edition: int = 1 # 1 as in version 0.1.0; 2 with what real lists taught
     def __post_init__(self):
+        if self.edition not in EDITIONS or isinstance(self.edition, bool):
+            raise ValueError(f"edition must be one of {', '.join(map(str, EDITIONS))}, got {self.edition!r}")
         check_positive(median_counts=self.median_counts, median_exposure=self.median_exposure)
         check_positive(zero=True, counts_scatter=self.counts_scatter, exposure_scatter=self.exposure_scatter); check_whole(min_counts=self.min_counts)
         if not 0 <= self.repeat < 1: raise ValueError(f"repeat must lie in [0, 1), got {self.repeat!r}")
@@ -711,6 +717,7 @@ def new_source(
     faintest = np.log(0.8*pop.min_counts/(middle*pointing.livetime))
     z = ndtri(rng.uniform(ndtr(faintest/max(pop.counts_scatter, 1e-9)), 1))
     rate = max(middle*np.exp(pop.counts_scatter*np.clip(z, -9, 4.5)), 0.8*pop.min_counts/pointing.livetime)
+    if pop.edition > 1: rate *= brighter(rng, kind)
     off, angle = 8*np.sqrt(rng.random()), rng.uniform(0, 2*np.pi)
     dec = float(np.clip(pointing.dec + off/60*np.sin(angle), -90, 90))
     ra = (pointing.ra + off/60*np.cos(angle)/max(np.cos(np.radians(dec)), 1e-3)) % 360
@@ -754,6 +761,49 @@ def describe(
         duration = np.diff(t[np.searchsorted(event, event[-1]*np.array([0.05, 0.95]))])[0]
     return {"peak_time": peak[size.argmax()] if len(peak) == len(size) else peak[0], "duration": duration, "amplitude": size.max(), "period": period, "n_events": n}
 
+# %% ../nbs/00b_simulation.ipynb #d27e3288
+def draw_half_dip(rng, t, period=None): # parameters of `dip`
+    "In the second edition every other dip that doesn't return is cut by an edge of the observation."
+    params = draw_dip(rng, t, period)
+    if params["period"] or rng.random() < 0.5:
+        return params
+    seen, hidden = rng.uniform(0.1, 0.5)*t[-1], rng.uniform(0.1, 0.5)*t[-1]
+    middle = (seen - hidden)/2 if rng.random() < 0.5 else t[-1] - (seen - hidden)/2
+    return params | {"peak": float(middle), "duration": float(seen + hidden), "edge": float(rng.uniform(0.02, 0.2))}
+
+
+def draw_hard_burst(rng, t, period=None): # parameters of `burst`
+    "Bursts of the second edition: a third to nearly all of the light, tails of 20 to 800 s, half of them without a wave."
+    decay = np.exp(rng.uniform(np.log(20), np.log(800)))
+    wave = rng.uniform(0.3, 0.8) if rng.random() < 0.5 else 0.
+    return {"peak": float(rng.choice(t)), "width": float(np.exp(rng.uniform(np.log(1.5), np.log(20)))),
+            "spike": float(rng.uniform(0, 0.4)), "decay": float(decay), "period": float(decay*rng.uniform(0.3, 0.8)),
+            "wave": float(wave), "amplitude": float(rng.uniform(0.35, 0.97))}
+
+
+SECOND = {"dip": draw_half_dip, "burst": draw_hard_burst}
+
+
+def draw_of(kind, edition): # function of rng, t and period -> parameters
+    "How an edition draws the parameters of a kind."
+    return SECOND.get(kind, KINDS[kind].draw) if edition > 1 else KINDS[kind].draw
+
+# %% ../nbs/00b_simulation.ipynb #05efb90b
+def brighter(rng, kind): # factor on the rate
+    "One in twenty sources that nobody searches for is 4 to 100 times as bright."
+    usual = not KINDS[kind].transient
+    return float(np.exp(rng.uniform(np.log(4), np.log(100)))) if usual and rng.random() < 0.05 else 1.
+
+
+def draw_sky(rng, t): # (F,) rate of the background over its usual one, or None
+    "In one observation of 25 the background flares up 5 to 50 times, for a while."
+    if rng.random() > 0.04:
+        return None
+    duration = t[-1]*np.exp(rng.uniform(np.log(0.03), np.log(0.4)))
+    edge, middle = duration*rng.uniform(0.05, 0.5), rng.uniform(0, t[-1])
+    height = np.exp(rng.uniform(np.log(5), np.log(50)))
+    return 1 + height*expit((duration/2 - np.abs(t - middle))/(edge/4))
+
 # %% ../nbs/00b_simulation.ipynb #64045ce8
 def observe(
     rng, # numpy Generator
@@ -761,18 +811,20 @@ def observe(
     pointing:Pointing, # the observation
     pop:Population, # the archive's numbers
     library:SpectrumLibrary, # of the band
+    sky=None, # (F,) rate of the background over its usual one
 ): # times (N,) [s], spectra (N,), uniform numbers (N,), truth dict, the source with its period
     "Simulate one event list of the archive."
     t, background = pointing.frames - pointing.gti[0, 0], expected_background(pointing, source.off_axis)
-    params = KINDS[source.kind].draw(rng, t, source.period)
+    params = draw_of(source.kind, pop.edition)(rng, t, source.period)
     counts = source.rate*pointing.livetime
-    frame, part, snr, in_event = draw_photons(rng, source.kind, t, params, counts, background, pop.min_counts)
+    frame, part, snr, in_event = draw_photons(rng, source.kind, t, params, counts, background, pop.min_counts, sky)
     usual = library.pick(*source.spectrum)
     index = photon_spectra(source.kind, t[frame], part, params, library, usual)
     n = np.bincount(part, minlength=3)
     truth = dict(kind=source.kind, source=f"SIM {source.number:06d}", spectrum=source.spectrum[0], spectral_parameter=library.grid[usual, 0], nh=library.grid[usual, 1],
                  counts=len(frame), source_counts=n[0] + n[1], event_counts=n[1], background_counts=n[2],
                  expected_counts=counts, expected_background=background, expected_event_counts=in_event, signal_to_noise=snr, **describe(source.kind, t, params))
+    if pop.edition > 1: truth["background_flare"] = sky is not None
     period = params.get("period") if KINDS[source.kind].lasting else None
     return pointing.frames[frame], index, rng.random(len(frame)), truth, source._replace(period=period)
 
@@ -790,13 +842,14 @@ def observations(
         again = pointing is not None and rng.random() < pop.repeat
         pointing = draw_pointing(rng, 900001 + field, start, pop.median_exposure, pop.exposure_scatter, (pointing.ra, pointing.dec) if again else None)
         start = pointing.gti[-1, 1] + rng.uniform(1000, 6000)                  # slewing
+        sky = None if pop.edition < 2 else draw_sky(child_rng(seed, 4, field), pointing.frames - pointing.gti[0, 0])
         for place in range(min(PER_OBSID, n_sources - field*PER_OBSID)):
             number = field*PER_OBSID + place
             rng = child_rng(seed, 2, number)
             burst = rng.random() < dict(pop.fractions)["burst"]
             source = revisit(rng, seen[place], pointing, pop) if again and not burst else None
             source = source or new_source(rng, number, pointing, pop, "burst" if burst else None)
-            *photons, seen[place] = observe(rng, source, pointing, pop, library)
+            *photons, seen[place] = observe(rng, source, pointing, pop, library, sky)
             yield pointing, source, *photons
         pointing.frames = None                                                 # by far the longest array, and done with
 
@@ -817,12 +870,13 @@ def simulate_archive(
     random_state=None, # seed or numpy Generator
     fractions:dict | None=None, # shares of kinds, see `full_fractions`
     known_fraction:float=0.25, # share of the detectable members of each transient kind that is marked as known
+    edition:int=1, # 1 gives the archives of version 0.1.0, photon by photon; 2 what real lists taught
     **population, # further numbers of `Population`, e.g. `median_counts`
 ): # (EventTable, truth DataFrame indexed by id)
     "Simulate an archive and the truth about it."
     check_whole(n_sources=n_sources)
     if n_sources > 799_992: raise ValueError(f"n_sources must be at most 799992, so that ObsIDs keep six digits, got {n_sources}")
-    seed, pop = seed_of(random_state), Population(full_fractions(fractions), **population)
+    seed, pop = seed_of(random_state), Population(full_fractions(fractions), edition=edition, **population)
     library = spectrum_library(*check_band(pop.band))
     pointings, sources, times, spectra, u, truth = zip(*observations(n_sources, seed, pop, library))
     ids = [f"{p.obsid}_{i % PER_OBSID + 1}" for i, p in enumerate(pointings)]
@@ -832,7 +886,7 @@ def simulate_archive(
     table = EventTable(ids, offsets(times), np.concatenate(times), library.energies(np.concatenate(spectra), np.concatenate(u)),
                        np.concatenate([p.gti for p in pointings]), offsets([p.gti for p in pointings]), meta=meta)
     truth = mark_known(pd.DataFrame(list(truth), index=index), known_fraction, child_rng(seed, 3))
-    return table, truth.join(meta[["obsid", "exposure", "livetime", "frame_time"]])
+    return table, truth.join(table.meta[["obsid", "exposure", "livetime", "frame_time"]])
 
 # %% ../nbs/00b_simulation.ipynb #6d3fc02c
 def mark_known(
