@@ -159,7 +159,7 @@ def in_checked_process(*arguments):
     return subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments], cwd=root, env=env, capture_output=True, text=True)
 
 
-ROOMS = ["bounds", "representations", "pairs", "invariant", "features", "properties"]
+ROOMS = ["bounds", "representations", "pairs", "invariant", "features", "properties", "shapes"]
 
 
 @pytest.mark.slow

@@ -184,3 +184,14 @@ def test_nothing_to_ingest_is_a_sentence(folder):
     assert r.exit_code == 1 and "nowhere_evt2.fits: no event file there" in r.stderr
     r = shell("ingest", "nowhere.csv", "--out", "a.parquet")
     assert r.exit_code == 1 and "nowhere.csv" in r.stderr and "Traceback" not in r.output
+
+
+def test_metric_train_hands_its_options_on(folder, monkeypatch):
+    from xrt_nb import metric
+    asked = []
+    monkeypatch.setattr(metric, "train_metric", lambda out, **options: (asked.append((out, options)), out)[1])
+    r = shell("metric", "train", "m.npz", "--seed", 3, "--size", 0.5, "--steps", 7, "--exclude", "dip", "--exclude", "qpe", "--overwrite")
+    assert r.exit_code == 0 and "The metric is in m.npz" in r.stdout and "next: " in r.stdout
+    (out, options), = asked
+    assert str(out) == "m.npz" and callable(options.pop("progress"))
+    assert options == {"random_state": 3, "size": 0.5, "steps": 7, "exclude": ("dip", "qpe"), "overwrite": True}

@@ -382,6 +382,19 @@ def test_links_in_the_way_are_left_alone(many, tmp_path):
     assert (tmp_path / "a.parquet.parts" / "mine.txt").exists()
 
 
+def test_parts_that_an_older_version_left(many, tmp_path):
+    parts = tmp_path / "a.parquet.parts"
+    parts.mkdir()
+    for name in ("job.json", "part-000000.parquet", "note-000000.json"): (parts / name).write_text('{"fingerprint": "another"}')
+    with pytest.raises(StoreExists, match="parts of another ingest.*pass restart=True"): ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False)
+    assert ingest(many, tmp_path / "a.parquet", region=WHOLE, progress=False, restart=True).n_sources == 23 and not parts.exists()
+    parts.mkdir()
+    for name in ("job.json", "thesis.txt"): (parts / name).write_text("{}")
+    parts.rename(tmp_path / "b.parquet.parts")
+    with pytest.raises(StoreExists, match="in the way"): ingest(many, tmp_path / "b.parquet", region=WHOLE, progress=False, restart=True)
+    assert (tmp_path / "b.parquet.parts" / "thesis.txt").exists()
+
+
 def _slow_ingest(files, out, seconds=0.02, chunk=2, **more):
     "An ingest in a process of its own, with slow reading."
     code = ("import sys, time, xrt_nb.ingest as i\nfrom xrt_nb.regions import Region\nread = i.read_event_list\n"

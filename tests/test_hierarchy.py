@@ -118,13 +118,13 @@ def events_of(ids, meta=None):
 @given(st.permutations(IDS), st.permutations(IDS + ["9_9"]), st.lists(st.floats(-1, 1) | st.just(float("nan")), min_size=6, max_size=6), st.booleans())
 def test_properties_follow_their_ids(order, listed, values, overwrite):
     table = pd.DataFrame({"hard_hs": values, "livetime": np.arange(6.0), "name": [f"S{i}" for i in listed]}, index=listed)
-    meta = pd.DataFrame({"livetime": [np.nan if k % 2 else 100.0 + k for k in range(5)], "name": "target", "kind": "x"}, index=order)
+    meta = pd.DataFrame({"livetime": [np.nan if k % 2 else 100.0 + k for k in range(5)], "target": "the pointing", "name": None, "kind": "x"}, index=order)
     events = events_of(order, meta)
     out = add_properties(events, table, overwrite=overwrite)
-    assert out == events and list(out.meta.index) == list(order) and list(events.meta.columns) == ["livetime", "name", "kind"]
+    assert out == events and list(out.meta.index) == list(order) and list(events.meta.columns) == ["livetime", "target", "name", "kind"]
     for k, i in enumerate(order):
         row = out.meta.loc[i]
-        assert row["name"] == f"S{i}" and row["target"] == "target" and row["kind"] == "x"
+        assert row["name"] == f"S{i}" and row["target"] == "the pointing" and row["kind"] == "x"
         np.testing.assert_equal(row["hard_hs"], table.hard_hs[i])
         assert row["livetime"] == (table.livetime[i] if overwrite or k % 2 else 100.0 + k)
         assert out[i].meta["name"] == f"S{i}"

@@ -18,10 +18,11 @@ import pytest
 from astropy.table import Table
 from click.testing import CliRunner
 from fake_csc import FileService, TableService, make_products, tar_of
+from xrt_nb import _store
 from xrt_nb import products as P
 from xrt_nb.catalogs import CatalogError
 from xrt_nb.cli import main
-from xrt_nb.data import EventDataError, read_events
+from xrt_nb.data import EventDataError, XRTError, XRTWarning, read_events
 from xrt_nb.fits import read_event_list
 from xrt_nb.products import Detection, archive, as_detections, convert_table, fetch_events, fetch_products, package_url, take_members, verify_products
 
@@ -81,7 +82,7 @@ def test_500_files_killed_at_random_and_repeated(served, tmp_path):
         for _ in range(2):
             known = len(verify_products(dest)) if (dest / "manifest.jsonl").exists() else 0
             p = subprocess.Popen([sys.executable, "-c", code, str(dest), csc.url], env=os.environ | {"PYTHONPATH": str(ROOT)})
-            end, goal = time.monotonic() + 60, known + rng.randint(1, 200)
+            end, goal = time.monotonic() + 900, known + rng.randint(1, 200)
             while p.poll() is None and time.monotonic() < end and (not (dest / "manifest.jsonl").exists() or (dest / "manifest.jsonl").read_bytes().count(b"\n") < goal): time.sleep(0.002)
             p.send_signal(signal.SIGKILL)
             p.wait()
@@ -455,3 +456,102 @@ def test_a_query_from_the_shell(tmp_path, monkeypatch):
     assert sorted(set(asked[0][0])) == wanted and len(wanted) > 1 and asked[0][1]["release"] == "rel2.1"
     assert f"{len(hits)} detections with var_index_b >= 8" in done.stderr
     assert shell("fetch", "--query", "os.system('x')", "--out", tmp_path / "o").exit_code == 1
+
+
+# --- links, damaged manifests, kills at any moment ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["dest", "files", "manifest.jsonl", ".manifest.jsonl.lock", "file", "inputs.csv", "events.parquet"])
+def test_downloads_are_never_written_through_a_link(served, tmp_path, place):
+    dest, thesis = tmp_path / "out", tmp_path / "thesis"
+    thesis.mkdir()
+    chapter = thesis / "chapter.tex"
+    chapter.write_text("mine")
+    name = "acisf00001_000N001_r0001_regevt3.fits.gz"
+    if place == "dest": dest.symlink_to(thesis)
+    else:
+        (dest / ("x" if place == "files" else "files")).mkdir(parents=True)
+        at = dest / "files" / name if place == "file" else dest / place
+        at.symlink_to(thesis if place == "files" else chapter)
+    with FileService(served) as csc, pytest.raises(XRTError, match="link"):
+        fetch_events(ids_of(2), dest, base_url=csc.url, progress=False, download_options={"backoff": 0.001, "retries": 1})
+    assert chapter.read_text() == "mine" and os.listdir(thesis) == ["chapter.tex"]
+
+
+@pytest.mark.parametrize("place", ["table", "note"])
+def test_a_table_is_never_written_through_a_link(tmp_path, place):
+    (tmp_path / "t.csv").write_text("obsreg_id,time,energy\na,1,600\na,2,600\n")
+    chapter = tmp_path / "chapter.tex"
+    chapter.write_text("mine")
+    at = tmp_path / "a.parquet.table.csv"
+    (at if place == "table" else Path(f"{at}.json")).symlink_to(chapter)
+    with TableService(tmp_path / "t.csv") as service, pytest.raises(XRTError, match="link"):
+        archive(tmp_path / "a.parquet", service.url, progress=False)
+    assert chapter.read_text() == "mine"
+
+
+LINE = {"file": "acisf00001_000N001_r0001_regevt3.fits.gz", "bytes": 5, "sha256": "0" * 64, "release": "rel2.1", "fetched": "2026"}
+DAMAGE = [b"[]", b"5", b"null", b"{", b"\xff\xfe\x00", b"[" * 100_000, *(json.dumps(LINE | {k: v}).encode() for k in LINE for v in (None, 5.5, [], {})),
+          *(json.dumps({k: v for k, v in LINE.items() if k != gone}).encode() for gone in LINE),
+          *(json.dumps(LINE | {"file": f}).encode() for f in ("../../etc/passwd", "/etc/passwd", "a/" + LINE["file"], "../" + LINE["file"], "..", "", LINE["file"] + "\n", "x" * 10_000))]
+
+
+def test_damaged_lines_of_a_manifest_are_said_and_mended(served, tmp_path):
+    dest = tmp_path / "out"
+    with FileService(served) as csc:
+        fetch_products(ids_of(2), dest, base_url=csc.url, **QUICK)
+        good = (dest / "manifest.jsonl").read_bytes()
+        before = sorted(os.listdir(tmp_path))
+        (dest / "manifest.jsonl").write_bytes(b"\n".join(DAMAGE) + b"\n" + good)
+        with pytest.warns(XRTWarning, match=f"{len(DAMAGE)} damaged lines"): assert verify_products(dest).ok.tolist() == [True] * 4
+        with pytest.warns(XRTWarning, match="damaged lines"): got = fetch_products(ids_of(2), dest, base_url=csc.url, **QUICK)
+        assert got.n_new == 0 and (dest / "manifest.jsonl").read_bytes() == good
+        (dest / "manifest.jsonl").write_bytes(good[:-30])  # a line cut by a kill is no news
+        assert fetch_products(ids_of(2), dest, base_url=csc.url, **QUICK).n_new == 1
+    assert sorted(os.listdir(tmp_path)) == before and (dest / "manifest.jsonl").read_bytes().count(b"\n") == 4
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{", b"\xff", b'{"url": 5, "etag": [], "done": true}', b"[" * 100_000])
+def test_a_damaged_note_beside_a_table_begins_anew(tmp_path, note):
+    (tmp_path / "t.csv").write_text("obsreg_id,time,energy\na,1,600\na,2,600\n")
+    out = tmp_path / "a.parquet"
+    (tmp_path / "a.parquet.table.csv").write_bytes(b"half of something else")
+    (tmp_path / "a.parquet.table.csv.json").write_bytes(note)
+    with TableService(tmp_path / "t.csv") as service: archive(out, service.url, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(("a.", ".a"))) == ["a.parquet"]
+
+
+def test_a_killed_conversion_leaves_nothing_that_stays(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("obsreg_id,time,energy\na,1,600\nb,2,600\na,3,600\n")
+    if not (child := os.fork()):
+        monkeypatch.setattr(P, "_mixed", lambda *_: os._exit(9))
+        convert_table(tmp_path / "t.csv", tmp_path / "a.parquet")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(os.listdir(tmp_path)) > 1
+    _store._swept.clear()
+    convert_table(tmp_path / "t.csv", tmp_path / "a.parquet")
+    assert sorted(os.listdir(tmp_path)) == ["a.parquet", "t.csv"]
+
+
+def killed_downloads(served, tmp_path, n, seed):
+    "Kill a download n times at random moments, then let it finish."
+    rng, dest, total = random.Random(seed), tmp_path / "out", 100
+    with FileService(served, pause=0.01) as csc:
+        for k in range(n):
+            if not (child := os.fork()):
+                try: fetch_products(ids_of(total), dest, base_url=csc.url, per_request=5, overwrite=k % 10 == 9, **QUICK)
+                finally: os._exit(0)
+            time.sleep(rng.uniform(0, 0.3))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            if (dest / "manifest.jsonl").exists(): assert verify_products(dest).ok.all()
+        got = fetch_products(ids_of(total), dest, base_url=csc.url, per_request=5, **QUICK)
+        assert got.ok and len(got.files) == 2 * total
+        whole(dest, csc, total)
+    assert not [p for p in dest.rglob(".*")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child")
+def test_a_hundred_killed_downloads(served, tmp_path): killed_downloads(served, tmp_path, 100, seed=1)

@@ -19,7 +19,7 @@ from fake_csc import FileService, make_products
 from test_cli import small_event_file
 
 from xrt_nb.cli import main
-from xrt_nb.data import read_events
+from xrt_nb.data import EventDataError, read_events
 from xrt_nb.pipeline import read_run
 
 PLACEHOLDER = "evt.fits"
@@ -160,6 +160,15 @@ def test_placing_the_archive_into_its_own_run_gives_its_features_and_neighbors(a
     assert mine.score.to_numpy() == pytest.approx(theirs.score.to_numpy(), rel=1e-9) and mine.closeness.to_numpy() == pytest.approx(theirs.closeness.to_numpy())
 
 
+def test_a_table_without_good_times_is_placed_where_that_can_be(archive, tmp_path):
+    "The published layout has no exposures; the sentence names what else can be done, and that can be done."
+    events, run = archive
+    events[:2].to_frame().to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(EventDataError, match="no good times .* --space features"): run.place(tmp_path / "new.csv")
+    said = CliRunner().invoke(main, ["place", str(tmp_path / "new.csv"), "--in", str(run.path), "--space", "features", "-k", "3", "--out", str(tmp_path / "p")], prog_name="xrt-nb")
+    assert said.exit_code == 0 and len(pd.read_csv(tmp_path / "p" / "analogs.csv")) == 6, said.output
+
+
 def test_the_numbers_of_a_run_agree_wherever_they_are_read(archive, tmp_path, monkeypatch):
     "analogs.csv, class_analogs.csv, the command line and a search by hand."
     from xrt_nb.analogs import find_analogs
@@ -180,7 +189,8 @@ def test_the_numbers_of_a_run_agree_wherever_they_are_read(archive, tmp_path, mo
     assert [line.split(",")[1] for line in said.stdout.splitlines()[1:11]] == list(run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "summary")].obsreg_id)
 
 
-def test_figures_show_after_a_run(archive, tmp_path):
+@pytest.mark.slow
+def test_figures_show_after_a_run(tmp_path):
     "The back end is the user's before and after; nothing of the run stays in pyplot."
     code = ("import matplotlib; matplotlib.use('svg'); import matplotlib.pyplot as plt; from xrt_nb.pipeline import demo\n"
             "demo('d', n_sources=80, perplexity=10, max_iter=250, min_samples=5)\nprint(plt.get_backend(), plt.get_fignums())")

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 # %% ../nbs/09b_names.ipynb #967d7d39
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # %% ../nbs/09b_names.ipynb #c6c1016f
 _NAMES = {

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['XRTError', 'StoreError', 'StoreExists', 'StoreMissing', 'StoreBusy', 'store_error', 'writing', 'ordinary',
-           'file_hash', 'fingerprint', 'inside', 'read_json', 'atomic', 'write_text', 'write_json', 'append', 'locked',
-           'WorkFolder', 'finish_part', 'finished_part']
+           'file_hash', 'fingerprint', 'inside', 'read_json', 'atomic', 'write_text', 'write_json', 'open_part',
+           'append', 'locked', 'WorkFolder', 'finish_part', 'finished_part']
 
 # %% ../nbs/00_store.ipynb #6fab2d80
 import ctypes
@@ -449,9 +449,36 @@ def write_json(path, value, overwrite=False, **options):
     """Write a value as JSON at once; `options` are those of `json.dumps`."""
     return write_text(path, json.dumps(value, **options) + "\n", overwrite)
 
+# %% ../nbs/00_store.ipynb #65c3e05c
+def open_part(path, more=False):
+    """Open a file that grows in place, a download or a journal; never through a symbolic link or into a pipe.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; it is made if it is missing.
+    more : bool, default False
+        Go on behind what it holds.
+
+    Returns
+    -------
+    file object
+        Binary, for writing.
+
+    Raises
+    ------
+    StoreError
+        It is a link or a folder, or can't be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path): _check_target(path, True)
+    flags = os.O_WRONLY | os.O_CREAT | _CAREFUL | (os.O_APPEND if more else os.O_TRUNC)
+    try: return os.fdopen(os.open(path, flags, 0o666), "ab" if more else "wb")
+    except OSError as err: raise store_error(err, path) from None
+
 
 def append(path, line):
-    """Add a line to a journal, which is made if it is missing; never through a symbolic link.
+    """Add a line to a journal, which is made if it is missing.
 
     Parameters
     ----------
@@ -465,14 +492,7 @@ def append(path, line):
     StoreError
         The journal is a link, or can't be written.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _CAREFUL
-    try:
-        if os.path.lexists(path): _check_target(Path(path), True)
-        fd = os.open(path, flags, 0o666)
-        try: os.write(fd, (line + "\n").encode("utf-8"))
-        finally: os.close(fd)
-    except StoreError: raise
-    except OSError as err: raise store_error(err, path) from None
+    with writing(path), open_part(path, more=True) as f: f.write((line + "\n").encode("utf-8"))
 
 # %% ../nbs/00_store.ipynb #7b6b4051
 def _open_lock(path):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CURES', 'tsne_options', 'dbscan_options', 'picture_options', 'ae_options', 'column_options', 'out_option',
            'overwrite_option', 'Teaching', 'main', 'Bars', 'demo', 'ingest', 'fetch', 'represent', 'features',
-           'embed_command', 'cluster_command', 'analogs', 'run', 'place', 'app']
+           'embed_command', 'cluster_command', 'analogs', 'run', 'place', 'metric', 'train', 'app']
 
 # %% ../nbs/09a_cli.ipynb #870ba88e
 import errno
@@ -604,6 +604,30 @@ def _say_placed(placed, out):
     if len(placed) > 10: click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
     click.echo(f"The report is {out / 'report.html'}")
     _next(f"xrt-nb app {_quoted(placed.run.path)}", "look around in the run")
+
+# %% ../nbs/09a_cli.ipynb #e563b959
+@main.group()
+def metric():
+    """The learned metric: train one from simulations."""
+
+
+@metric.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="Seed of the simulation and of the training.")
+@click.option("--size", default=1.0, show_default=True, help="Factor on the number of simulated sources.")
+@click.option("--steps", type=click.IntRange(1), default=1800, show_default=True, help="Batches of training.")
+@click.option("--exclude", multiple=True, metavar="KIND", help="Leave this kind out; may be repeated.")
+@overwrite_option
+def train(out, seed, size, steps, exclude, overwrite):
+    """Train the metric and write it as plain numbers, OUT.npz, with its recipe, OUT.json.
+
+    \b
+        xrt-nb metric train my_metric.npz --exclude dip
+    """
+    from xrt_nb.metric import train_metric
+    path = train_metric(out, random_state=seed, size=size, steps=steps, exclude=exclude, progress=click.echo, overwrite=overwrite)
+    click.echo(f"The metric is in {path}")
+    _next("xrt-nb run 2D-PCA events.parquet --out my_run", "map, clusters and analogs of an archive")
 
 # %% ../nbs/09a_cli.ipynb #22c9e56d
 @main.command()

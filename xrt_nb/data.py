@@ -656,9 +656,9 @@ def _cut_to_gti(x):
     out = outside_gti(x.time, offsets, x.gti, gti_offsets)
     if not out.any(): return
     n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
-    who = f"source '{x.ids[n.argmax()]}' and {(n > 0).sum() - 1} others" if many else f"source '{x.id}'"
-    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out",
-                  XRTWarning, stacklevel=4)
+    who = f"source '{x.ids[n.argmax()] if many else x.id}'" + (f" and {(n > 0).sum() - 1} others" if (n > 0).sum() > 1 else "")
+    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out "
+                  "(without GTIs they stay)", XRTWarning, stacklevel=4)
     if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
     x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
     x.columns = {k: v[~out] for k, v in x.columns.items()}
@@ -1444,15 +1444,15 @@ def _check_shape(table):
     return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
 
 
-def _check_photons(table):
-    "What the constructor promised: offsets that fit, finite times in order, all of them in good time."
+def _check_photons(table, good=True):
+    "What the constructor promised: offsets that fit, finite times in order, and, where it matters, all of them in good time."
     offsets = _check_shape(table)
     back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
     back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
     if back.any() or not np.isfinite(table.time).all():
         bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
         raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
-    if table.gti is None: return
+    if table.gti is None or not good: return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
     if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
 
@@ -1501,7 +1501,7 @@ def checked_clock(events, time_axis="livetime"):
     """
     if time_axis not in ("events", "exposure", "livetime"):
         raise ValueError(f"`time_axis` must be one of events, exposure, livetime; got {time_axis!r}")
-    _check_photons(events)
+    _check_photons(events, good=time_axis != "events")  # from first to last photon, good times play no part
     start, width = _first_to_last(events)
     if (wide := np.flatnonzero(~np.isfinite(width))).size:
         raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")

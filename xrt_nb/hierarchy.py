@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import RELEASES, CatalogError
-from .data import EventTable, UnknownSourceError, XRTWarning, patch_to, read_events
+from .data import EventTable, UnknownSourceError, XRTWarning, patch_to, read_events, tidy_meta
 from .fits import read_event_list
 from .products import fetch_events, fetch_products
 from .properties import add_columns
@@ -66,7 +66,6 @@ def add_properties(
     table, meta, out = table.reindex(names), events.meta, {}
     for c in table:
         new = pd.Series(table[c].array, index=meta.index)
-        if c == "name" and c in meta: out["target"] = meta[c]
         if c not in meta: out[c] = new
         else: out[c] = new.where(new.notna(), meta[c]) if overwrite or c == "name" else meta[c].where(meta[c].notna(), new)
     return add_columns(events, pd.DataFrame(out, index=meta.index), overwrite=True)
@@ -164,7 +163,8 @@ class Products(Mapping):
         "The photons inside the source region; options of `read_event_list`."
         ev = read_event_list(self["regevt3"], region=self["reg3"], id=self.detection.id, **options)
         facts = {k: getattr(v, "item", lambda v=v: v)() for k, v in self.detection.properties.drop("obsreg_id").dropna().items()}
-        ev.meta = facts | ev.meta | {"name": facts["name"]} | ({"target": ev.meta["name"]} if "name" in ev.meta else {})
+        ev.meta = facts | {k: v for k, v in ev.meta.items() if not (v is None or v != v)} | {"name": facts["name"]}
+        ev.meta = tidy_meta(pd.DataFrame([ev.meta]), f"{self.detection.id}: ").iloc[0].to_dict()
         return ev
 
 

@@ -652,11 +652,26 @@ def _make_parts(tasks, n_jobs, progress):
                    f"complete, "
                    "then restart")
 
+# %% ../nbs/00c_ingest.ipynb #a8292f18
+_OLD_PARTS = re.compile(r"job\.json|(part|note)-[0-9]{6}\.(parquet|json)")
+
+
+def _clear_old(folder, restart):
+    "Throw away the parts that a stopped call of version 0.1 left, which had no owner; never anything else."
+    if folder.is_symlink() or not (folder / "job.json").is_file(): return
+    entries = list(os.scandir(folder))
+    if not all(_OLD_PARTS.fullmatch(e.name) and e.is_file(follow_symlinks=False) for e in entries): return
+    if not restart:
+        raise StoreExists(f"{folder} holds the parts of another ingest (of an older version); pass restart=True to "
+                          "throw them away")
+    for e in entries: os.unlink(e.path)
+
 # %% ../nbs/00c_ingest.ipynb #3a72423f
 def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
     "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
     settings = _settings(**rest)
     whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
+    with writing(out): _clear_old(out.with_name(f"{out.name}.parts"), restart)
     with WorkFolder(out, name=f"{out.name}.parts", fingerprint=whole, restart=restart) as work:
         if not overwrite and out.exists():
             raise StoreExists(f"{out} was made by another call in the meantime")

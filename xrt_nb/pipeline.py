@@ -958,6 +958,7 @@ def _why_unused(q, params):
 def features_in(
     run:Run, # a finished run
     events:EventTable, # new detections
+    space:str=SEARCH_SPACE, # wanted beside the features of the case
 ) -> tuple: # dict space -> frame of features, and the detections that have some
     "Features of new detections by the run's own fitted numbers."
     params, fitted = _parameters_of(run, "representations"), run.fitted
@@ -969,7 +970,18 @@ def features_in(
     ids, pictures, _ = draw_pictures(events[used], **params)
     if "pca.components_" in fitted: mine = apply_pca(ids, pictures, fitted)
     else: mine = apply_encoder(ids, pictures, load_encoder(run.path / "encoder.npz"))[0]
-    return {"features": mine.astype(np.float64), "summary": summary_features(events[used], fitted["summary_axis"])}, events[used]
+    found = {"features": mine.astype(np.float64)}
+    if space == "summary": found["summary"] = _summary_of(events[used], str(fitted["summary_axis"]))
+    return found, events[used]
+
+
+def _summary_of(events, axis):
+    "Summary features on the run's clock."
+    try: return summary_features(events, axis)
+    except EventDataError as err:
+        if clock_for(events) == axis: raise
+        raise EventDataError(f"'{plain(events.ids[0])}' has no good times (GTIs) and no t_start, t_stop, by which this run's summary features count: "
+                             "read it from its event file, or search in another space (space='features', --space features)") from err
 
 # %% ../nbs/09_pipeline.ipynb #da8527e9
 def _known_facts(run, events):
@@ -1003,7 +1015,7 @@ def place(
         None of them can be placed; the sentence says why.
     """
     if space not in run.spaces: raise ValueError(f"`space` must be one of {', '.join(run.spaces)}; got {space!r}")
-    (found, table), (frame, score, _) = features_in(run, _as_archive(run, events)), run.spaces[space]
+    (found, table), (frame, score, _) = features_in(run, _as_archive(run, events), space), run.spaces[space]
     check_columns(found["features"], list(run.features.columns))
     y, far = run.map.place(found["features"].to_numpy())
     at = pd.DataFrame({"obsreg_id": table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1], "extrapolated": far})

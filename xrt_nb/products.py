@@ -19,9 +19,10 @@ import tarfile
 import tempfile
 import threading
 import time
+import warnings
 import zlib
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +31,10 @@ from urllib.parse import urlencode
 import numpy as np
 import pandas as pd
 
-from .catalogs import CatalogError, polite_get, polite_session
-from .data import EventDataError, EventTable, ParquetEvents, XRTError, atomic, file_hash
+from ._store import (StoreBusy, StoreError, StoreExists, WorkFolder, append, atomic, file_hash, locked, open_part,
+                           ordinary, read_json, write_json, write_text, writing)
+from .catalogs import CatalogError, _make_folder, body_of, polite_get, polite_session
+from .data import EventDataError, EventTable, ParquetEvents, XRTError, XRTWarning
 from .fits import _open as open_fits
 from .ingest import Ingest, _reason, ingest
 
@@ -204,19 +207,23 @@ class _Stopped(Exception):
 
 def _resume(path, etag):
     "Headers that ask for the rest of a file."
-    size = path.stat().st_size if etag and path.exists() else 0
-    return ({"Range": f"bytes={size}-", "If-Range": etag} if size else {}), size
+    size = path.lstat().st_size if etag and path.is_file() else 0
+    return {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-", "If-Range": etag} if size else {}), size
+
+
+def _goes_on(r, begin):
+    "Whether an answer goes on from where a file ends."
+    return r.status_code == 206 and r.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
 
 
 def _receive(r, path, begin, max_bytes, stop, progress):
     "Write an answer to a file, behind what is there if the answer goes on from there."
-    goes_on = r.status_code == 206 and r.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
-    with open(path, "ab" if goes_on else "wb") as out:
-        for data in r.iter_content(CHUNK):
+    goes_on = _goes_on(r, begin)
+    with writing(path), open_part(path, goes_on) as out:
+        for data in body_of(r, max_bytes - begin * goes_on):
             out.write(data)
             progress(len(data))
             if stop.is_set(): raise _Stopped
-            if out.tell() > max_bytes: raise CatalogError(f"{r.url}: the answer is longer than {max_bytes} bytes and was broken off")
         return out.tell()
 
 # %% ../nbs/06a_products.ipynb #8b48899e
@@ -233,32 +240,50 @@ def download(
     stop=threading.Event(), # ends the download when set
     progress=lambda n: None, # called with the bytes of each piece
     begun=lambda etag: None, # called with the version when an answer begins
+    trust=(), # hosts that redirects may lead to, without a `session`
 ) -> int: # bytes in the file
     "Download an address into a file; an answer that breaks off is asked for again, or for its rest."
     import requests
     path = Path(path)
-    for attempt in range(retries + 1):
-        headers, begin = _resume(path, etag)
-        try:
-            with polite_get(url, session=session, retries=retries, timeout=timeout, backoff=backoff, stream=True, headers=headers) as r:
-                etag = r.headers.get("ETag", "")
-                begun(etag)
-                return _receive(r, path, begin, max_bytes, stop, progress)
-        except requests.RequestException as err: reason = f"{type(err).__name__}: {err}"
-        if attempt < retries and stop.wait(backoff * 2**attempt): raise _Stopped
+    with nullcontext(session) if session else polite_session(trust=trust) as session:
+        for attempt in range(retries + 1):
+            headers, begin = _resume(path, etag)
+            try:
+                with polite_get(url, session=session, retries=retries, timeout=timeout, backoff=backoff, stream=True, headers=headers) as r:
+                    etag = r.headers.get("ETag", "")
+                    if not _goes_on(r, begin): open_part(path).close()  # before the new version is noted, nothing of the old one is left
+                    begun(etag)
+                    return _receive(r, path, begin, max_bytes, stop, progress)
+            except requests.RequestException as err: reason = f"{type(err).__name__}: {err}"
+            except CatalogError as err:
+                if "Range" not in headers or ": 416 " not in str(err): raise
+                etag, reason = "", "there is nothing behind what is there"  # stopped just before its end was noted: begin anew
+            if attempt < retries and stop.wait(backoff * 2**attempt): raise _Stopped
     raise CatalogError(f"{url}: the answer broke off {retries + 1} times; the last time: {reason}")
 
 # %% ../nbs/06a_products.ipynb #0e8ed361
+def _manifest_row(line):
+    "A line of a manifest, None if it isn't whole; the name is that of a product, and so of a file in the folder."
+    try: row = json.loads(line)
+    except (ValueError, RecursionError): return None
+    texts = ("file", "sha256", "release", "fetched")
+    good = isinstance(row, dict) and all(isinstance(row.get(k), str) for k in texts) and type(row.get("bytes")) is int
+    return row if good and product_of(row["file"]) and re.fullmatch("[0-9a-f]{64}", row["sha256"]) else None
+
+# %% ../nbs/06a_products.ipynb #3f452448
 class Manifest:
     "The files of a folder and their checksums."
     def __init__(self, folder): self.folder, self.path, self.rows = Path(folder) / "files", Path(folder) / "manifest.jsonl", {}
 
     def read(self):
-        "Load the lines of earlier calls; half a line at the end is dropped."
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try: row = json.loads(line)
-            except ValueError: continue
-            if key := product_of(row["file"]): self.rows[key] = row
+        "Load the lines of earlier calls; half a line at the end is dropped, a damaged one is said."
+        if not os.path.lexists(self.path): return self
+        if self.path.is_symlink() or ordinary(self.path).stat().st_size > 1 << 30: raise StoreExists(f"{self.path} is a link, or no manifest; move it away and restart")
+        lines = self.path.read_bytes().split(b"\n")
+        rows = [_manifest_row(line) for line in lines]
+        self.rows |= {product_of(row["file"]): row for row in rows if row}
+        if lost := sum(not row and bool(line) for row, line in zip(rows[:-1], lines)):
+            warnings.warn(f"{self.path}: {lost} damaged lines are left out; call fetch_products again to get their files", XRTWarning, stacklevel=3)
         return self
 
     def add(self, key, row):
@@ -266,11 +291,11 @@ class Manifest:
         old = self.rows.get(key)
         if old and old["file"] != row["file"]: (self.folder / old["file"]).unlink(missing_ok=True)
         self.rows[key] = row
-        with open(self.path, "a") as f: f.write(json.dumps(row) + "\n")
+        append(self.path, json.dumps(row))
 
     def write(self):
         "Write all lines anew, sorted."
-        with atomic(self.path, overwrite=True) as partial: partial.write_text("".join(json.dumps(self.rows[k]) + "\n" for k in sorted(self.rows)))
+        write_text(self.path, "".join(json.dumps(self.rows[k]) + "\n" for k in sorted(self.rows)), overwrite=True)
 
     def changed(self):
         "Keys of files that are gone or not what they were."
@@ -328,13 +353,20 @@ class Fetch:
 @contextmanager
 def _alone(folder):
     "Keep a second program out of a folder, and clear away what a killed one left half-written."
-    with open(folder / ".lock", "w") as f:
-        try: import fcntl
-        except ImportError: fcntl = None # Windows: no such lock
-        try: fcntl and fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise CatalogError(f"{folder}: another program is fetching into this folder; let it finish, or choose another folder") from None
-        for p in [*folder.glob(".*.partial"), *(folder / "files").glob(".*.partial")]: p.unlink()
-        yield
+    try:
+        with locked(folder / "manifest.jsonl", wait=0):
+            for p in [*folder.glob(".*.partial"), *(folder / "files").glob(".*.partial")]:
+                if p.is_symlink() or p.is_file(): p.unlink()
+            yield
+    except StoreBusy: raise CatalogError(f"{folder}: another program is fetching into this folder; let it finish, or choose another folder") from None
+
+
+def _folder_for_files(dest):
+    "Make the folder and the one for its files; neither may be a link to somewhere else."
+    for p in (dest, dest / "files"):
+        if p.is_symlink(): raise StoreExists(f"{p} is a symbolic link, which isn't written through; give the folder's own name")
+        if p.exists() and not p.is_dir(): raise StoreExists(f"{p} is a file, not a folder; choose another name")
+        _make_folder(p)
 
 
 def _packages(wanted, per_request):
@@ -403,7 +435,6 @@ def _check_request(products, per_request, workers, patience):
 
 def _open_manifest(dest, wanted, release, overwrite):
     "The manifest of a folder, without the lines of files that have to be fetched."
-    (dest / "files").mkdir(parents=True, exist_ok=True)
     m = Manifest(dest).read()
     if other := {r["release"] for r in m.rows.values()} - {release}: raise ValueError(f"`dest`: {dest} holds files of release {min(other)}; use another folder for {release}")
     for k in wanted if overwrite else m.changed(): m.rows.pop(k, None)
@@ -431,7 +462,7 @@ def fetch_products(
     _check_request(products, per_request, workers, patience)
     dest, refused, absent = Path(dest), [], []
     wanted = {(d, p) for d in as_detections(ids) for p in products}
-    (dest / "files").mkdir(parents=True, exist_ok=True)
+    _folder_for_files(dest)
     with _alone(dest):
         m = _open_manifest(dest, wanted, release, overwrite)
         missing = wanted - set(m.rows)
@@ -456,7 +487,7 @@ def _ingest_folder(folder, files, n_jobs, progress, options):
     made_of = json.dumps([files["sha256"].tolist(), sorted((k, repr(v)) for k, v in options.items())])
     out, stamp = folder / "events.parquet", folder / "events.sha256"
     mark = hashlib.sha256(made_of.encode()).hexdigest()
-    if out.exists() and stamp.exists() and stamp.read_text() == mark: return None
+    if out.is_file() and stamp.is_file() and stamp.read_bytes() == mark.encode(): return None
     stamp.unlink(missing_ok=True)
     with atomic(folder / "inputs.csv", overwrite=True) as partial:
         with open(partial, "w", newline="") as f:
@@ -464,7 +495,7 @@ def _ingest_folder(folder, files, n_jobs, progress, options):
             w.writerow(["event_file", "region_file"])
             w.writerows([[f"files/{e}", "" if pd.isna(r) else f"files/{r}"] for e, r in jobs.itertuples(index=False)])
     done = ingest(folder / "inputs.csv", out, n_jobs=n_jobs, progress=progress, overwrite=True, restart=True, **options)
-    stamp.write_text(mark)
+    write_text(stamp, mark, overwrite=True)
     return done
 
 
@@ -493,6 +524,7 @@ def fetch_events(
 
 # %% ../nbs/06a_products.ipynb #6a4350dc
 PUBLISHED = "https://huggingface.co/datasets/StevenDillmann/chandra_xray_eventfiles/resolve/main/eventfiles_table.csv" # photons of the paper
+_HOSTS = ("huggingface.co", "hf.co") # where that address leads to
 PIECE = 1 << 22 # bytes of a CSV table read at a time; Arrow reads up to a dozen pieces ahead
 PHOTONS = 1 << 19 # photons held before they are written
 
@@ -561,6 +593,14 @@ def _mixed(pieces, census, scratch): # yields (codes, times, energies) of whole 
         yield [rows[n] for n in kind.names]
 
 # %% ../nbs/06a_products.ipynb #9213d870
+@contextmanager
+def _scratch(out):
+    "A folder beside `out` that is gone afterwards, and after a kill with the next call."
+    with WorkFolder(out, name=f".{out.name}.scratch", restart=True) as work:
+        try: yield work.path
+        finally: work.remove()
+
+# %% ../nbs/06a_products.ipynb #3dae8273
 def convert_table(
     path, # CSV table, plain or .gz, one row per photon
     out, # archive to write, .parquet
@@ -574,7 +614,7 @@ def convert_table(
     "Turn a table of photons of any size into a Parquet archive, in bounded memory."
     path, out, columns, census = Path(path), Path(out), (id, time, energy), _Census()
     if out.suffix != ".parquet": raise ValueError(f"`out` must end in .parquet, got {out}")
-    with atomic(out, overwrite) as partial, ParquetEvents(partial) as parquet, tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+    with atomic(out, overwrite) as partial, ParquetEvents(partial) as parquet, _scratch(out) as scratch:
         left = [c for c in _header(path) if c not in columns]
         for ids, *_ in _pieces(path, columns, piece): census.add(ids, path)
         if not census.n: raise EventDataError(f"{path}: the table has no rows")
@@ -600,13 +640,14 @@ def _fetch_table(url, path, progress, options):
     from tqdm import tqdm
     note = Path(f"{path}.json")
     def say(etag, done=False):
-        with atomic(note, overwrite=True) as partial: partial.write_text(json.dumps({"url": url, "etag": etag, "done": done}))
+        write_json(note, {"url": url, "etag": etag, "done": path.stat().st_size if done else None}, overwrite=True)
         known["etag"] = etag
-    known = json.loads(note.read_text()) if note.exists() and path.exists() else {}
-    if known.get("url") != url: known = {}
-    if known.get("done"): return
+    try: known = read_json(note, limit=1 << 16) if path.is_file() else {}
+    except StoreError: known = {}  # none, or a damaged one: begin anew
+    if known.get("url") != url or not isinstance(known.get("etag"), str): known = {}
+    if known.get("done") == (path.stat().st_size if path.is_file() else None) is not None: return
     with tqdm(unit="B", unit_scale=True, disable=not progress, desc="table") as bar:
-        download(url, path, known.get("etag", ""), progress=bar.update, begun=say, **({"max_bytes": 1 << 40} | options))
+        download(url, path, known.get("etag", ""), progress=bar.update, begun=say, **({"max_bytes": 1 << 40, "trust": _HOSTS} | options))
     say(known["etag"], done=True)
 
 
@@ -625,7 +666,8 @@ def archive(
     if out.exists() and not overwrite: raise FileExistsError(f"{out} exists; choose another name or pass overwrite=True")
     if not re.match(r"https?://", str(source)): return convert_table(source, out, overwrite=overwrite, **options)
     table = out.with_name(out.name + ".table.csv" + ".gz" * str(source).endswith(".gz"))
-    _fetch_table(str(source), table, progress, download_options or {})
-    done = convert_table(table, out, overwrite=overwrite, **options)
-    for p in (Path(f"{table}.json"), *[table] * (not keep)): p.unlink()
+    with locked(table, wait=0):
+        _fetch_table(str(source), table, progress, download_options or {})
+        done = convert_table(table, out, overwrite=overwrite, **options)
+        for p in (Path(f"{table}.json"), *[table] * (not keep)): p.unlink()
     return done

@@ -17,6 +17,7 @@ from astropy.stats import Events
 from astropy.stats import bayesian_blocks as _astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
+from ._text import plain
 from .data import EventDataError, EventList, EventTable, XRTWarning, _axes, livetime_at, patch_to, poisson_errors, tidy_meta
 from .features import BANDS, _band_counts, _exposed, _proven, _step_odds, _unit_clock
 from .representations import _as_table, _axis, _compiled, _whole
@@ -326,7 +327,7 @@ def plot(
     ax.fill_between(lc["time_ks"], (rate - 3 * sigma).clip(lower=0), rate + 3 * sigma, color="#56B4E9", alpha=0.4, lw=0, step="mid")
     kwargs.setdefault("color", "#0072B2"); kwargs.setdefault("lw", 1.2)
     ax.step(lc["time_ks"], rate, where="mid", **kwargs)
-    ax.set(xlabel="time since start of exposure [ks]", ylabel="rate [counts/s]", ylim=(0, 1.15 * (rate + 3 * sigma).max()), title=f"{self.id}: P = {self.probability:.3f}, index {self.index}")
+    ax.set(xlabel="time since start of exposure [ks]", ylabel="rate [counts/s]", ylim=(0, 1.15 * (rate + 3 * sigma).max()), title=f"{plain(self.id)}: P = {self.probability:.3f}, index {self.index}")
     return ax
 
 # %% ../nbs/02c_properties.ipynb #eddbccf5
