@@ -163,7 +163,7 @@ def browser(size=SIZES["1280x800"]):  # a page with .strangers and .errors
         chrome = playwright.chromium.launch(executable_path=chromium(), headless=True, args=FLAGS)
         try:
             page = chrome.new_page(viewport={"width": size[0], "height": size[1]})
-            page.set_default_timeout(40_000)
+            page.set_default_timeout(180_000)  # a busy machine is no fault
             page.strangers, page.errors = [], []
             page.on("request", lambda r: None if r.url.startswith(LOCAL) else page.strangers.append(r.url))
             page.on("websocket", lambda w: None if w.url.startswith(LOCAL) else page.strangers.append(w.url))

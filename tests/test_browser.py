@@ -244,3 +244,74 @@ def test_as_a_page(chrome, archive):
         (path,) = folder.glob("*labels.csv")
         assert Labels.read(path).ids_of("flare") == held
         clean(page)
+
+
+CONTRAST = """selectors => {
+    const numbers = text => { const m = text.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
+    const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                         return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const behind = e => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor); if (c[3] > 0.5) return c; } return [255, 255, 255, 1]; };
+    const out = {};
+    for (const s of selectors) for (const e of document.querySelectorAll(s)) if (e.textContent.trim() && e.offsetParent) {
+        const a = light(numbers(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e).slice(0, 3));
+        out[s] = Math.min(out[s] ?? 99, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+    }
+    return out; }"""
+TEXTS = [".xrt-status .widget-html-content", ".xrt-legend .widget-html-content", ".xrt-known label", ".xrt-page .widget-html-content", ".xrt-keys .widget-html-content",
+         ".xrt-panel caption", ".xrt-panel td", ".xrt-panel th", ".xrt-panel th button", ".xrt-finder .widget-label"]
+
+
+def moved_run(folder):
+    "A run whose input is gone, at another path, which nobody may write to."
+    from xrt_nb.pipeline import run
+    from xrt_nb.simulation import known_ids, simulate_archive
+    events, truth = simulate_archive(120, random_state=3)
+    source = events.write(folder / "photons.parquet") or folder / "photons.parquet"
+    run("2D-PCA", source, folder / "run", known=known_ids(truth), perplexity=20, max_iter=250, min_samples=10)
+    source.unlink()
+    there = folder / "elsewhere" / "moved"
+    there.parent.mkdir()
+    (folder / "run").rename(there)
+    for p in [there, *there.rglob("*")]:
+        p.chmod(0o555 if p.is_dir() else 0o444)
+    return there
+
+
+def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
+    "Light curves without the input; every text readable on a dark page; Enter, keys, tiles, rows and headers do what they say."
+    path = moved_run(tmp_path)
+    with bt.app(tmp_path, path, "--theme", "dark") as address, bt.browser() as page:
+        page.goto(address)
+        page.wait_for_selector(".xrt-finder canvas")
+        desk = Desk(page, pd.read_csv(path / "clusters.csv", dtype={"obsreg_id": str}), "dark")
+        query = desk.at("query")
+        query.fill("log_counts > 1.2")
+        query.press("Enter")
+        desk.wait(r"^[1-9]\d* of 120 sources selected where log_counts > 1.2", 180)
+        chosen = desk.selected()
+        tiles = page.locator(".xrt-tiles button")
+        assert page.locator(".xrt-tiles img").get_attribute("alt").startswith("Light curves of ") and tiles.count() == 6
+        names = [t.get_attribute("data-value") for t in tiles.all()]
+        tiles.nth(1).click()
+        desk.wait(f"looking at {names[1]}", 180)
+        assert desk.selected() == chosen  # the selection stays
+        page.keyboard.press("n")
+        desk.wait(f"looking at {names[2]}", 180)
+        page.keyboard.press("2")
+        desk.wait(f"looking at {names[3]}.*{names[2]} labelled dip", 180)
+        page.locator(".xrt-tabs").get_by_role("tab", name="Table").click()
+        page.locator(".xrt-table tbody tr").nth(1).click()
+        desk.wait(f"Table 1 .*looking at {names[1]}", 180)
+        page.locator(".xrt-table th button", has_text="hard_hs").click()
+        page.locator(".xrt-table th[aria-sort=ascending]").wait_for()
+        said = page.locator(".xrt-table th button", has_text="hard_hs").get_attribute("title")
+        assert said.startswith("Hardness ratio of the hard and the soft band")
+        seen = page.evaluate(CONTRAST, TEXTS)
+        page.locator(".xrt-tabs").get_by_role("tab", name="Card").click()
+        page.locator(".xrt-card").wait_for()
+        seen = {k: min(v, seen.get(k, 99)) for k, v in page.evaluate(CONTRAST, TEXTS).items()} | {k: v for k, v in seen.items() if "button" in k}
+        print({k: round(v, 1) for k, v in seen.items()})
+        assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
+        desk.keep("card")
+        clean(page)
+    assert Labels.read(path.with_name("moved_labels.csv")).ids_of("dip") == [names[2]]

@@ -440,3 +440,133 @@ def test_what_the_mouse_is_told(jscatter):
     assert [t["id"] for t in told] == list(frame.obsreg_id) and [t["name"] for t in told] == ["x", "unknown", "z", "<b>"]
     assert told[0]["hard_hs"] == told[1]["counts"] == "unknown" and told[1]["hard_hs"] == 0.3333 and told[2]["hard_hs"] == -2e-7
     assert {"id", "name", "gl_log_odds", "hard_hs", "cluster", "counts"} == set(told[0])
+
+
+# --- one by one, names from strangers, damaged tables ---------------------------------------------------------------
+
+
+def test_every_column_that_is_made_has_a_sentence():
+    from xrt_nb.features import summary_features
+    from xrt_nb.properties import catalog_columns
+    from xrt_nb.representations import quality_table
+    from xrt_nb.simulation import simulate_archive
+    from xrt_nb.views import explain
+    events, _ = simulate_archive(30, random_state=2)
+    columns = {*summary_features(events), *catalog_columns(events), *quality_table(events), *events.meta, "rank", "distance", "score", "chance", "label"}
+    assert [c for c in sorted(columns) if len(explain(c)) < 10] == [] and explain("my column") == ""
+
+
+def test_undo_brings_back_analogs_and_conditions(desk):
+    hits = desk.analogs_of("103_3", 5)
+    desk.query("hard_hs > 0")
+    desk.clear()
+    desk.undo()
+    assert desk.state()["condition"] == "hard_hs > 0" and "where hard_hs > 0" in desk.status and desk.hits is None
+    desk.undo()
+    assert desk.hits.equals(hits) and desk.page_ids == hits.obsreg_id.tolist() and desk.state()["query"] == "103_3"
+    assert desk.table()["rank"].tolist() == [1, 2, 3, 4, 5]
+    desk.redo()
+    assert desk.hits is None and desk.state()["condition"] == "hard_hs > 0"
+
+
+def test_one_source_of_a_list_is_judged(desk):
+    desk.select_all()
+    desk.sort_by("hard_hs")
+    order = desk.frame.sort_values("hard_hs").obsreg_id.tolist()
+    for k in range(10):
+        desk.next()
+        assert desk.focus == order[k] and desk.focus in desk.page_ids
+        desk.mark("dip", ids=desk.focus)
+    assert desk.labels.ids_of("dip") == sorted(order[:10]) and len(desk.selection) == 40
+    desk.unmark([order[3]])
+    desk.unmark()
+    assert desk.labels.ids_of("dip") == sorted(order[:10])
+    with pytest.raises(UnknownSourceError):
+        desk.mark("dip", ids="nobody")
+    desk.select(order[20:])
+    assert desk.focus is None  # it isn't selected any more
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".fits", ".vot", ".ecsv"])
+def test_a_selection_is_what_its_name_says(suffix, desk, tmp_path):
+    from astropy.table import Table
+    start = {".csv": b"", ".fits": b"SIMPLE  =", ".vot": b"<?xml", ".ecsv": b"# %ECSV"}[suffix]
+    desk.query("hard_hs > 0")
+    path = desk.save_selection(tmp_path / f"chosen{suffix}")
+    assert path.read_bytes().startswith(start)
+    format = {".csv": "ascii.csv", ".fits": "fits", ".vot": "votable", ".ecsv": "ascii.ecsv"}[suffix]
+    read = Table.read(path, format=format)
+    assert sorted(str(i) for i in read["obsreg_id"].astype(str)) == desk.selection and np.ptp(read["ra"]) > 0
+    other = AnalogFinder(desk.frame.drop(columns=["x", "y"]))
+    other.open_selection(path)
+    assert other.selection == desk.selection
+
+
+@pytest.mark.parametrize("name", ["chosen.parquet", "chosen", "chosen.txt", "chosen.fits.exe"])
+def test_other_names_are_refused(name, desk, tmp_path):
+    desk.select_all()
+    with pytest.raises(ValueError, match=f"{name}: a selection is kept in a file that ends in .csv, .fits, .vot, .ecsv"):
+        desk.save_selection(tmp_path / name)
+    with pytest.raises(ValueError, match="a figure is saved as .png, .pdf, .svg"):
+        desk.save_figure(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+HOSTILE = [r"$\frac$", "$x", "a" * 10_000, "tab\tline\nbreak\x1b[31m", "_hidden", "<img src=x onerror=alert(1)>", "=1+1", "\u202eright to left", "%s{0}"]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_names_from_strangers_are_drawn_as_they_stand(name, jscatter, tmp_path):
+    "As an id, a class, a label, a column and a known class: figures, pages and files show text and nothing else."
+    rng, n = np.random.default_rng(0), 6
+    fit = len(name) < 200 and name.isprintable()  # the photons' own border refuses other ids
+    ids = [name if fit else "0_1", *(f"{k}_1" for k in range(1, n))]
+    events = EventTable.from_lists([EventList(np.sort(rng.uniform(0, 900, 9)), rng.uniform(500, 7000, 9), i, gti=[[0, 900]]) for i in ids])
+    frame = pd.DataFrame({"tsne1": rng.normal(size=n), "tsne2": rng.normal(size=n), "obsreg_id": ids, "cluster": [name, *"abcab"], name: rng.normal(size=n)})
+    desk = AnalogFinder(frame, events, features=rng.normal(size=(n, 3)), known={name: [ids[1]]})
+    desk.widget
+    desk.toggle_known(name, True)
+    desk.analogs_of(ids[0], 3)
+    desk.select_all()
+    desk.mark(name)
+    desk.focus_on(ids[0])
+    for color in (name, "cluster", "label"):
+        desk.color_by(color)
+        desk.save_figure(tmp_path / "figure.png", overwrite=True)
+        for tab in ("lc", "maps", "photons", "table", "card"):
+            desk.show_panel(tab)
+            assert "<img src=x" not in desk._window.panels[tab].value
+    assert len(desk.status) < 800 and "\x1b" not in desk._window.status.value
+    desk.save_selection(tmp_path / "chosen.csv")
+    assert not re.search(r"(?m)(^|,)[=@]", (tmp_path / "chosen.csv").read_text())
+    desk.clear()
+    desk.open_selection(tmp_path / "chosen.csv")
+    assert len(desk.selection) == n
+
+
+@pytest.mark.parametrize("values, first, count", [
+    ([0, 1.0, None, 1, 0, 1], 1, 3), (["out", 1, 1.0, None, "out", 2], 1, 2), (["out", 1, 1.0, None, "out", 2], "out", 2), ([None] * 5 + ["x"], "x", 1),
+    (pd.array([1, None, 1, 2, 2, 1], dtype="Int64"), 2, 2), (pd.Categorical(["a", "b", None, "a", "a", "b"]), "a", 3), ([True, False, None, True, True, None], True, 3)])
+def test_clusters_of_any_kind(values, first, count, jscatter):
+    rng = np.random.default_rng(0)
+    desk = AnalogFinder(pd.DataFrame({"tsne1": rng.normal(size=6), "tsne2": rng.normal(size=6), "obsreg_id": list("abcdef"), "cluster": values}))
+    desk.widget
+    desk.select_cluster(first)
+    assert len(desk.selection) == count
+    for word in desk.clusters():
+        desk.select_cluster(word)
+    with pytest.raises(ValueError, match="there is no cluster None"):
+        desk.select_cluster(None)
+
+
+def test_columns_that_stand_twice_are_named():
+    frame, *_ = archive()
+    with pytest.raises(EventDataError, match="'kind' stands twice"):
+        AnalogFinder(pd.concat([frame, frame[["kind"]]], axis=1))
+    assert len(AnalogFinder(frame.set_index("obsreg_id"))) == 40
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"x > 1", ["x"], "x > 1\x00", "\ud800 > 1", "x" * 3000, "(" * 500 + "x" + ")" * 500, "9" * 5000 + " < x", "`x", "x == 1j", "x == b'a'", "x == ..."])
+def test_conditions_of_the_wrong_kind(bad):
+    with pytest.raises(ValueError, match="^query: "):
+        query_mask(bad, FRAME)

@@ -622,13 +622,13 @@ def _draw_map(self, ax):
     ax.scatter(x[chosen], y[chosen], c=colours[chosen], **size | few)
     for cls in sorted(self._on):
         rows = self._rows_of(self.known.index[self.known == cls])
-        ax.scatter(x[rows], y[rows], marker="s", s=45, facecolor="none", edgecolor=self._mark_colour(cls), linewidths=1.2, label=plain(f"known {cls} ({len(rows)})"))
+        ax.scatter(x[rows], y[rows], marker="s", s=45, facecolor="none", edgecolor=self._mark_colour(cls), linewidths=1.2, label=plain(f"known {cls} ({len(rows)})", 22))
     if self.hits is not None and len(self.hits):
         r = self._rows_of(self.hits["query"].iloc[0])
-        ax.scatter(x[r], y[r], marker="D", s=80, facecolor="none", edgecolor=OKABE_ITO[4], linewidths=1.6, label=plain(f"query {self.hits['query'].iloc[0]}"))
+        ax.scatter(x[r], y[r], marker="D", s=80, facecolor="none", edgecolor=OKABE_ITO[4], linewidths=1.6, label=plain(f"query {self.hits['query'].iloc[0]}", 22))
     if self.focus is not None:
         r = self._rows_of(self.focus)
-        ax.scatter(x[r], y[r], marker="o", s=160, facecolor="none", edgecolor="black", linewidths=1.6, label=plain(f"focus {self.focus}"))
+        ax.scatter(x[r], y[r], marker="o", s=160, facecolor="none", edgecolor="black", linewidths=1.6, label=plain(f"focus {self.focus}", 22))
     ax.set(xlabel="map 1 (no unit)", ylabel="map 2 (no unit)", aspect="equal")
 
 # %% ../nbs/05a_finder.ipynb #2771b338
@@ -641,13 +641,13 @@ def _draw_legend(self, fig, ax):
     from matplotlib.lines import Line2D
     c = self.colouring
     if c.kind == "number" and c.limits and c.limits[0] < c.limits[1]:
-        fig.colorbar(ScalarMappable(Normalize(*c.limits), colormaps["viridis"]), ax=ax, label=plain(c.name), shrink=0.7, extend="both")
+        fig.colorbar(ScalarMappable(Normalize(*c.limits), colormaps["viridis"]), ax=ax, label=plain(c.name, 30), shrink=0.7, extend="both")
     own = c.colours[256:] if c.kind == "number" else c.colours
-    handles = [Line2D([], [], marker="o", ls="", color=k, label=plain(f"{t} ({n})")) for k, t, n in zip(own, c.labels, c.counts) if t]
+    handles = [Line2D([], [], marker="o", ls="", color=k, label=plain(f"{t} ({n})", 22)) for k, t, n in zip(own, c.labels, c.counts) if t]
     if 0 < len(self._rows) < len(self): handles.append(Line2D([], [], marker="o", ls="", color=UNSELECTED, label="not selected"))
     handles += ax.get_legend_handles_labels()[0]
     title = plain(c.name) if c.kind == "class" else plain(f"{c.name}: all {c.limits[0]:.3g}") if c.limits and c.limits[0] == c.limits[1] else None
-    if handles or title: ax.legend(handles=handles, title=title, fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    if handles or title: ax.legend(handles=handles, title=title, fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2 if any(len(h.get_label()) > 18 for h in handles) else 3)
 
 # %% ../nbs/05a_finder.ipynb #a2242e9c
 @patch_to(AnalogFinder)
@@ -948,7 +948,7 @@ STYLE = """<style>
 .xrt-key {white-space: nowrap; margin-right: 8px}
 .xrt-key i {display: inline-block; width: 10px; height: 10px; margin-right: 4px; border-radius: 5px; vertical-align: -1px}
 .xrt-key i.xrt-bar {width: 130px; border-radius: 2px}
-.xrt-box {display: inline-block; border: 2px solid; width: 7px; height: 7px; margin-right: 4px}
+.xrt-box {display: inline-block; border: 2px solid; width: 7px; height: 7px; margin-right: 4px; background: #fff}
 .xrt-legend .widget-html-content {line-height: 19px}
 .xrt-finder .xrt-card a {color: var(--xrt-link); text-decoration: underline; margin-right: 8px}
 .xrt-finder .xrt-table, .xrt-finder .xrt-card {font-size: 12px; border-collapse: collapse; line-height: 1.35; color: var(--xrt-text); background: none}
@@ -978,12 +978,13 @@ STYLE = """<style>
 }
 </style>"""
 
-# %% ../nbs/05a_finder.ipynb #8d7110f3
+# %% ../nbs/05a_finder.ipynb #0fb9a90f
 BRIDGE = """
 function render({model, el}) {
   const fields = model.get("fields"), keys = new Set(model.get("letters")), off = [];
   let timer = null;
   const say = (what, value, name) => model.send({what, value: String(value), name: name || ""});
+  const tell = (box, e) => { say(e.dataset.xrt, e.dataset.value); box.focus({preventScroll: true}); };  // the panel is drawn anew
   const typing = t => t.closest("input:not([type=checkbox]), select, textarea, [contenteditable=true]");
   const on = (box, kind, f) => { box.addEventListener(kind, f, true); off.push(() => box.removeEventListener(kind, f, true)); };
   function attach(box) {
@@ -992,7 +993,7 @@ function render({model, el}) {
     on(box, "pointerdown", e => { if (!e.target.closest("input, select, textarea, button, a, [tabindex='0']")) box.focus({preventScroll: true}); });
     on(box, "click", e => {
       const hit = e.target.closest("[data-xrt]");
-      if (hit && box.contains(hit)) say(hit.dataset.xrt, hit.dataset.value);
+      if (hit && box.contains(hit)) tell(box, hit);
     });
     on(box, "keydown", e => {
       if (e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
@@ -1000,7 +1001,7 @@ function render({model, el}) {
         const name = fields.find(f => e.target.closest(".xrt-" + f));
         if (name && e.target.matches("input")) { say("enter", e.target.value, name); return; }
         const row = e.target.matches("tr[data-xrt]") && e.target;
-        if (row) say(row.dataset.xrt, row.dataset.value);
+        if (row) tell(box, row);
       } else if (keys.has(e.key) && !typing(e.target) && !e.target.closest("[role=tab], [role=tablist]")) {
         e.preventDefault();
         say("key", e.key);
