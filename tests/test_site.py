@@ -165,4 +165,4 @@ def test_descriptions_of_several_lines_stay_comments():
     text = "### x\n\n```python\ndef f(\n    a:int, # One, by the\norder of `P`.\n)->tuple: # Right\nby `Q`.\n\n```\n\nprose # here\nmore\n"
     made = make_site.one_line_comments(text)
     assert "    a:int, # One, by the order of `P`.\n)->tuple: # Right by `Q`.\n" in made and made.endswith("prose # here\nmore\n")
-    ast.parse(made.split("```")[1].removeprefix("python\n").rstrip() + " 0")
+    ast.parse(made.split("```")[1].removeprefix("python\n").rstrip() + "\n    pass")
