@@ -1,6 +1,7 @@
 """The finder in a real browser, with a real mouse: 100,000 sources in JupyterLab, and as a page of its own.
 
 A few long tests rather than twenty short ones: starting a server, a browser and a map of this size takes longer than all the looking.
+The two with 100,000 sources are slow ones; the dark pages, with a few hundred, belong to every run of the tests.
 Pictures of every state are left in `tests/artefacts/`.
 """
 
@@ -190,6 +191,7 @@ def clean(page):
     assert page.strangers == [] and page.errors == []
 
 
+@pytest.mark.slow
 def test_in_jupyterlab(chrome, archive):
     folder, frame = archive
     bt.code_notebook(folder / "finder.ipynb", "from xrt_nb.finder import AnalogFinder\nfinder = AnalogFinder('run')\nfinder")
@@ -220,6 +222,7 @@ def start_again(desk, pattern):
     desk.wait(pattern)
 
 
+@pytest.mark.slow
 def test_as_a_page(chrome, archive):
     folder, frame = archive
     with bt.app(folder, folder / "run") as address, bt.browser() as page:
@@ -253,7 +256,8 @@ CONTRAST = """selectors => {
     const behind = e => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor); if (c[3] > 0.5) return c; } return [255, 255, 255, 1]; };
     const out = {};
     for (const s of selectors) for (const e of document.querySelectorAll(s)) if (e.textContent.trim() && e.offsetParent) {
-        const a = light(numbers(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e).slice(0, 3));
+        const paper = behind(e), ink = numbers(getComputedStyle(e).color);
+        const a = light([0, 1, 2].map(k => ink[3] * ink[k] + (1 - ink[3]) * paper[k])), b = light(paper.slice(0, 3));
         out[s] = Math.min(out[s] ?? 99, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
     }
     return out; }"""
