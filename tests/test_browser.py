@@ -277,6 +277,16 @@ def least_contrasts(page, tabs=("Table", "Card")):
     return seen
 
 
+def assert_fits(page):
+    "Nothing is wider than the window, the picture lies within its panel, and the map's canvas holds the whole map."
+    width = page.viewport_size["width"]
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    panel, shown = page.locator(".xrt-panel-lc").bounding_box(), page.locator(".xrt-panel-lc img").bounding_box()
+    assert panel["x"] <= shown["x"] and shown["x"] + shown["width"] <= panel["x"] + panel["width"] <= width
+    canvas = page.locator(".xrt-canvas canvas").first.bounding_box()
+    assert canvas["x"] >= 0 and canvas["x"] + canvas["width"] <= width and canvas["width"] >= canvas["height"]
+
+
 def light_of(png):  # 0 to 1
     "How dark the paper of a picture is: the median of its pixels."
     import io
@@ -299,11 +309,8 @@ def test_jupyterlab_in_the_dark(chrome, tmp_path):
         desk.wait("^0 of 300 sources selected")
         desk.click("all")
         desk.wait("^300 of 300")
-        picture = page.locator(".xrt-tiles img")
-        assert light_of(picture.screenshot()) < 0.3
-        inside = page.locator(".xrt-panel-lc").bounding_box()
-        shown = picture.bounding_box()
-        assert inside["x"] <= shown["x"] and shown["x"] + shown["width"] <= inside["x"] + inside["width"]
+        assert light_of(page.locator(".xrt-tiles img").screenshot()) < 0.3
+        assert_fits(page)
         seen = least_contrasts(page)
         assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
         desk.keep("card")
@@ -358,5 +365,10 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         seen = least_contrasts(page)
         assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
         desk.keep("card")
+        page.set_viewport_size({"width": 390, "height": 1500})
+        page.locator(".xrt-tabs").get_by_role("tab", name="Light curves").click()
+        page.locator(".xrt-panel-lc img").wait_for()
+        page.wait_for_timeout(500)
+        assert_fits(page)
         clean(page)
     assert Labels.read(path.with_name("moved_labels.csv")).ids_of("dip") == [names[2]]
