@@ -130,6 +130,18 @@ def documented_names(nb: dict) -> list:
     return [symbol_page("".join(c["outputs"][0]["data"]["text/markdown"]), 3)[1] for c in shown]
 
 
+def one_line_comments(text: str) -> str:
+    "Join the lines of a description that nbdev has put behind a comment sign, of which only the first is a comment."
+    made, code = [], False
+    for line in text.split("\n"):
+        code = line.startswith("```") != code
+        if code and made and "#" in made[-1] and re.match(r"[^\s)`]", line) and not re.match(r"(async )?(def|class) |@", line):
+            made[-1] += " " + line
+        else:
+            made.append(line)
+    return "\n".join(made)
+
+
 def adapt(nb: dict, links: Links, here: str, page: str):
     "Change `nb`, as `proc_nbs` leaves it, into what myst-nb reads."
     cells, level = [], 1
@@ -146,7 +158,7 @@ def adapt(nb: dict, links: Links, here: str, page: str):
             directives = [d for d in DIRECTIVE.findall(source)]
             if re.search(r"^show_doc\(", source, re.M):
                 text = "".join(cell["outputs"][0]["data"]["text/markdown"])
-                text, _ = symbol_page(text, min(3, level + 1))
+                text, _ = symbol_page(one_line_comments(text), min(3, level + 1))
                 level = max(level, min(3, level + 1))
                 cells.append({"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": links.rewrite(text, here, page)})
                 continue

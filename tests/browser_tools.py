@@ -80,7 +80,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def process(command, folder, **more):
+def process(command, folder, theme="JupyterLab Light", **more):
     "A server in a process group of its own, with fresh settings; it is ended by its own number, whatever happens."
     env = os.environ | {name: str(Path(folder, "settings", name)) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR",
                         "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")}
@@ -88,6 +88,7 @@ def process(command, folder, **more):
     quiet = Path(env["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", "apputils-extension")
     quiet.mkdir(parents=True, exist_ok=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (quiet / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     log = Path(folder, "server.log")
     with log.open("w") as out:
         server = subprocess.Popen([sys.executable, *map(str, command)], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=folder, start_new_session=True)
@@ -132,12 +133,12 @@ def answers(address):
 
 
 @contextlib.contextmanager
-def jupyterlab(folder):  # its address
-    "A JupyterLab without password on the loopback, for one folder."
+def jupyterlab(folder, theme="JupyterLab Light"):  # its address
+    "A JupyterLab without password on the loopback, for one folder, in a theme."
     port = free_port()
     command = ["-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
                "--allow-root", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True", "--ServerApp.disable_check_xsrf=True"]
-    with process(command, folder) as (server, log):
+    with process(command, folder, theme) as (server, log):
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/lab"), server=server, log=log)
         yield f"http://127.0.0.1:{port}"
 

@@ -15,6 +15,7 @@ from xrt_nb.invariant import AlignedMap, PeakSpectrum, SortedProfile, WaveletPow
 from xrt_nb.pairs import PairMap, pair_quality
 from xrt_nb.properties import catalog_columns, gregory_loredo_table
 from xrt_nb.representations import EtDtCube, EtMap, quality_table
+from xrt_nb.shapes import SearchFeatures
 
 AXES = ("events", "exposure", "livetime")
 DOORS = {
@@ -30,6 +31,7 @@ DOORS = {
     "aligned": lambda t, axis: AlignedMap(time_axis=axis).transform(t),
     "wavelets": lambda t, axis: WaveletPower(time_axis=axis).transform(t),
     "peak": lambda t, axis: PeakSpectrum(time_axis=axis).transform(t),
+    "shapes": lambda t, axis: SearchFeatures().fit_transform(t),
     "odds": lambda t, axis: gregory_loredo_table(t, m_max=40, time_axis=axis),
     "catalog": lambda t, axis: catalog_columns(t, m_max=40, time_axis=axis),
 }

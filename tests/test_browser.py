@@ -1,6 +1,6 @@
 """The finder in a real browser, with a real mouse: 100,000 sources in JupyterLab, and as a page of its own.
 
-Two long tests rather than twenty short ones: starting a server, a browser and a map of this size takes longer than all the looking.
+A few long tests rather than twenty short ones: starting a server, a browser and a map of this size takes longer than all the looking.
 Pictures of every state are left in `tests/artefacts/`.
 """
 
@@ -261,6 +261,51 @@ TEXTS = [".xrt-status .widget-html-content", ".xrt-legend .widget-html-content",
          ".xrt-panel caption", ".xrt-panel td", ".xrt-panel th", ".xrt-panel th button", ".xrt-finder .widget-label"]
 
 
+def least_contrasts(page, tabs=("Table", "Card")):
+    "The least contrast of each kind of text, over these tabs."
+    seen = {}
+    for tab in tabs:
+        page.locator(".xrt-tabs").get_by_role("tab", name=tab).click()
+        page.locator(f".xrt-panel-{tab.lower()} table").wait_for()
+        for kind, contrast in page.evaluate(CONTRAST, TEXTS).items():
+            seen[kind] = min(contrast, seen.get(kind, 99))
+    print({k: round(v, 1) for k, v in seen.items()})
+    return seen
+
+
+def light_of(png):  # 0 to 1
+    "How dark the paper of a picture is: the median of its pixels."
+    import io
+
+    from matplotlib.image import imread
+    return float(np.median(imread(io.BytesIO(png))[..., :3]))
+
+
+def test_jupyterlab_in_the_dark(chrome, tmp_path):
+    "Every text readable on JupyterLab's dark theme, and pictures that don't glare; nothing wider than the window."
+    frame = bt.make_run(tmp_path / "run", 300)
+    bt.code_notebook(tmp_path / "finder.ipynb", "from xrt_nb.finder import AnalogFinder\nfinder = AnalogFinder('run')\nfinder")
+    with bt.jupyterlab(tmp_path, "JupyterLab Dark") as address, bt.browser() as page:
+        bt.open_notebook(page, address, "finder.ipynb")
+        page.errors.clear()
+        bt.run_all(page)
+        desk = Desk(page, frame, "jupyterlab-dark")
+        page.wait_for_selector(".xrt-finder canvas")
+        assert page.evaluate("() => document.body.dataset.jpThemeLight") == "false"
+        desk.wait("^0 of 300 sources selected")
+        desk.click("all")
+        desk.wait("^300 of 300")
+        picture = page.locator(".xrt-tiles img")
+        assert light_of(picture.screenshot()) < 0.3
+        inside = page.locator(".xrt-panel-lc").bounding_box()
+        shown = picture.bounding_box()
+        assert inside["x"] <= shown["x"] and shown["x"] + shown["width"] <= inside["x"] + inside["width"]
+        seen = least_contrasts(page)
+        assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
+        desk.keep("card")
+        clean(page)
+
+
 def moved_run(folder):
     "A run whose input is gone, at another path, which nobody may write to."
     from xrt_nb.pipeline import run
@@ -306,11 +351,7 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         page.locator(".xrt-table th[aria-sort=ascending]").wait_for()
         said = page.locator(".xrt-table th button", has_text="hard_hs").get_attribute("title")
         assert said.startswith("Hardness ratio of the hard and the soft band")
-        seen = page.evaluate(CONTRAST, TEXTS)
-        page.locator(".xrt-tabs").get_by_role("tab", name="Card").click()
-        page.locator(".xrt-card").wait_for()
-        seen = {k: min(v, seen.get(k, 99)) for k, v in page.evaluate(CONTRAST, TEXTS).items()} | {k: v for k, v in seen.items() if "button" in k}
-        print({k: round(v, 1) for k, v in seen.items()})
+        seen = least_contrasts(page)
         assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
         desk.keep("card")
         clean(page)

@@ -159,3 +159,10 @@ def test_links_are_led_to_their_pages():
     assert lead(f"the [`_private`]({cfg['doc_host']}{cfg['doc_baseurl']}/data.html#_private) one") == "the `_private` one"
     assert lead("[source](https://example.org){target=\"_blank\" style=\"x\"}") == "[source](https://example.org)"
     assert lead("```\n[x](../00_data.ipynb)\n```") == "```\n[x](../00_data.ipynb)\n```"
+
+
+def test_descriptions_of_several_lines_stay_comments():
+    text = "### x\n\n```python\ndef f(\n    a:int, # One, by the\norder of `P`.\n)->tuple: # Right\nby `Q`.\n\n```\n\nprose # here\nmore\n"
+    made = make_site.one_line_comments(text)
+    assert "    a:int, # One, by the order of `P`.\n)->tuple: # Right by `Q`.\n" in made and made.endswith("prose # here\nmore\n")
+    ast.parse(made.split("```")[1].removeprefix("python\n").rstrip() + " 0")

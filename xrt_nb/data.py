@@ -935,6 +935,14 @@ def _check_offsets(offsets, n_sources, n_rows, name):
         raise EventDataError(f"`{name}` must be {n_sources + 1} non-decreasing numbers from 0 to {n_rows}")
     return o
 
+
+def _check_shape(table):
+    "Offsets and columns of a table that fit each other; returns the offsets."
+    if table.has_energy and len(table.energy) != len(table.time):
+        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
+    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
+    return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
+
 # %% ../nbs/00_data.ipynb #704014ba
 class EventTable:
     "Photon event lists of many sources in ragged columns; `table[id]` is one source as `EventList`."
@@ -1106,6 +1114,7 @@ def chunks(
     n_events:int=2_000_000, # photons per piece, unless one source has more
 ): # yields EventTables
     "Go through the table in pieces of whole sources."
+    _check_shape(self)
     a = 0
     while a < len(self):
         b = max(int(np.searchsorted(self.offsets, self.offsets[a] + n_events, side="right")) - 1, a + 1)
@@ -1434,14 +1443,6 @@ def _first_of(bad, table):
     s = int(np.searchsorted(table.offsets, np.flatnonzero(bad)[0], side="right")) - 1
     a, b = table.offsets[s:s + 2]
     return f"source '{table.ids[s]}': {bad[a:b].sum()} of {b - a} photons (first at {table.time[a:b][bad[a:b]][0]!r} s)"
-
-
-def _check_shape(table):
-    "Offsets and columns of a table that fit each other; returns the offsets."
-    if table.has_energy and len(table.energy) != len(table.time):
-        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
-    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
-    return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
 
 
 def _check_photons(table, good=True):

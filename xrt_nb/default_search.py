@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SCORES', 'default_score', 'search']
 
-# %% ../nbs/05b_search.ipynb #6a97e29c
-import numpy as np
+# %% ../nbs/05b_search.ipynb #00e4395e
 import pandas as pd
 from .analogs import find_analogs
 from .data import EventDataError, EventList, EventTable

@@ -943,6 +943,11 @@ STYLE = """<style>
 .xrt-finder .xrt-row {flex-flow: row wrap; align-items: center; overflow: visible}
 .xrt-finder .xrt-mouse .widget-toggle-button, .xrt-finder .xrt-mouse button {width: auto; padding: 0 9px}
 .xrt-finder .widget-checkbox {margin-top: 0; margin-bottom: 0}
+.xrt-finder .widget-checkbox label {display: flex; align-items: center}
+.xrt-finder .widget-checkbox input {margin: 0 6px 0 0}
+.xrt-finder :is(.xrt-halves, .xrt-canvas, .xrt-legend, .xrt-known, .xrt-tabs, .xrt-panel) {margin: 0; box-sizing: border-box; max-width: 100%}
+.xrt-finder .xrt-halves > * {margin: 0; box-sizing: border-box}
+.xrt-canvas > * > * > div:not(:has(canvas)) {display: none}
 .xrt-finder .xrt-known .widget-checkbox {width: auto}
 .xrt-finder .xrt-legend {line-height: 1.5; font-size: 12px; color: var(--xrt-text)}
 .xrt-key {white-space: nowrap; margin-right: 8px}
@@ -959,7 +964,7 @@ STYLE = """<style>
 .xrt-finder .xrt-table th button:focus-visible, .xrt-finder .xrt-table tr:focus-visible {outline: 2px solid var(--xrt-link)}
 .xrt-finder .xrt-table tbody tr {cursor: pointer}
 .xrt-finder .xrt-table tr.xrt-focus td:first-child {border-left: 4px solid var(--xrt-mark); padding-left: 6px}
-.xrt-finder .xrt-panel .widget-html-content {height: 100%}
+.xrt-finder .xrt-panel .widget-html-content {height: 100%; flex: 1 1 0; min-width: 0}
 .xrt-finder .xrt-panel {overflow: auto}
 .xrt-finder .xrt-tiles {position: relative; margin: 0 auto; max-width: 100%; line-height: 0}
 .xrt-finder .xrt-tiles img {width: 100%; display: block}
@@ -971,10 +976,14 @@ STYLE = """<style>
 .xrt-tall .xrt-panel {height: calc(var(--xrt-height) + 8px) !important}
 .xrt-finder .xrt-status, .xrt-finder .xrt-status .widget-html-content {font-size: 13px; font-weight: bold; color: var(--xrt-text); overflow-wrap: anywhere}
 .xrt-finder .xrt-keys {font-size: 12px; color: var(--xrt-dim)}
+.xrt-keys .widget-html-content {line-height: 1.5}
+[data-jp-theme-light=false] .xrt-finder :is(.xrt-panel-lc, .xrt-panel-photons) img {filter: invert(0.9) hue-rotate(180deg)}
+[data-jp-theme-light=false] .xrt-finder :is(.xrt-canvas > *, .xrt-key i, .xrt-panel-maps img) {filter: brightness(0.85)}
 @media (max-width: 760px) {
   .xrt-finder .xrt-halves {flex-flow: column}
   .xrt-finder .xrt-halves > * {width: 100% !important; padding: 0 !important}
   .xrt-finder.xrt-tall {--xrt-height: 340px}
+  .xrt-finder .xrt-tabs .lm-TabBar-tab {min-width: 0 !important; padding: 0 4px !important; flex: 1 1 auto !important}
 }
 </style>"""
 

@@ -9,7 +9,7 @@ __all__ = ['FORMS', 'SHAPE_CELLS', 'CLASSES', 'HIDDEN', 'EMBEDDING', 'TEMPERATUR
            'metric_loss', 'balanced_rows', 'blurred', 'build_network', 'learning_rate', 'train_network', 'network_of',
            'inputs_from', 'LearnedMetric', 'unfamiliar', 'train_metric', 'as_arrays', 'write_weights']
 
-# %% ../nbs/02f_metric.ipynb #784fb6c4
+# %% ../nbs/02f_metric.ipynb #7fc0a969
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import erf
 from .data import EventTable, atomic, file_hash
-from .learning import read_arrays, require_keras
+from .learning import require_keras
 from .scores import matrix_of, Projection, Score
 from .shapes import against_counts, count_table, raw_search_columns, read_weights, search_names
 from .shapes import WeightsError

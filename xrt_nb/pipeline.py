@@ -278,9 +278,15 @@ def load_pictures(
     "Read maps or cubes back; a file with anything but plain numbers is refused."
     try:
         z = read_arrays(path)
-        if "maps" in z: return z["ids"], z["maps"]
-        return z["ids"], csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
-    except (ValueError, KeyError) as err: raise EventDataError(f"{path}: not a whole file of maps or cubes ({err})") from err
+        found = z["maps"] if "maps" in z else csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
+        if "maps" not in z: found.check_format(full_check=True)  # no index leads out of the arrays
+        values = found if "maps" in z else found.data
+        if values.dtype.kind not in "fiu" or not np.isfinite(values).all(): raise ValueError("values that are no numbers")
+        if z["ids"].dtype.kind != "U" or z["ids"].shape != found.shape[:1]: raise ValueError("ids that don't fit the rows")
+        return z["ids"], found
+    except EventDataError: raise
+    except (ValueError, KeyError, TypeError, OverflowError) as err:
+        raise EventDataError(f"{path}: not a whole file of maps or cubes ({err}); make it again") from err
 
 # %% ../nbs/09_pipeline.ipynb #e3270023
 def usable(events, picture="map", min_counts=5, normalize=False, n_dt=16, **grid):

@@ -288,7 +288,7 @@ def ranks_of(values):
     np.put_along_axis(out, order, shared, axis=1)
     return out
 
-# %% ../nbs/02e_scores.ipynb #feebbe9d
+# %% ../nbs/02e_scores.ipynb #5472a408
 class RankFusion(Score):
     """Several scores fused by the logarithms of their ranks.
 
@@ -300,7 +300,6 @@ class RankFusion(Score):
         Added to the ranks, which count from 0.
     """
     name = "fusion"
-
     def __init__(self, scores=(), offset=10):
         self.scores, self.offset = scores, offset
 
@@ -314,9 +313,7 @@ class RankFusion(Score):
 
     def project(self, rows):
         "Prepare sources for every judge."
-        if isinstance(rows, Projection):
-            return rows
-        return Projection(judge.project(rows) for judge in self.scores)
+        return rows if isinstance(rows, Projection) else Projection(j.project(rows) for j in self.scores)
 
     def _compare(self, q, x):
         each = (ranks_of(judge._compare(a, b)) for judge, a, b in zip(self.scores, q, x))
@@ -346,7 +343,6 @@ class RankFusion(Score):
 
     def set_state(self, state):
         "Take the numbers of `state` back."
-        for k, judge in enumerate(self.scores):
-            lead = f"{k}."
+        for lead, judge in ((f"{k}.", judge) for k, judge in enumerate(self.scores)):
             judge.set_state({key.removeprefix(lead): v for key, v in state.items() if key.startswith(lead)})
         return self
