@@ -1,6 +1,7 @@
 """The finder in a real browser, with a real mouse: 100,000 sources in JupyterLab, and as a page of its own.
 
 A few long tests rather than twenty short ones: starting a server, a browser and a map of this size takes longer than all the looking.
+The two with 100,000 sources are slow ones; the dark pages, with a few hundred, belong to every run of the tests.
 Pictures of every state are left in `tests/artefacts/`.
 """
 
@@ -190,6 +191,7 @@ def clean(page):
     assert page.strangers == [] and page.errors == []
 
 
+@pytest.mark.slow
 def test_in_jupyterlab(chrome, archive):
     folder, frame = archive
     bt.code_notebook(folder / "finder.ipynb", "from xrt_nb.finder import AnalogFinder\nfinder = AnalogFinder('run')\nfinder")
@@ -220,6 +222,7 @@ def start_again(desk, pattern):
     desk.wait(pattern)
 
 
+@pytest.mark.slow
 def test_as_a_page(chrome, archive):
     folder, frame = archive
     with bt.app(folder, folder / "run") as address, bt.browser() as page:
@@ -253,7 +256,8 @@ CONTRAST = """selectors => {
     const behind = e => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor); if (c[3] > 0.5) return c; } return [255, 255, 255, 1]; };
     const out = {};
     for (const s of selectors) for (const e of document.querySelectorAll(s)) if (e.textContent.trim() && e.offsetParent) {
-        const a = light(numbers(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e).slice(0, 3));
+        const paper = behind(e), ink = numbers(getComputedStyle(e).color);
+        const a = light([0, 1, 2].map(k => ink[3] * ink[k] + (1 - ink[3]) * paper[k])), b = light(paper.slice(0, 3));
         out[s] = Math.min(out[s] ?? 99, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
     }
     return out; }"""
@@ -271,6 +275,16 @@ def least_contrasts(page, tabs=("Table", "Card")):
             seen[kind] = min(contrast, seen.get(kind, 99))
     print({k: round(v, 1) for k, v in seen.items()})
     return seen
+
+
+def assert_fits(page):
+    "Nothing is wider than the window, the picture lies within its panel, and the map's canvas holds the whole map."
+    width = page.viewport_size["width"]
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    panel, shown = page.locator(".xrt-panel-lc").bounding_box(), page.locator(".xrt-panel-lc img").bounding_box()
+    assert panel["x"] <= shown["x"] and shown["x"] + shown["width"] <= panel["x"] + panel["width"] <= width
+    canvas = page.locator(".xrt-canvas canvas").first.bounding_box()
+    assert canvas["x"] >= 0 and canvas["x"] + canvas["width"] <= width and canvas["width"] >= canvas["height"]
 
 
 def light_of(png):  # 0 to 1
@@ -295,11 +309,8 @@ def test_jupyterlab_in_the_dark(chrome, tmp_path):
         desk.wait("^0 of 300 sources selected")
         desk.click("all")
         desk.wait("^300 of 300")
-        picture = page.locator(".xrt-tiles img")
-        assert light_of(picture.screenshot()) < 0.3
-        inside = page.locator(".xrt-panel-lc").bounding_box()
-        shown = picture.bounding_box()
-        assert inside["x"] <= shown["x"] and shown["x"] + shown["width"] <= inside["x"] + inside["width"]
+        assert light_of(page.locator(".xrt-tiles img").screenshot()) < 0.3
+        assert_fits(page)
         seen = least_contrasts(page)
         assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
         desk.keep("card")
@@ -354,5 +365,10 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         seen = least_contrasts(page)
         assert len(seen) == len(TEXTS) and min(seen.values()) >= 4.5, seen
         desk.keep("card")
+        page.set_viewport_size({"width": 390, "height": 1500})
+        page.locator(".xrt-tabs").get_by_role("tab", name="Light curves").click()
+        page.locator(".xrt-panel-lc img").wait_for()
+        page.wait_for_timeout(500)
+        assert_fits(page)
         clean(page)
     assert Labels.read(path.with_name("moved_labels.csv")).ids_of("dip") == [names[2]]

@@ -106,6 +106,10 @@ def test_run_refuses_what_it_cannot_do(photons, folder):
     assert r.exit_code == 1 and "`encoder` is for the cases 2D-AE and 3D-AE, not for 3D-PCA" in r.stderr
     r = shell("run", "5D", "photons.csv", "--out", "x")
     assert r.exit_code == 1 and "2D-PCA, 3D-PCA, 2D-AE, 3D-AE" in r.stderr
+    r = shell("run", "2D-PCA", "photons.csv", "more.csv", "--out", "x")
+    assert r.exit_code == 2 and "expected [CASE] EVENTS" in r.stderr
+    r = shell("run", "nowhere.csv", "--out", "x")
+    assert r.exit_code == 2 and "there is no nowhere.csv" in r.stderr
     r = shell("run", "2D-PCA", "photons.csv", "--out", "x", "-p", "500")
     assert r.exit_code == 1 and "perplexity" in r.stderr and not (folder / "x").exists()
 

@@ -204,7 +204,7 @@ def test_a_run_directory_opens_with_one_line(tmp_path):
     from xrt_nb.pipeline import demo, read_run
     run = demo(tmp_path / "run", n_sources=120, perplexity=20, max_iter=250)
     f = AnalogFinder(run)
-    assert f.embedding == "2D-PCA" and f.events is not None and len(f.known) and list(f.archive.spaces) == ["features", "summary", "map"] and "map_ok" in f.frame
+    assert f.embedding == "shape-metric" and f.events is not None and len(f.known) and list(f.archive.spaces) == ["search", "features", "summary", "map"] and "map_ok" in f.frame
     hits = f.analogs_of(f.frame.obsreg_id[3], 4, "summary")
     assert sorted(hits.obsreg_id) == f.selection
     g = AnalogFinder(read_run(run))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,7 @@ def test_a_full_disk_in_any_step_leaves_no_run_and_the_next_call_finishes(step, 
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(archive, reference, tmp_path):
     "SIGKILL after 1, 2, 3 … finished steps; the next call takes up there and ends with the same results."
     events, truth = archive
@@ -200,6 +202,47 @@ def test_sources_without_a_picture_are_left_out_and_listed(tmp_path, archive):
     with pytest.raises(EventDataError, match="none of the 3 sources has a usable map"):
         run("2D-PCA", few, tmp_path / "few")
     assert not (tmp_path / "few").exists()
+
+
+def test_no_case_is_the_default_case(archive, tmp_path):
+    "Named, left out, or with `out` as keyword: the same run; the map is drawn from what the search compares."
+    events, truth = archive
+    named = run("shape-metric", events, tmp_path / "a", known_ids(truth), truth, **QUICK)
+    r, other = read_run(named), read_run(run(events, out=tmp_path / "b", known=known_ids(truth), truth=truth, **QUICK))
+    assert r.case == other.case == "shape-metric" and same_results(named, other.path)
+    assert list(r.spaces) == ["search", "features", "summary"] and r.features.shape == (250, 30)
+    placed = r.place(events[:30], k=3).placement.set_index("obsreg_id")
+    own = r.embedding.set_index("obsreg_id").loc[placed.index]
+    apart = np.linalg.norm(placed[["tsne1", "tsne2"]].to_numpy() - own.to_numpy(), axis=1)
+    assert np.median(apart) < 0.1 * np.ptp(r.embedding.tsne1)
+    with pytest.raises(TypeError, match="needs the run directory"): run(events)
+    with pytest.raises(TypeError, match="needs the run directory"): run("2D-PCA", events)
+    with pytest.raises(ValueError, match="`n_time` is for the cases 2D-PCA"): run(events, tmp_path / "c", n_time=12)
+
+
+def test_the_default_case_needs_neither_energies_nor_good_times(archive, tmp_path):
+    events, truth = archive
+    bare = EventTable(events.ids, events.offsets, events.time)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        r = read_run(run(bare, tmp_path / "r", known=known_ids(truth), truth=truth, **QUICK))
+        alone = r.place(bare[:5], k=4).analogs
+        full = r.place(events[:5], k=4).analogs  # energies of the new ones aren't asked for
+        assert "<figure>" in r.place(bare[:1], k=4).report()
+    assert len(r.clusters) == 250 and not [c for c in r.search_features if c.startswith("spec")]
+    assert alone.equals(full) and alone.chance.between(0, 1).all()
+    with pytest.raises(EventDataError, match="none of the 250 sources has a usable map"):
+        run("2D-PCA", bare, tmp_path / "no")
+
+
+def test_few_events_are_left_out_by_name_of_the_cause(archive, tmp_path):
+    events, _ = archive
+    few = EventTable.from_dict({"1_1": ([5.0], [900]), "1_2": ([1.0] * 9, [900] * 9), "1_3": ([1.0, 5.0], [900, 950])})
+    table = EventTable.from_frame(pd.concat([events.to_frame(), few.to_frame()]))
+    r = read_run(run(table, tmp_path / "r", min_counts=2, **QUICK))
+    assert r.quality.used[["1_1", "1_2", "1_3"]].tolist() == [False, False, True] and len(r.clusters) == 251
+    for i, why in (("1_1", "it has 1 events, the run wants 2"), ("1_2", "all its times are the same")):
+        with pytest.raises(EventDataError, match=why): r.place(few[[i]])
 
 
 def test_demo_keeps_its_input(tmp_path):

@@ -23,6 +23,7 @@ from xrt_nb.data import EventDataError, read_events
 from xrt_nb.pipeline import read_run
 
 PLACEHOLDER = "evt.fits"
+FEW_PAIRS = 3 / 19_000  # chances count random pairs; one query or many at once differ in the last bit, and ties may tip
 
 
 def block(root):
@@ -149,14 +150,16 @@ def test_placing_the_archive_into_its_own_run_gives_its_features_and_neighbors(a
     from xrt_nb.pipeline import features_in
     events, run = archive
     some = events[list(run.features.index[:50])]
-    found, _ = features_in(run, some)
+    found = features_in(run, some, "summary")[0] | features_in(run, some)[0]
     top = run.features.abs().to_numpy().max()
     assert abs(found["features"] - run.features.loc[some.ids]).to_numpy().max() < 1e-6 * top
     assert found["summary"].equals(run.properties.loc[some.ids])
+    assert found["search"].astype(float).equals(run.search_features.loc[some.ids])
     q = run.analogs["query"].iloc[0]
     mine = run.place(events[[q]], k=10).analogs
-    theirs = run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "summary")]
+    theirs = run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "search")]
     assert list(mine.obsreg_id) == list(theirs.obsreg_id)
+    assert list(mine.chance) == pytest.approx(list(theirs.chance), abs=FEW_PAIRS)
     assert mine.score.to_numpy() == pytest.approx(theirs.score.to_numpy(), rel=1e-9) and mine.closeness.to_numpy() == pytest.approx(theirs.closeness.to_numpy())
 
 
@@ -187,6 +190,104 @@ def test_the_numbers_of_a_run_agree_wherever_they_are_read(archive, tmp_path, mo
         assert both and per_class.loc[both].to_numpy() == pytest.approx(hand.loc[both].to_numpy())
     said = CliRunner().invoke(main, ["analogs", str(run.path), q, "-k", "10", "--space", "summary"], prog_name="xrt-nb")
     assert [line.split(",")[1] for line in said.stdout.splitlines()[1:11]] == list(run.analogs[(run.analogs["query"] == q) & (run.analogs.space == "summary")].obsreg_id)
+
+
+def test_the_default_search_gives_the_same_numbers_everywhere(archive, tmp_path):
+    "Run, class lists, command line, finder, place and `xrt_nb.search` itself."
+    from xrt_nb import AnalogFinder, search
+    events, run = archive
+    table = run.analogs[run.analogs.space == "search"]
+    q = table["query"].iloc[0]
+    mine = table[table["query"] == q].set_index("obsreg_id")[["score", "chance"]]
+    direct = search(events[list(run.search_features.index)], q, k=10, exclude_same_source=True)
+    assert list(direct.obsreg_id) == list(mine.index)
+    assert list(direct.score) == pytest.approx(list(mine.score))
+    assert list(direct.chance) == pytest.approx(list(mine.chance), abs=FEW_PAIRS)
+    said = CliRunner().invoke(main, ["analogs", str(run.path), q, "--out", str(tmp_path / "a.csv")], prog_name="xrt-nb")
+    assert said.exit_code == 0, said.output
+    shell = pd.read_csv(tmp_path / "a.csv", dtype={"obsreg_id": str}).set_index("obsreg_id")[["score", "chance"]]
+    assert list(shell.index) == list(mine.index) and list(shell.score) == pytest.approx(list(mine.score))
+    assert list(shell.chance) == pytest.approx(list(mine.chance), abs=FEW_PAIRS)
+    found = AnalogFinder(run).analogs_of(q, 10, exclude_own=True)
+    assert list(found.obsreg_id) == list(mine.index) and list(found.score) == pytest.approx(list(mine.score))
+    classes = run.class_analogs[(run.class_analogs.space == "search") & (run.class_analogs["query"] == q)]
+    both = classes.set_index("obsreg_id").score
+    both = both[both.index.isin(mine.index)]
+    assert len(both) and list(both) == pytest.approx(list(mine.score[both.index]))
+
+
+def test_another_score_and_space_are_found_as_asked(archive, tmp_path):
+    from xrt_nb.default_search import search
+    events, run = archive
+    some, q = events[list(run.search_features.index)], run.analogs["query"].iloc[0]
+    for score, name in (("learned", "learned"), ("cosine", "label-free"), ("fusion", "fusion")):
+        out = tmp_path / f"{score}.csv"
+        said = CliRunner().invoke(main, ["analogs", str(run.path), q, "--score", score, "--out", str(out)], prog_name="xrt-nb")
+        assert said.exit_code == 0, said.output
+        by_hand = search(some, q, score=name, exclude_same_source=True)
+        shell = pd.read_csv(out, dtype={"obsreg_id": str})
+        assert list(shell.obsreg_id) == list(by_hand.obsreg_id) and list(shell.score) == pytest.approx(list(by_hand.score))
+        placed = run.place(events[[q]], score=score).analogs
+        assert list(placed.obsreg_id) == list(by_hand.obsreg_id)
+    said = CliRunner().invoke(main, ["analogs", str(run.path), q, "--space", "summary", "--score", "learned"], prog_name="xrt-nb")
+    assert said.exit_code == 1 and "compares search features only" in said.output
+
+
+def without_search(folder):
+    "A run as it was before there were search features."
+    import json
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["steps"]["features"]["files"]["search.parquet"]
+    (folder / "search.parquet").unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_run_without_search_features_still_opens(archive, tmp_path):
+    events, run = archive
+    old = read_run(without_search(shutil.copytree(run.path, tmp_path / "old")))
+    assert list(old.spaces) == ["features", "summary"] and old.place(events[:2], k=3).space == "summary"
+    q = old.analogs["query"].iloc[0]
+    said = CliRunner().invoke(main, ["analogs", str(old.path), q, "-k", "10"], prog_name="xrt-nb")
+    theirs = old.analogs[(old.analogs["query"] == q) & (old.analogs.space == "summary")].obsreg_id
+    assert [line.split(",")[1] for line in said.stdout.splitlines()[1:11]] == list(theirs)
+    with pytest.raises(ValueError, match="must be one of features, summary"): old.place(events[:2], space="search")
+
+
+XRT_200515 = ("acisf23022_000N027_r0122_regevt3.fits.gz", "acisf23022_000N020_r0122_reg3.fits.gz")
+
+
+def burst_files(shared):
+    "The real event file and its region, or a skip."
+    files = [shared / "data" / "xrt200515" / name for name in XRT_200515]
+    if not all(f.is_file() for f in files): pytest.skip("no XRT 200515 here")
+    return files
+
+
+def test_the_real_burst_finds_bursts_and_flares_in_the_archive_of_the_demo(shared):
+    "XRT 200515: at least 9 of its 10 analogs in the default search are bursts or flares."
+    from xrt_nb import read_event_list, search
+    from xrt_nb.pipeline import DEMO_SEED, DEMO_SOURCES
+    from xrt_nb.simulation import simulate_archive
+    events, truth = simulate_archive(DEMO_SOURCES, DEMO_SEED)
+    hits = search(events, read_event_list(*burst_files(shared)), k=10)
+    assert truth.kind[hits.obsreg_id].isin(["burst", "flare", "flares"]).sum() >= 9
+
+
+@pytest.mark.slow
+def test_the_real_burst_placed_in_the_demo_run(shared, tmp_path):
+    "The same by `xrt-nb place`, and the page begins with them."
+    from xrt_nb.pipeline import demo
+    evt, reg = map(str, burst_files(shared))
+    made = demo(tmp_path / "demo", max_iter=250)
+    words = ["place", evt, "--region", reg, "--in", str(made), "--out", str(tmp_path / "p")]
+    said = CliRunner().invoke(main, words, prog_name="xrt-nb")
+    assert said.exit_code == 0, said.output
+    hits = pd.read_csv(tmp_path / "p" / "analogs.csv", dtype={"query": str, "obsreg_id": str})
+    assert len(hits) == 10 and hits.kind.isin(["burst", "flare", "flares"]).sum() >= 9 and (hits.chance < 0.05).all()
+    page = (tmp_path / "p" / "report.html").read_text()
+    first = page[:page.index("<h2>On the map")]
+    assert all(i in first for i in hits.obsreg_id) and f"{(hits.kind == 'burst').sum()} are of kind burst" in first
 
 
 @pytest.mark.slow

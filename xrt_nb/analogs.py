@@ -367,7 +367,7 @@ def closeness(
     rows = judge.project(x)
     for a in rng.integers(0, len(x), max(1, n_pairs // some)):
         b = (a + rng.choice(len(x) - 1, some, replace=False) + 1) % len(x)
-        pairs.append(judge.score(rows.take([a]), rows.take(b))[0])
+        pairs.append(judge.score(rows.take([a]), rows)[0, b])  # among all sources: a score may be by rank
     pairs, values = np.sort(np.concatenate(pairs)), np.asarray(values, dtype=np.float64)
     return np.searchsorted(pairs, -values if score is None else values, side="left") / len(pairs)
 
@@ -481,13 +481,13 @@ def retrieval(
     score = None if fixed else _score_of(score, x, standardize=standardize)
     queries, rows = _rows_of(queries, at)
     kinds = (kinds.reindex(ids) if isinstance(kinds, pd.Series) else pd.Series(np.asarray(kinds))).astype(str).to_numpy()
-    same = SameSource(ids, sources)
+    same, ready = SameSource(ids, sources), None if fixed else score.project(x)
     pool = ~np.isin(np.arange(len(ids)), rows) if pool is None else np.asarray(pool, dtype=bool)
     right, out = np.ones(len(ids), dtype=bool) if relevant is None else np.asarray(relevant, dtype=bool), []
     for q, r in zip(queries, rows):
         free = pool & ~same.of(r)
         member = free & right & (kinds == kinds[r])
-        s = x[:, 0] if fixed else _checked(score.score(_take(x, [r]), x), score)[0]  # one number each has one order for every query
+        s = x[:, 0] if fixed else _checked(score.score(ready.take([r]), ready), score)[0]  # one number each has one order for every query
         hit = _ranked(-s, ~free, ids, k)
         n, found = int(member.sum()), int(member[hit].sum())
         out.append({"query": q, "kind": kinds[r], "found": found, "n_relevant": n, "precision": found / k,
