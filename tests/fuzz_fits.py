@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+
+from support.fuzzing import peak_memory
 
 from xrt_nb.data import XRTWarning
 from xrt_nb.fits import EventFileError, read_event_list, read_response
@@ -200,7 +201,7 @@ def run(seed=1, n=400, every=1):
             if free and what.startswith("DIFFERENT"): what = "different, as the header truly says"
             results.append((kind, what, took))
             path.unlink()
-    return results, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return results, peak_memory()
 
 
 if __name__ == "__main__":

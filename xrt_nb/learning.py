@@ -182,7 +182,11 @@ def read_arrays(path):
         It isn't there.
     """
     try:
-        with zipfile.ZipFile(ordinary(path)) as archive:
+        with open(ordinary(path), "rb") as f, zipfile.ZipFile(f) as archive:
+            f.seek(-22, os.SEEK_END)  # the end of an archive counts what it holds
+            end = f.read()
+            held = int.from_bytes(end[10:12], "little")
+            if end[:4] != b"PK\5\6" or held not in (len(archive.infolist()), 0xFFFF): raise ValueError("it is cut")
             names = [i.filename.removesuffix(".npy") for i in archive.infolist()]
             if len(set(names)) < len(names): raise ValueError("a name stands twice")
             return {name: _array_of(archive, i) for name, i in zip(names, archive.infolist())}

@@ -543,7 +543,8 @@ def pulse_shapes(p):
     _frames(p.u, p.offsets, p.live, frame)
     spread = ((np.arange(len(p.u)) - p.offsets[:-1][src]) * 0.6180339887498949) % 1 - 0.5
     u = (p.u + spread * (frame / p.live)[src]) % 1
-    size = np.minimum(2 ** np.ceil(np.log2(np.maximum(p.live / 3.3, 64))).astype(np.int64), MAX_PULSE_CELLS)
+    cells = 2.0 ** np.ceil(np.log2(np.clip(p.live / 3.3, 64, MAX_PULSE_CELLS)))  # bounded before it is whole
+    size = np.minimum(cells, MAX_PULSE_CELLS).astype(np.int64)
     power, period = np.zeros(len(n)), np.ones(len(n))
     for m in np.unique(size):
         rows = np.flatnonzero(size == m)
