@@ -31,7 +31,7 @@ $(DEMO)/.locked: requirements/demo-lock.txt
 
 ##@ Use
 .PHONY: demo
-demo: $(DEMO)/.installed ## install what the library needs and run the 2D-PCA case on the built-in archive
+demo: $(DEMO)/.installed ## install what the library needs and run the default case on the built-in archive
 	$(DEMO)/bin/xrt-nb demo --out $(RUN)
 
 ##@ Develop
