@@ -375,7 +375,7 @@ events = read_events({str(events)!r})
 model = DeepSets.load({str(path)!r})
 print(len(model.anomaly_score(events)), repr(float(model.predict(events)[7, 0])), model.transform(events).shape[1])
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert out.returncode == 0, out.stderr
     n, first, width = out.stdout.split()
     assert int(n) == 60 and float(first) == pytest.approx(float(fitted.predict(other)[7, 0]), abs=1e-5) and int(width) == 5

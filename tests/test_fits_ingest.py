@@ -497,7 +497,7 @@ def test_a_full_disk_names_path_and_cure(many, tmp_path):
         code = ("import resource, signal, sys, xrt_nb.ingest as i\nfrom xrt_nb.regions import Region\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                 f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
                 f"try: i.ingest({str(many)!r}, {str(out)!r}, region=Region({WHOLE.terms!r}), chunk=4, progress=False)\nexcept i.XRTError as err: sys.exit(str(err))")
-        p = subprocess.run([sys.executable, "-B", "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+        p = subprocess.run([sys.executable, "-B", "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=600)
         assert p.returncode == 1 and "Traceback" not in p.stderr and "full.parquet" in p.stderr and not out.exists(), p.stderr
         assert re.search("full|larger|limit|room|space", p.stderr), p.stderr
     assert ingest(many, out, region=WHOLE, chunk=4, progress=False).n_sources == 23

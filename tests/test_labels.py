@@ -291,7 +291,7 @@ def test_two_processes_on_one_file_lose_nothing(tmp_path):
         p.stdin.write("\n")
         p.stdin.flush()
     for p in both:
-        p.communicate(timeout=120)
+        p.communicate(timeout=600)
     assert [p.returncode for p in both] == [0, 0] and len(Labels.read(path)) == 80
     assert [p.name for p in tmp_path.iterdir()] == ["labels.csv"]
 
