@@ -284,7 +284,6 @@ def load_pictures(
         if values.dtype.kind not in "fiu" or not np.isfinite(values).all(): raise ValueError("values that are no numbers")
         if z["ids"].dtype.kind != "U" or z["ids"].shape != found.shape[:1]: raise ValueError("ids that don't fit the rows")
         return z["ids"], found
-    except EventDataError: raise
     except (ValueError, KeyError, TypeError, OverflowError) as err:
         raise EventDataError(f"{path}: not a whole file of maps or cubes ({err}); make it again") from err
 
