@@ -167,6 +167,10 @@ def adapt(nb: dict, links: Links, here: str, page: str):
             cell.pop("has_sd", None)
         else:
             cell["source"] = links.rewrite(source, here, page)
+            for name, kinds in cell.pop("attachments", {}).items():  # pictures that travel with a cell
+                kind, data = next(iter(kinds.items()))
+                inline = f"data:{kind};base64," + "".join("".join(data).split())
+                cell["source"] = re.sub(r"\]\([^()]*attachment:" + re.escape(name) + r"\)", lambda _: f"]({inline})", cell["source"])
             found = HEADING.findall(CODE.sub("", source))
             level = len(found[-1][0]) if found else level
         cells.append(cell)

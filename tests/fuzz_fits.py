@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from support.fuzzing import peak_memory
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # also when it is run as a program
 
-from xrt_nb.data import XRTWarning
-from xrt_nb.fits import EventFileError, read_event_list, read_response
-from xrt_nb.regions import Region
+from tests.support.fuzzing import peak_memory  # noqa: E402
+from xrt_nb.data import XRTWarning  # noqa: E402
+from xrt_nb.fits import EventFileError, read_event_list, read_response  # noqa: E402
+from xrt_nb.regions import Region  # noqa: E402
 
 REGION = Region([[(True, "circle", (500, 500, 300))]])
 

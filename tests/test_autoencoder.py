@@ -1,5 +1,7 @@
 """Autoencoders: sparse stays sparse, seeds, exposure, pipelines, files."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -89,6 +91,9 @@ def test_a_loaded_score_needs_no_training_data(archive, tmp_path):
     again = ae.load_autoencoder(path)
     assert np.allclose(again.anomaly_score(maps, archive.counts).z, model.anomaly_score(maps, archive.counts).z, atol=1e-3)
     text = (tmp_path / "a.npz.json").read_text()
+    (tmp_path / "a.npz.json").write_text(text.replace('"n_latent": 2', '"n_latent": 3'))
+    with pytest.raises(EventDataError, match="was damaged or changed"): ae.load_autoencoder(path)
+    text = re.sub(r'\n "seal": "\w+",', "", text)  # as version 0.1 wrote it
     (tmp_path / "a.npz.json").write_text(text.replace('"n_latent": 2', '"n_latent": 3'))
     with pytest.raises(EventDataError): ae.load_autoencoder(path)
     (tmp_path / "a.npz.json").write_text(text.replace('"loss": "mse"', '"run": "me"'))

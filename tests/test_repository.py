@@ -35,10 +35,12 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
-ROOMS = ["_text", "_store", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning", "published",
-         "autoencoder", "deepsets", "embedding", "clustering", "analogs", "labels", "views", "samp", "catalogs", "products", "counterparts",
+ROOMS = ["_text", "_store", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning",
+         "published", "autoencoder", "deepsets", "shapes", "scores", "metric", "embedding", "clustering", "analogs", "default_search", "labels", "views", "samp", "catalogs", "products", "counterparts",
          "hierarchy", "pipeline", "finder", "app", "cli", "__main__"]
-ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data"}, "clustering": {"_store", "data", "embedding"}}
+ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
+        "clustering": {"_store", "data", "embedding"}}
+LATER = {"pipeline": {"app"}}  # `Run.app()` opens the window that looks at the run, and imports it only then
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 
 
@@ -253,7 +255,7 @@ def misplaced(room, rooms):
     "The rooms among `rooms` that `room` may not import."
     assert room in ROOMS, f"a new room: give xrt_nb.{room} its place in ROOMS"
     above = ROOMS[:ROOMS.index(room)]
-    return sorted(rooms - ONLY.get(room, set(above)) - {r for r in above if r.startswith("_")})
+    return sorted(rooms - ONLY.get(room, set(above)) - {r for r in above if r.startswith("_")} - LATER.get(room, set()))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
@@ -263,7 +265,7 @@ def test_a_room_imports_only_rooms_above_it(path):
 
 def test_a_misplaced_import_is_found():
     assert misplaced("data", {"analogs"}) == ["analogs"]
-    assert misplaced("embedding", {"data", "representations"}) == ["representations"]
+    assert misplaced("embedding", {"data", "features"}) == ["features"]
     assert misplaced(ROOMS[-1], set(ROOMS[:-1])) == []
 
 

@@ -55,7 +55,7 @@ def test_known_are_detectable_transients(archive):
 
 
 def test_same_seed_in_another_process(archive):
-    code = "from xrt_nb.simulation import simulate_archive; e, t = sim.simulate_archive(100, 42); print(repr(e.time.sum()), repr(e.energy.sum()))"
+    code = "from xrt_nb.simulation import simulate_archive; e, t = simulate_archive(100, 42); print(repr(e.time.sum()), repr(e.energy.sum()))"
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True).stdout.split()
     first = archive[0][:100]
     assert out == [repr(first.time.sum()), repr(first.energy.sum())]

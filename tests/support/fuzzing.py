@@ -132,7 +132,9 @@ def _start(task):
     child.reader.start()
     print(json.dumps(task), file=child.stdin, flush=True)
     ready = child.stdout.readline()
-    if not ready: raise RuntimeError("the fuzzed function cannot be prepared: " + "".join(child.said)[-2000:])
+    if not ready:
+        _end(child)
+        raise RuntimeError("the fuzzed function cannot be prepared: " + "".join(child.said)[-2000:])
     return child, json.loads(ready)[1]
 
 
