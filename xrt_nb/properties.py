@@ -148,8 +148,8 @@ def _knots(events, time_axis):
     knot, live = np.empty(offsets[-1]), np.empty(offsets[-1])
     for s in np.flatnonzero(n):
         g, a, b = events.gti[events.gti_offsets[s]:events.gti_offsets[s + 1]], offsets[s], offsets[s + 1]
-        knot[a:b] = (g.ravel() - start[s]) / (width[s] if width[s] > 0 else 1)
-        if not (knot[a:b:2] < knot[a + 1:b:2]).all():
+        with np.errstate(over="ignore"): knot[a:b] = (g.ravel() - start[s]) / (width[s] if width[s] > 0 else 1)
+        if not (np.isfinite(knot[a:b]).all() and (knot[a:b:2] < knot[a + 1:b:2]).all()):
             raise EventDataError(f"source '{events.ids[s]}': some good times are too short beside its exposure of {width[s]:g} s to be told "
                                  "from nothing; leave them out, or use time_axis='livetime'")
         done = np.cumsum(g[:, 1] - g[:, 0])
