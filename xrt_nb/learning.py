@@ -8,7 +8,6 @@ __all__ = ['INSTALL', 'require_keras', 'TrainingError', 'grouped_split', 'shuffl
            'read_network_manifest', 'load_weights', 'CountScore', 'count_window']
 
 # %% ../nbs/02_learning.ipynb #69e3ee95
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
-from ._store import ordinary
+from ._store import fingerprint, ordinary
 from .data import atomic, EventDataError, file_hash, patch_to, XRTError
 
 # %% ../nbs/02_learning.ipynb #7c898df5
@@ -298,8 +297,7 @@ def write_arrays(
 
 def _seal(entry):
     "Digest of everything that a manifest says, but of the digest itself."
-    said = {k: v for k, v in entry.items() if k != "seal"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return fingerprint({k: v for k, v in entry.items() if k != "seal"})
 
 
 def _write_manifest(path, manifest, overwrite):
