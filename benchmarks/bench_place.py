@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from xrt_nb.pipeline import read_run, run
+from xrt_nb.runs import read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
 

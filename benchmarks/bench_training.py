@@ -19,7 +19,7 @@ def conv(n: int, epochs: int):
     from sklearn.decomposition import PCA
 
     from xrt_nb.autoencoder import ConvAutoencoder
-    from xrt_nb.learning import grouped_split
+    from xrt_nb.training import grouped_split
     from xrt_nb.representations import EtMap
     from xrt_nb.simulation import simulate_archive
     for seed in (5, 6, 7):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "docs/conventions.md": "conventions.md"}
+SHELVES = {"tutorials": "Tutorials", "guides": "Guides", "": "The library, in order", "below": "Below the library"}
 TAGS = {"echo: false": "remove-input", "code-fold: true": "hide-input", "output: false": "remove-output"}
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(.*?)[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<!!)(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
@@ -285,10 +286,8 @@ def write_source(root: Path, proc: Path, source: Path) -> dict:  # {path in the 
             documented[page] = (module, names[page])
             subtitles[page] = links.rewrite(facts[name].get("description", ""), "nbs", "api.md")
         if page == "index.ipynb":
-            first = [where[b] for b in books if "/" not in b and b != name]
-            more = [where[b] for b in books if "/" in b]
-            trees = [toctree("From photons to analogs", first)]
-            trees += [toctree("Tutorials", more)] if more else []
+            shelves = {folder: [where[b] for b in books if posixpath.dirname(b) == folder and b != name] for folder in SHELVES}
+            trees = [toctree(SHELVES[folder], found) for folder, found in shelves.items() if found]
             trees += [toctree("Reference", ["api.md", "conventions.md", "contributing.md", "changelog.md"])]
             nb["cells"].append({"cell_type": "markdown", "id": "navigation", "metadata": {}, "source": "\n\n".join(trees)})
         (source / page).parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 
 from xrt_nb.data import EventTable
-from xrt_nb.pipeline import file_hash
+from xrt_nb.runs import file_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = ROOT / "tests" / "artefacts"

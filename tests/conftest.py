@@ -39,5 +39,5 @@ def ax():
 def pytest_collection_modifyitems(items):
     "Start what takes longest first, so that two workers end together (`--dist worksteal` keeps neighbours on one of them)."
     first = ["test_browser", "test_site", "test_notebooks"]
-    slow = ("comparison", "02b_deepsets", "02a_autoencoder", "tutorials/")  # the longest notebooks
+    slow = ("comparison", "02e_deepsets", "02d_autoencoder", "tutorials/")  # the longest notebooks
     items.sort(key=lambda item: (first.index(item.module.__name__) if item.module.__name__ in first else len(first), not any(name in item.name for name in slow)))

@@ -10,8 +10,8 @@ from scipy.sparse import csr_array
 
 from tests.support.fuzzing import judge, mutants
 from xrt_nb.data import EventDataError, XRTError
-from xrt_nb.learning import read_arrays
-from xrt_nb.pipeline import load_pictures, save_pictures
+from xrt_nb.training import read_arrays
+from xrt_nb.runs import load_pictures, save_pictures
 from xrt_nb.published import ARCHITECTURE, Encoder, Layer, EPSILON, SLOPE
 
 READERS = "tests.support.array_readers:"

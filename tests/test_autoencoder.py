@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 
 from xrt_nb import autoencoder as ae
 from xrt_nb.data import EventDataError
-from xrt_nb.learning import weights_of
+from xrt_nb.training import weights_of
 from xrt_nb.representations import EtDtCube, EtMap
 from xrt_nb.simulation import simulate_archive
 

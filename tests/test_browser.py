@@ -319,7 +319,7 @@ def test_jupyterlab_in_the_dark(chrome, tmp_path):
 
 def moved_run(folder):
     "A run whose input is gone, at another path, which nobody may write to."
-    from xrt_nb.pipeline import run
+    from xrt_nb.runs import run
     from xrt_nb.simulation import known_ids, simulate_archive
     events, truth = simulate_archive(120, random_state=3)
     source = events.write(folder / "photons.parquet") or folder / "photons.parquet"

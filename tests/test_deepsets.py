@@ -18,7 +18,7 @@ from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning, file_
 from xrt_nb.deepsets import (LIMITS, TARGETS, DeepSets, EventSets, bucket_length, count_residuals, event_sets, forward, layer_sizes, length_batches, pad_sets,
                              set_network, set_targets)
 from xrt_nb.features import summary_features
-from xrt_nb.learning import TrainingError, manifest_path, read_arrays
+from xrt_nb.training import TrainingError, manifest_path, read_arrays
 from xrt_nb.simulation import simulate_archive
 
 quiet = settings(deadline=None, max_examples=40)

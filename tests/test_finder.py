@@ -201,7 +201,7 @@ def test_columns_from_the_events_and_several_maps():
 
 
 def test_a_run_directory_opens_with_one_line(tmp_path):
-    from xrt_nb.pipeline import demo, read_run
+    from xrt_nb.runs import demo, read_run
     run = demo(tmp_path / "run", n_sources=120, perplexity=20, max_iter=250)
     f = AnalogFinder(run)
     assert f.embedding == "shape-metric" and f.events is not None and len(f.known) and list(f.archive.spaces) == ["search", "features", "summary", "map"] and "map_ok" in f.frame

@@ -35,12 +35,19 @@ config.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
-ROOMS = ["_text", "_store", "data", "regions", "fits", "simulation", "ingest", "representations", "pairs", "invariant", "features", "properties", "learning",
-         "published", "autoencoder", "deepsets", "shapes", "scores", "metric", "embedding", "clustering", "analogs", "default_search", "labels", "views", "samp", "catalogs", "products", "counterparts",
-         "hierarchy", "pipeline", "finder", "app", "cli", "__main__"]
+ROOMS = [
+    "_text", "_store",
+    "data", "regions", "fits", "ingest", "simulation",
+    "representations", "pairs", "invariant",
+    "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
+    "embedding", "clustering", "analogs", "default_search",
+    "catalogs", "products", "counterparts", "hierarchy",
+    "runs", "cli", "labels", "views", "samp", "finder", "app",
+    "pipeline", "__main__",
+]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
         "clustering": {"_store", "data", "embedding"}}
-LATER = {"pipeline": {"app"}}  # `Run.app()` opens the window that looks at the run, and imports it only then
+LATER = {"runs": {"app"}, "cli": {"app"}}  # they open the window that looks at a run, and import it only then
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 
 

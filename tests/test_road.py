@@ -20,7 +20,7 @@ from test_cli import small_event_file
 
 from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, read_events
-from xrt_nb.pipeline import read_run
+from xrt_nb.runs import read_run
 
 PLACEHOLDER = "evt.fits"
 FEW_PAIRS = 3 / 19_000  # chances count random pairs; one query or many at once differ in the last bit, and ties may tip
@@ -136,7 +136,7 @@ def test_a_run_that_was_moved_and_may_not_be_written_opens(tmp_path, archive):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     "A small archive in a file, and its run."
-    from xrt_nb.pipeline import run
+    from xrt_nb.runs import run
     from xrt_nb.simulation import known_ids, simulate_archive
     events, truth = simulate_archive(150, random_state=21)
     folder = tmp_path_factory.mktemp("road")
@@ -147,7 +147,7 @@ def archive(tmp_path_factory):
 
 
 def test_placing_the_archive_into_its_own_run_gives_its_features_and_neighbors(archive):
-    from xrt_nb.pipeline import features_in
+    from xrt_nb.runs import features_in
     events, run = archive
     some = events[list(run.features.index[:50])]
     found = features_in(run, some, "summary")[0] | features_in(run, some)[0]
@@ -267,7 +267,7 @@ def burst_files(shared):
 def test_the_real_burst_finds_bursts_and_flares_in_the_archive_of_the_demo(shared):
     "XRT 200515: at least 9 of its 10 analogs in the default search are bursts or flares."
     from xrt_nb import read_event_list, search
-    from xrt_nb.pipeline import DEMO_SEED, DEMO_SOURCES
+    from xrt_nb.runs import DEMO_SEED, DEMO_SOURCES
     from xrt_nb.simulation import simulate_archive
     events, truth = simulate_archive(DEMO_SOURCES, DEMO_SEED)
     hits = search(events, read_event_list(*burst_files(shared)), k=10)
@@ -277,7 +277,7 @@ def test_the_real_burst_finds_bursts_and_flares_in_the_archive_of_the_demo(share
 @pytest.mark.slow
 def test_the_real_burst_placed_in_the_demo_run(shared, tmp_path):
     "The same by `xrt-nb place`, and the page begins with them."
-    from xrt_nb.pipeline import demo
+    from xrt_nb.runs import demo
     evt, reg = map(str, burst_files(shared))
     made = demo(tmp_path / "demo", max_iter=250)
     words = ["place", evt, "--region", reg, "--in", str(made), "--out", str(tmp_path / "p")]
@@ -293,7 +293,7 @@ def test_the_real_burst_placed_in_the_demo_run(shared, tmp_path):
 @pytest.mark.slow
 def test_figures_show_after_a_run(tmp_path):
     "The back end is the user's before and after; nothing of the run stays in pyplot."
-    code = ("import matplotlib; matplotlib.use('svg'); import matplotlib.pyplot as plt; from xrt_nb.pipeline import demo\n"
+    code = ("import matplotlib; matplotlib.use('svg'); import matplotlib.pyplot as plt; from xrt_nb.runs import demo\n"
             "demo('d', n_sources=80, perplexity=10, max_iter=250, min_samples=5)\nprint(plt.get_backend(), plt.get_fignums())")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["svg", "[]"], done.stderr[-1000:]

@@ -17,21 +17,31 @@ import make_site  # noqa: E402
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 
+FORMULA = re.compile(r"\\(frac|mathrm|sqrt|Delta|le)\b")
+
+
 class Page(HTMLParser):
     "The tags of a page with their attributes, its text and its anchors."
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.words = [], []
+        self.tags, self.words, self.prose = [], [], []  # prose: what stands neither in code nor in its output
+        self.code = 0
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(self.words)
         self.ids = {attributes["id"] for _, attributes in self.tags if attributes.get("id")}
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, {k: v or "" for k, v in attributes}))
+        self.code += tag in ("pre", "code")
+
+    def handle_endtag(self, tag):
+        self.code -= tag in ("pre", "code")
 
     def handle_data(self, data):
         self.words.append(data)
+        if not self.code:
+            self.prose.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,13 @@ def test_formulas_are_rendered(pages):
     count = sum(tag == "math" for page in pages.values() for tag, _ in page.tags)
     assert count > 3
     for name, page in pages.items():
-        assert not re.search(r"\\(frac|mathrm|sqrt|Delta|le)\b", page.text), f"{name} shows a formula as text"
+        assert not FORMULA.search(" ".join(page.prose)), f"{name} shows a formula as text"
+
+
+def test_a_formula_left_as_text_is_found(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(r"<p>half is \frac{1}{2}</p><pre>a \sqrt in code</pre>", encoding="utf-8")
+    assert FORMULA.findall(" ".join(Page(page).prose)) == ["frac"]
 
 
 def test_a_formula_that_cannot_be_rendered_stops_the_build():

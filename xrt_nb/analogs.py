@@ -26,27 +26,35 @@ from .scores import Euclidean, Score, scaler_of
 # %% ../nbs/05_analogs.ipynb #9c989a88
 PUBLISHED = {
     "dip": "13814_567 4736_81 6170_74 4733_229 4737_74 5300_95 5322_229 6152_81 10783_10 10871_10 11059_10 9070_10 9072_10 11272_13 13812_586 13812_218 "
-           "9550_17 942_101 6152_79 13814_586 13813_218 13828_596 796_123",
+    "9550_17 942_101 6152_79 13814_586 13813_218 13828_596 796_123",
     "flare": "2025_39 9548_14 15113_59 21831_22 4062_31 13454_56 20635_58 24604_8 4062_31 13454_56 20635_58 24604_8 10542_331 10556_6687 10556_5752 "
-             "10556_6687 4395_992 16444_1025 13637_1078 14368_489 14368_503 10822_185 10955_21 10996_5 2833_53 13610_112 15214_29 1042_24 3877_49 "
-             "6291_1104 7151_19 3988_11 4396_2883 957_208 3389_274 15211_38 15214_29 12884_10 803_90",
-    "other": "23022_122"} # obsreg_id of the known transients of Dillmann et al. (2025), in the published order
+    "10556_6687 4395_992 16444_1025 13637_1078 14368_489 14368_503 10822_185 10955_21 10996_5 2833_53 13610_112 15214_29 1042_24 3877_49 "
+    "6291_1104 7151_19 3988_11 4396_2883 957_208 3389_274 15211_38 15214_29 12884_10 803_90",
+    "other": "23022_122",
+}  # obsreg_id of the known transients of Dillmann et al. (2025), in the published order
 
-
-def published_transients() -> pd.Series: # class ("dip", "flare", "other") indexed by obsreg_id, every id once
+# %% ../nbs/05_analogs.ipynb #9c989a88-1
+def published_transients() -> (
+    pd.Series
+):  # class ("dip", "flare", "other") indexed by obsreg_id, every id once
     "The known transients of Dillmann et al. (2025)."
     pairs = dict((i, c) for c, ids in PUBLISHED.items() for i in ids.split())
     return pd.Series(pairs, name="known_class").rename_axis("obsreg_id")
 
 # %% ../nbs/05_analogs.ipynb #05a3f5ed
-OFFICIAL_CLASSES = {"Known Dips": "dip", "Known Flares": "flare", "Others": "other"} # of the published JSON list
+OFFICIAL_CLASSES = {
+    "Known Dips": "dip",
+    "Known Flares": "flare",
+    "Others": "other",
+}  # of the published JSON list
 
-
+# %% ../nbs/05_analogs.ipynb #05a3f5ed-1
 def read_known(
-    path, # CSV with the columns obsreg_id and class, or JSON: class -> list of ids
-) -> pd.Series: # class indexed by obsreg_id, every id once
+    path,  # CSV with the columns obsreg_id and class, or JSON: class -> list of ids
+) -> pd.Series:  # class indexed by obsreg_id, every id once
     "Read a list of known transients; an id in two classes is refused."
-    if str(path).lower().endswith(".json"): return _known_json(path)
+    if str(path).lower().endswith(".json"):
+        return _known_json(path)
     frame = _filled(path, ("obsreg_id", "class")).drop_duplicates(["obsreg_id", "class"])
     twice = frame.obsreg_id[frame.obsreg_id.duplicated()]
     if len(twice):
@@ -54,23 +62,32 @@ def read_known(
         raise EventDataError(f"{path}: '{twice.iloc[0]}' is in two classes ({classes})")
     return frame.set_index("obsreg_id")["class"].rename("known_class")
 
-
+# %% ../nbs/05_analogs.ipynb #05a3f5ed-2
 def _filled(path, needed):
     "A table of texts with a value in each of the needed columns."
     frame = read_table(path, needed, text=None)
     empty = frame[list(needed)].isna().any(axis=1).to_numpy()
-    if empty.any(): raise EventDataError(f"{path}: row {int(empty.argmax())} has no {' or no '.join(needed).replace('obsreg_id', 'id')}")
+    if empty.any():
+        raise EventDataError(
+            f"{path}: row {int(empty.argmax())} has no {' or no '.join(needed).replace('obsreg_id', 'id')}"
+        )
     return frame
 
-
+# %% ../nbs/05_analogs.ipynb #05a3f5ed-3
 def _known_json(path):
     "Known transients from JSON, as they were published."
     lists = read_json(path)
-    fine = isinstance(lists, dict) and all(isinstance(v, list) and all(isinstance(i, str) for i in v) for v in lists.values())
-    if not fine: raise EventDataError(f"{path}: expected classes with lists of ids, as {{\"flare\": [\"2025_39\"]}}")
+    fine = isinstance(lists, dict) and all(
+        isinstance(v, list) and all(isinstance(i, str) for i in v) for v in lists.values()
+    )
+    if not fine:
+        raise EventDataError(f"{path}: expected classes with lists of ids, as {{\"flare\": [\"2025_39\"]}}")
     pairs = {(i.strip(), OFFICIAL_CLASSES.get(c, c)) for c, v in lists.items() for i in v}
     known = pd.Series(dict(sorted(pairs)), name="known_class", dtype=object).rename_axis("obsreg_id")
-    if len(known) < len(pairs): raise EventDataError(f"{path}: '{next(i for i, c in sorted(pairs) if known[i] != c)}' is in two classes")
+    if len(known) < len(pairs):
+        raise EventDataError(
+            f"{path}: '{next(i for i, c in sorted(pairs) if known[i] != c)}' is in two classes"
+        )
     return known
 
 # %% ../nbs/05_analogs.ipynb #2ca2a6be
@@ -84,7 +101,9 @@ class Distance(Score):
     standardize : bool
         Bring each feature to mean 0 and variance 1 over the archive first, with scikit-learn's `StandardScaler`.
     """
-    def __init__(self, metric="cityblock", standardize=False): self.metric, self.standardize = metric, standardize
+
+    def __init__(self, metric="cityblock", standardize=False):
+        self.metric, self.standardize = metric, standardize
 
     @property
     def name(self):
@@ -93,9 +112,11 @@ class Distance(Score):
 
     def _learn(self, x):
         self.mean_, self.scale_ = scaler_of(x, self.standardize)
-        if self.metric == "mahalanobis": self.inverse_ = np.linalg.pinv(np.atleast_2d(np.cov(self._prepare(x)[0].T)))
+        if self.metric == "mahalanobis":
+            self.inverse_ = np.linalg.pinv(np.atleast_2d(np.cov(self._prepare(x)[0].T)))
 
-    def _prepare(self, x): return [(x - self.mean_) / self.scale_]
+    def _prepare(self, x):
+        return [(x - self.mean_) / self.scale_]
 
     def _compare(self, q, x):
         more = {"VI": self.inverse_} if self.metric == "mahalanobis" else {}
@@ -103,22 +124,32 @@ class Distance(Score):
 
 # %% ../nbs/05_analogs.ipynb #4fced76f
 def check_archive(
-    features, # (S, K) array or frame, all finite
-    ids=None, # (S,) ids; default: the frame's index
-) -> tuple: # (S, K) float64, (S,) ids as texts, dict id -> row
+    features,  # (S, K) array or frame, all finite
+    ids=None,  # (S,) ids; default: the frame's index
+) -> tuple:  # (S, K) float64, (S,) ids as texts, dict id -> row
     "Features as numbers, ids as texts and their rows; refuses what can't be searched."
-    if ids is None and not hasattr(features, "index"): raise ValueError("`ids` is missing: give ids, or features as a frame indexed by id")
-    x, ids = np.asarray(features, dtype=np.float64), np.array([str(i) for i in (features.index if ids is None else ids)])
-    if x.ndim != 2 or len(x) != len(ids): raise ValueError(f"`features` must have one row per id, got shape {x.shape} and {len(ids)} ids")
-    if not len(x): raise EventDataError("`features` is empty: there is nothing to search in")
+    if ids is None and not hasattr(features, "index"):
+        raise ValueError("`ids` is missing: give ids, or features as a frame indexed by id")
+    x, ids = (
+        np.asarray(features, dtype=np.float64),
+        np.array([str(i) for i in (features.index if ids is None else ids)]),
+    )
+    if x.ndim != 2 or len(x) != len(ids):
+        raise ValueError(f"`features` must have one row per id, got shape {x.shape} and {len(ids)} ids")
+    if not len(x):
+        raise EventDataError("`features` is empty: there is nothing to search in")
     bad = np.argwhere(~np.isfinite(x))
-    if len(bad): raise EventDataError(f"features of source '{ids[bad[0][0]]}', column {bad[0][1]}, are not finite ({len(bad)} such values)")
+    if len(bad):
+        raise EventDataError(
+            f"features of source '{ids[bad[0][0]]}', column {bad[0][1]}, are not finite ({len(bad)} such values)"
+        )
     at = {i: k for k, i in enumerate(ids.tolist())}
-    if len(at) != len(ids): raise EventDataError(f"`ids` must be unique, {len(ids) - len(at)} are repeated")
+    if len(at) != len(ids):
+        raise EventDataError(f"`ids` must be unique, {len(ids) - len(at)} are repeated")
     return x, ids, at
 
-
-def check_k(k): # int
+# %% ../nbs/05_analogs.ipynb #4fced76f-1
+def check_k(k):  # int
     "A number of neighbors: whole, at least 1."
     if isinstance(k, bool) or not isinstance(k, numbers.Real) or k != k or int(k) != k or k < 1:
         raise ValueError(f"`k` must be a whole number, at least 1; got {k!r}")
@@ -128,53 +159,77 @@ def check_k(k): # int
 def _rows_of(query, at):
     "Row numbers of the queried ids."
     queries = [query] if isinstance(query, str) else [str(q) for q in query]
-    if not queries: raise ValueError("`query` is empty; give one id or several")
+    if not queries:
+        raise ValueError("`query` is empty; give one id or several")
     if lost := [q for q in queries if q not in at]:
         more = f" ({len(lost)} of {len(queries)} queries unknown)" if len(queries) > 1 else ""
         raise UnknownSourceError(f"no source '{lost[0]}' among the {len(at)} ids{more}")
     return queries, np.array([at[q] for q in queries])
 
-
+# %% ../nbs/05_analogs.ipynb #73ee575e-1
 def _take(x, rows):
     "Rows of a frame or an array."
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
-
+# %% ../nbs/05_analogs.ipynb #73ee575e-2
 def _new_rows(query, features):
     "Ids of new detections, whose columns must be those of the archive."
-    if not hasattr(features, "columns"): raise ValueError("new detections are searched in a frame of features, not in an array")
+    if not hasattr(features, "columns"):
+        raise ValueError("new detections are searched in a frame of features, not in an array")
     check_columns(query, list(features.columns))
     return check_archive(query)[1].tolist()
 
-
+# %% ../nbs/05_analogs.ipynb #73ee575e-3
 def check_columns(
-    frame:pd.DataFrame, # features of new detections
-    columns:list, # the archive's
+    frame: pd.DataFrame,  # features of new detections
+    columns: list,  # the archive's
 ):
     "Refuse features whose columns are not the archive's, in its order: their numbers would be taken for others."
-    if list(map(str, frame.columns)) == list(map(str, columns)): return
+    if list(map(str, frame.columns)) == list(map(str, columns)):
+        return
     lost, more = [c for c in columns if c not in frame], [c for c in frame if c not in columns]
-    why = f"column '{lost[0]}' is missing" if lost else f"column '{more[0]}' is unknown" if more else "the order is another"
-    raise EventDataError(f"these features are not those of the archive: {why}; the archive has {', '.join(map(str, columns))}"[:600])
+    why = (
+        f"column '{lost[0]}' is missing"
+        if lost
+        else f"column '{more[0]}' is unknown"
+        if more
+        else "the order is another"
+    )
+    raise EventDataError(
+        f"these features are not those of the archive: {why}; the archive has {', '.join(map(str, columns))}"[
+            :600
+        ]
+    )
 
-
+# %% ../nbs/05_analogs.ipynb #73ee575e-4
 def _score_of(score, x, metric="euclidean", standardize=False):
     "The score, fitted to the archive unless it already is."
     if score is not None and (standardize or metric != "euclidean"):
-        raise ValueError("`metric` and `standardize` belong to the score: give them to it, as `Distance('cityblock', standardize=True)`")
-    score = (Euclidean(standardize=standardize) if metric == "euclidean" else Distance(metric, standardize)) if score is None else score
+        raise ValueError(
+            "`metric` and `standardize` belong to the score: give them to it, as `Distance('cityblock', standardize=True)`"
+        )
+    score = (
+        (Euclidean(standardize=standardize) if metric == "euclidean" else Distance(metric, standardize))
+        if score is None
+        else score
+    )
     return score if score.state() else score.fit(x)
 
 # %% ../nbs/05_analogs.ipynb #a062733d
 def _named(values):
     "Names as texts; None where there is none."
-    return np.array([None if pd.isna(v) or not str(v).strip() else str(v).strip() for v in values], dtype=object)
+    return np.array(
+        [None if pd.isna(v) or not str(v).strip() else str(v).strip() for v in values], dtype=object
+    )
 
-
+# %% ../nbs/05_analogs.ipynb #a062733d-1
 def _on_sphere(frame):
     "Unit vectors (S, 3) and errors [arcsec] (S,) of positions; NaN where one of the numbers is missing or impossible."
     lost = pd.Series(np.nan, index=frame.index)
-    ra, dec, err = (pd.to_numeric(frame.get(c, lost), errors="coerce").to_numpy(float, na_value=np.nan) for c in ("ra", "dec", "pos_err"))
+    ra, dec, err = (
+        pd.to_numeric(frame.get(c, lost), errors="coerce").to_numpy(float, na_value=np.nan)
+        for c in ("ra", "dec", "pos_err")
+    )
     fine = np.isfinite(ra) & (np.abs(dec) <= 90) & np.isfinite(err) & (err > 0)
     a, d = np.radians(np.where(fine, ra, np.nan)), np.radians(np.where(fine, dec, np.nan))
     return np.c_[np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], np.where(fine, err, np.nan)
@@ -196,6 +251,7 @@ class SameSource:
     rule : array of str
         By what each detection is known: `"name"`, `"position"` or `"id"`.
     """
+
     def __init__(self, ids, sources=None):
         self.ids = np.array([str(i) for i in ids])
         frame = self._frame(sources)
@@ -207,19 +263,27 @@ class SameSource:
 
     def _frame(self, sources):
         "One row per id of what is known."
-        if sources is None: return pd.DataFrame(index=self.ids)
+        if sources is None:
+            return pd.DataFrame(index=self.ids)
         if isinstance(sources, (pd.Series, pd.DataFrame)):
             found = sources.to_frame("name") if isinstance(sources, pd.Series) else sources
             return found.set_axis(found.index.map(str), axis=0).reindex(self.ids)
-        if len(sources) != len(self.ids): raise ValueError(f"`sources` must have one name per id, got {len(sources)} and {len(self.ids)}")
+        if len(sources) != len(self.ids):
+            raise ValueError(f"`sources` must have one name per id, got {len(sources)} and {len(self.ids)}")
         return pd.DataFrame({"name": np.asarray(sources, dtype=object)}, index=self.ids)
 
-    def of(self, row:int) -> np.ndarray: # (S,) bool
+    def of(self, row: int) -> np.ndarray:  # (S,) bool
         "Which detections are of the source of detection number `row`, itself included."
         both = (self.rule == "name") & (self.rule[row] == "name")
         with np.errstate(invalid="ignore"):
-            apart = 2 * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at - self.at[row], axis=1) / 2, 1))) * 3600
-            same = np.where(both, self._code == self._code[row], apart <= np.hypot(self.error, self.error[row]))
+            apart = (
+                2
+                * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at - self.at[row], axis=1) / 2, 1)))
+                * 3600
+            )
+            same = np.where(
+                both, self._code == self._code[row], apart <= np.hypot(self.error, self.error[row])
+            )
         same[row] = True
         return same
 
@@ -231,14 +295,19 @@ class SameSource:
 # %% ../nbs/05_analogs.ipynb #4e9a2154
 def _same_source(ids, sources, wanted):
     "`SameSource`, or None where only the query itself is to be left out."
-    if not wanted: return None
+    if not wanted:
+        return None
     same = SameSource(ids, sources)
     if (same.rule == "id").all():
-        warnings.warn("exclude_same_source without `sources`: only the query itself is left out, since an id doesn't tell "
-                      "which source it observed and nothing else is known (no catalog name, no position with its error)", XRTWarning, stacklevel=3)
+        warnings.warn(
+            "exclude_same_source without `sources`: only the query itself is left out, since an id doesn't tell "
+            "which source it observed and nothing else is known (no catalog name, no position with its error)",
+            XRTWarning,
+            stacklevel=3,
+        )
     return same
 
-
+# %% ../nbs/05_analogs.ipynb #4e9a2154-1
 def _ranked(distance, banned, ids, k):
     "Rows of the k smallest distances that aren't banned; ties by id, so the order never depends on the input's."
     d = np.where(banned, np.inf, distance)
@@ -246,16 +315,19 @@ def _ranked(distance, banned, ids, k):
     order = near[np.lexsort((ids[near], d[near]))][:k]
     return order[np.isfinite(d[order])]
 
-
+# %% ../nbs/05_analogs.ipynb #4e9a2154-2
 def _checked(values, score):
     "Scores without NaN."
-    if np.isnan(values).any(): raise EventDataError(f"the score '{score.name}' is not a number for {int(np.isnan(values).sum())} pairs")
+    if np.isnan(values).any():
+        raise EventDataError(
+            f"the score '{score.name}' is not a number for {int(np.isnan(values).sum())} pairs"
+        )
     return values
 
 # %% ../nbs/05_analogs.ipynb #bcb5d245
-BLOCK = 4_000_000 # numbers of a block of scores
+BLOCK = 4_000_000  # numbers of a block of scores
 
-
+# %% ../nbs/05_analogs.ipynb #bcb5d245-1
 def _scores(score, values, rows):
     "Scores of all rows for one query after the other, in blocks of bounded size."
     values, rows = score.project(values), score.project(rows)
@@ -264,19 +336,25 @@ def _scores(score, values, rows):
         block = np.arange(at, min(at + step, values.n_sources))
         yield from _checked(score.score(values.take(block), rows), score)
 
+# %% ../nbs/05_analogs.ipynb #bcb5d245-2
+def _is_distance(score):
+    return isinstance(score, (Euclidean, Distance))
 
-def _is_distance(score): return isinstance(score, (Euclidean, Distance))
-
-
+# %% ../nbs/05_analogs.ipynb #bcb5d245-3
 def _hits(score, queries, values, rows, ids, banned, k):
     "The k best of each query, as a frame; `banned(j)` is a mask for query number j."
     parts = []
     for j, s in enumerate(_scores(score, values, rows)):
         hit = _ranked(-s, banned(j), ids, k)
         if len(hit) < k:
-            warnings.warn(f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources", XRTWarning, stacklevel=3)
+            warnings.warn(
+                f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources",
+                XRTWarning,
+                stacklevel=3,
+            )
         part = {"query": queries[j], "obsreg_id": ids[hit].astype(object), "rank": np.arange(1, len(hit) + 1)}
-        if _is_distance(score): part["distance"] = -s[hit] + 0.0
+        if _is_distance(score):
+            part["distance"] = -s[hit] + 0.0
         parts.append(pd.DataFrame(part | {"score": s[hit] + 0.0}))  # never -0
     return pd.concat(parts, ignore_index=True)
 
@@ -285,28 +363,30 @@ def _chances(score, hits, queries, values, rows, at, counts):
     "How unusual each hit's score is among random pairs with a query of as many counts."
     values, rows, out = score.project(values), score.project(rows), np.ones(len(hits))
     of = pd.Series(counts).set_axis(pd.Series(counts).index.map(str))
-    if lost := [i for i in (*at, *queries) if i not in of.index]: raise UnknownSourceError(f"`counts` has no value for '{lost[0]}'")
+    if lost := [i for i in (*at, *queries) if i not in of.index]:
+        raise UnknownSourceError(f"`counts` has no value for '{lost[0]}'")
     everywhere = of.loc[list(at)].to_numpy(float)
     for j, q in enumerate(queries):
         mine = np.flatnonzero((hits["query"] == q).to_numpy())
         found = rows.take([at[i] for i in hits["obsreg_id"].iloc[mine]])
-        if len(mine): out[mine] = score.chance(values.take([j]), found, rows, float(of[q]), everywhere)
+        if len(mine):
+            out[mine] = score.chance(values.take([j]), found, rows, float(of[q]), everywhere)
     return out
 
 # %% ../nbs/05_analogs.ipynb #21f0ffec
 def find_analogs(
-    features, # (S, K) array, or frame indexed by id; all finite
-    ids=None, # (S,) ids; with a frame they may be left out: find_analogs(frame, query)
-    query=None, # one id, or several: each gets its own list; or a frame of new detections with the same columns
-    k:int=10, # neighbors per query
-    exclude_same_source:bool=False, # leave out all detections of the query's source, as known from `sources`
-    sources=None, # for `SameSource`: names, or a frame with name, ra, dec, pos_err; new detections included
-    metric:str="euclidean", # any metric of scipy.spatial.distance.cdist, if no score is given
-    standardize:bool=False, # bring each feature to unit variance first, if no score is given
-    properties:pd.DataFrame|None=None, # indexed by id; joined to the hits
-    score:Score|None=None, # how near is near; default: minus the distance
-    counts=None, # events of each detection, a Series indexed by id: adds the column `chance`
-) -> pd.DataFrame: # query, obsreg_id, rank (from 1), distance (if the score is one), score (higher is nearer), chance, properties
+    features,  # (S, K) array, or frame indexed by id; all finite
+    ids=None,  # (S,) ids; with a frame they may be left out: find_analogs(frame, query)
+    query=None,  # one id, or several: each gets its own list; or a frame of new detections with the same columns
+    k: int = 10,  # neighbors per query
+    exclude_same_source: bool = False,  # leave out all detections of the query's source, as known from `sources`
+    sources=None,  # for `SameSource`: names, or a frame with name, ra, dec, pos_err; new detections included
+    metric: str = "euclidean",  # any metric of scipy.spatial.distance.cdist, if no score is given
+    standardize: bool = False,  # bring each feature to unit variance first, if no score is given
+    properties: pd.DataFrame | None = None,  # indexed by id; joined to the hits
+    score: Score | None = None,  # how near is near; default: minus the distance
+    counts=None,  # events of each detection, a Series indexed by id: adds the column `chance`
+) -> pd.DataFrame:  # query, obsreg_id, rank (from 1), distance (if the score is one), score (higher is nearer), chance, properties
     """Find the k nearest neighbors of each query, nearest first; a query is never its own analog.
 
     Parameters
@@ -330,29 +410,35 @@ def find_analogs(
     EventDataError
         Features are not finite, or those of new detections have other columns.
     """
-    if query is None and ids is not None and hasattr(features, "index"): ids, query = None, ids
-    if query is None: raise ValueError("`query` is missing; give one id or several")
+    if query is None and ids is not None and hasattr(features, "index"):
+        ids, query = None, ids
+    if query is None:
+        raise ValueError("`query` is missing; give one id or several")
     k, (x, names, at), new = check_k(k), check_archive(features, ids), isinstance(query, pd.DataFrame)
     x = features if hasattr(features, "columns") else x
     score = _score_of(score, x, metric, standardize)
     queries, rows = (_new_rows(query, x), len(names)) if new else _rows_of(query, at)
     rows = rows + np.arange(len(queries)) if new else rows
     same = _same_source(np.r_[names, queries] if new else names, sources, exclude_same_source)
-    def banned(j): return same.of(rows[j])[:len(names)] | (names == queries[j]) if same else names == queries[j]
+
+    def banned(j):
+        return same.of(rows[j])[: len(names)] | (names == queries[j]) if same else names == queries[j]
+
     values = query if new else _take(x, rows)
     out = _hits(score, queries, values, x, names, banned, k)
-    if counts is not None: out["chance"] = _chances(score, out, queries, values, x, at, counts)
+    if counts is not None:
+        out["chance"] = _chances(score, out, queries, values, x, at, counts)
     return out if properties is None else out.join(properties, on="obsreg_id")
 
 # %% ../nbs/05_analogs.ipynb #82d770af
 def closeness(
-    values, # distances to judge; scores if `score` is given
-    features, # (S, K) the features they were measured in
-    n_pairs:int=20_000, # random pairs
-    random_state:int=0, # seed
-    standardize:bool=False, # as in the search that found them
-    score:Score|None=None, # the score of `values`; default: they are Euclidean distances
-) -> np.ndarray: # 0 to 1, 1 is nearest
+    values,  # distances to judge; scores if `score` is given
+    features,  # (S, K) the features they were measured in
+    n_pairs: int = 20_000,  # random pairs
+    random_state: int = 0,  # seed
+    standardize: bool = False,  # as in the search that found them
+    score: Score | None = None,  # the score of `values`; default: they are Euclidean distances
+) -> np.ndarray:  # 0 to 1, 1 is nearest
     """Judge distances or scores by those of random pairs: the share of pairs that are farther apart.
 
     Returns
@@ -361,7 +447,8 @@ def closeness(
         1 for what is nearer than every random pair, 0.5 for what is as near as the median pair.
     """
     x, rng = np.asarray(features, dtype=np.float64), np.random.default_rng(random_state)
-    if len(x) < 2: raise ValueError("`features` needs at least two sources")
+    if len(x) < 2:
+        raise ValueError("`features` needs at least two sources")
     x = features if hasattr(features, "columns") else x
     judge, some, pairs = _score_of(score, x, standardize=standardize), min(200, len(x) - 1), []
     rows = judge.project(x)
@@ -374,53 +461,84 @@ def closeness(
 # %% ../nbs/05_analogs.ipynb #ea9fedd0
 MERGE = ("min", "rank", "centroid")
 
-
+# %% ../nbs/05_analogs.ipynb #ea9fedd0-1
 def _merged(how, score, values, x):
     "One score for each detection, from its scores for all queries; and its nearest query."
     s = _checked(score.score(values, x), score)
-    if how == "min": return s.max(axis=0), s.argmax(axis=0)
+    if how == "min":
+        return s.max(axis=0), s.argmax(axis=0)
     if how == "centroid":
-        middle = values.mean(axis=0).to_frame().T if hasattr(values, "iloc") else values.mean(axis=0, keepdims=True)
+        middle = (
+            values.mean(axis=0).to_frame().T
+            if hasattr(values, "iloc")
+            else values.mean(axis=0, keepdims=True)
+        )
         return _checked(score.score(middle, x), score)[0], s.argmax(axis=0)
     return -(-s).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").mean(axis=0), s.argmax(axis=0)
 
-
+# %% ../nbs/05_analogs.ipynb #ea9fedd0-2
 def find_class_analogs(
-    features, # (S, K) array, or frame indexed by id; all finite
-    ids=None, # (S,) ids; with a frame they may be left out
-    queries=None, # ids of the known members
-    k:int=10, # how many
-    how:str="min", # "min", "rank" or "centroid"
-    exclude_same_source:bool=False, # leave out other detections of the queries' sources
-    sources=None, # for `SameSource`
-    standardize:bool=False, # bring each feature to unit variance first, if no score is given
-    properties:pd.DataFrame|None=None, # indexed by id; joined to the hits
-    score:Score|None=None, # how near is near; default: minus the Euclidean distance
-) -> pd.DataFrame: # query (the nearest one), obsreg_id, rank, distance (or mean_rank for "rank"), score, properties
+    features,  # (S, K) array, or frame indexed by id; all finite
+    ids=None,  # (S,) ids; with a frame they may be left out
+    queries=None,  # ids of the known members
+    k: int = 10,  # how many
+    how: str = "min",  # "min", "rank" or "centroid"
+    exclude_same_source: bool = False,  # leave out other detections of the queries' sources
+    sources=None,  # for `SameSource`
+    standardize: bool = False,  # bring each feature to unit variance first, if no score is given
+    properties: pd.DataFrame | None = None,  # indexed by id; joined to the hits
+    score: Score | None = None,  # how near is near; default: minus the Euclidean distance
+) -> (
+    pd.DataFrame
+):  # query (the nearest one), obsreg_id, rank, distance (or mean_rank for "rank"), score, properties
     "Rank all detections by their nearness to a class of known ones."
-    if how not in MERGE: raise ValueError(f"`how` must be one of {', '.join(MERGE)}; got {how!r}")
-    if queries is None and ids is not None and hasattr(features, "index"): ids, queries = None, ids
-    if queries is None: raise ValueError("`queries` is missing; give the ids of the known members")
+    if how not in MERGE:
+        raise ValueError(f"`how` must be one of {', '.join(MERGE)}; got {how!r}")
+    if queries is None and ids is not None and hasattr(features, "index"):
+        ids, queries = None, ids
+    if queries is None:
+        raise ValueError("`queries` is missing; give the ids of the known members")
     k, (x, names, at) = check_k(k), check_archive(features, ids)
     x = features if hasattr(features, "columns") else x
     score = _score_of(score, x, standardize=standardize)
     queries, rows = _rows_of(queries, at)
     same = _same_source(names, sources, exclude_same_source)
     merged, nearest = _merged(how, score, _take(x, rows), x)
-    banned = np.logical_or.reduce([same.of(r) for r in rows]) if same else np.isin(np.arange(len(names)), rows)
+    banned = (
+        np.logical_or.reduce([same.of(r) for r in rows]) if same else np.isin(np.arange(len(names)), rows)
+    )
     hit = _ranked(-merged, banned, names, k)
-    column = {"mean_rank": -merged[hit]} if how == "rank" else {"distance": -merged[hit] + 0.0} if _is_distance(score) else {}
-    out = pd.DataFrame({"query": np.array(queries, dtype=object)[nearest[hit]], "obsreg_id": names[hit].astype(object),
-                        "rank": np.arange(1, len(hit) + 1)} | column | {"score": merged[hit]})
+    column = (
+        {"mean_rank": -merged[hit]}
+        if how == "rank"
+        else {"distance": -merged[hit] + 0.0}
+        if _is_distance(score)
+        else {}
+    )
+    out = pd.DataFrame(
+        {
+            "query": np.array(queries, dtype=object)[nearest[hit]],
+            "obsreg_id": names[hit].astype(object),
+            "rank": np.arange(1, len(hit) + 1),
+        }
+        | column
+        | {"score": merged[hit]}
+    )
     return out if properties is None else out.join(properties, on="obsreg_id")
 
 # %% ../nbs/05_analogs.ipynb #a7768da2
 def _title(ev, row, first):
     "What stands above a light curve."
-    near = f", d = {row['distance']:.2f}" if pd.notna(row.get("distance")) else f", score {row['score']:.2f}" if pd.notna(row.get("score")) else ""
+    near = (
+        f", d = {row['distance']:.2f}"
+        if pd.notna(row.get("distance"))
+        else f", score {row['score']:.2f}"
+        if pd.notna(row.get("score"))
+        else ""
+    )
     return f"{'query ' * first}{plain(ev.id, 24)}\n{len(ev)} counts{'' if first else near}"
 
-
+# %% ../nbs/05_analogs.ipynb #a7768da2-1
 def _draw_column(ev, title, axs, n_bins, time_axis):
     "Light curve above, E–t map below; without energies the light curve alone."
     exposure = time_axis != "events"
@@ -428,163 +546,249 @@ def _draw_column(ev, title, axs, n_bins, time_axis):
     ev.plot_light_curve(width / n_bins, "exposure" if exposure else "events", width=1, ax=axs[0], ms=3)
     axs[0].set_title(title, fontsize=8, parse_math=False)
     axs[0].set_xlabel("time [ks]")
-    if ev.energy is not None: plot_map(EtMap(time_axis=time_axis).transform(ev)[0], colorbar=False, ax=axs[1])
-    else: axs[1].text(0.5, 0.5, "no energies", ha="center", va="center", transform=axs[1].transAxes)
+    if ev.energy is not None:
+        plot_map(EtMap(time_axis=time_axis).transform(ev)[0], colorbar=False, ax=axs[1])
+    else:
+        axs[1].text(0.5, 0.5, "no energies", ha="center", va="center", transform=axs[1].transAxes)
 
 # %% ../nbs/05_analogs.ipynb #cb65172f
 def plot_analogs(
-    events, # EventTable with query and hits, or a dict id -> EventList
-    hits, # frame of `find_analogs`, or a list of ids
-    n:int=5, # how many hits to draw
-    n_bins:int=30, # bins of the light curves
-    time_axis:str="exposure", # of light curve and map; "events" where no exposure is known
-    query:str|None=None, # id to draw first; default: the first query of `hits`
-    fig=None, # figure to draw into
-): # the axes, shape (2, 1 + n)
+    events,  # EventTable with query and hits, or a dict id -> EventList
+    hits,  # frame of `find_analogs`, or a list of ids
+    n: int = 5,  # how many hits to draw
+    n_bins: int = 30,  # bins of the light curves
+    time_axis: str = "exposure",  # of light curve and map; "events" where no exposure is known
+    query: str | None = None,  # id to draw first; default: the first query of `hits`
+    fig=None,  # figure to draw into
+):  # the axes, shape (2, 1 + n)
     "Draw a query and its analogs as light curves and E–t maps; a query without analogs is drawn alone."
-    frame = hits if isinstance(hits, pd.DataFrame) else pd.DataFrame({"query": query, "obsreg_id": list(hits)})
-    if query is None and len(frame): query = frame["query"].iloc[0]
-    rows = (frame[frame["query"] == query] if isinstance(hits, pd.DataFrame) else frame).head(n).to_dict("records")
+    frame = (
+        hits if isinstance(hits, pd.DataFrame) else pd.DataFrame({"query": query, "obsreg_id": list(hits)})
+    )
+    if query is None and len(frame):
+        query = frame["query"].iloc[0]
+    rows = (
+        (frame[frame["query"] == query] if isinstance(hits, pd.DataFrame) else frame)
+        .head(n)
+        .to_dict("records")
+    )
     columns = [*([{"obsreg_id": query}] if query else []), *rows]
-    if not columns: raise ValueError("there is nothing to draw: no hits and no `query`")
+    if not columns:
+        raise ValueError("there is nothing to draw: no hits and no `query`")
     lists = [events[row["obsreg_id"]] for row in columns]
-    if fig is None: fig = _new_figure(figsize=(2.1 * max(len(columns), 2), 3.6), layout="constrained")
+    if fig is None:
+        fig = _new_figure(figsize=(2.1 * max(len(columns), 2), 3.6), layout="constrained")
     axs = fig.subplots(2, len(columns), squeeze=False, gridspec_kw={"height_ratios": [1, 1.2]})
     for k, (ev, row) in enumerate(zip(lists, columns)):
         _draw_column(ev, _title(ev, row, k == 0 and query is not None), axs[:, k], n_bins, time_axis)
-        for ax in axs[:, k] if k else (): ax.set_ylabel("")
+        for ax in axs[:, k] if k else ():
+            ax.set_ylabel("")
     return axs
 
-
+# %% ../nbs/05_analogs.ipynb #cb65172f-1
 def _new_figure(**options):
     "A figure of the user's own backend."
     import matplotlib.pyplot as plt
+
     return plt.figure(**options)
 
 # %% ../nbs/05_analogs.ipynb #4658f05d
 def retrieval(
-    features, # (S, K) features; or (S,) one number each, highest first, the same list for every query
-    ids, # (S,) source ids
-    kinds, # (S,) true kind of each source, or a Series indexed by id
-    queries, # ids of the known members
-    k:int=10, # length of the list
-    pool=None, # (S,) bool: which sources may be found; default: all that are not queries
-    relevant=None, # (S,) bool: which members of a kind count as right, e.g. the detectable ones; default: all
-    sources=None, # for `SameSource`: names, or a frame with name, ra, dec, pos_err
-    standardize:bool=False, # bring each feature to unit variance first, if no score is given
-    score:Score|None=None, # how near is near; default: minus the Euclidean distance
-) -> pd.DataFrame: # one row per query: query, kind, found, n_relevant, precision, recall, chance
+    features,  # (S, K) features; or (S,) one number each, highest first, the same list for every query
+    ids,  # (S,) source ids
+    kinds,  # (S,) true kind of each source, or a Series indexed by id
+    queries,  # ids of the known members
+    k: int = 10,  # length of the list
+    pool=None,  # (S,) bool: which sources may be found; default: all that are not queries
+    relevant=None,  # (S,) bool: which members of a kind count as right, e.g. the detectable ones; default: all
+    sources=None,  # for `SameSource`: names, or a frame with name, ra, dec, pos_err
+    standardize: bool = False,  # bring each feature to unit variance first, if no score is given
+    score: Score | None = None,  # how near is near; default: minus the Euclidean distance
+) -> pd.DataFrame:  # one row per query: query, kind, found, n_relevant, precision, recall, chance
     "Precision and recall of the first k neighbors of each query, its own source left out."
     fixed, k = np.ndim(features) == 1, check_k(k)
     x, ids, at = check_archive(np.asarray(features, dtype=float)[:, None] if fixed else features, ids)
     x = features if hasattr(features, "columns") else x
     score = None if fixed else _score_of(score, x, standardize=standardize)
     queries, rows = _rows_of(queries, at)
-    kinds = (kinds.reindex(ids) if isinstance(kinds, pd.Series) else pd.Series(np.asarray(kinds))).astype(str).to_numpy()
+    kinds = (
+        (kinds.reindex(ids) if isinstance(kinds, pd.Series) else pd.Series(np.asarray(kinds)))
+        .astype(str)
+        .to_numpy()
+    )
     same, ready = SameSource(ids, sources), None if fixed else score.project(x)
     pool = ~np.isin(np.arange(len(ids)), rows) if pool is None else np.asarray(pool, dtype=bool)
     right, out = np.ones(len(ids), dtype=bool) if relevant is None else np.asarray(relevant, dtype=bool), []
     for q, r in zip(queries, rows):
         free = pool & ~same.of(r)
         member = free & right & (kinds == kinds[r])
-        s = x[:, 0] if fixed else _checked(score.score(ready.take([r]), ready), score)[0]  # one number each has one order for every query
+        s = (
+            x[:, 0] if fixed else _checked(score.score(ready.take([r]), ready), score)[0]
+        )  # one number each has one order for every query
         hit = _ranked(-s, ~free, ids, k)
         n, found = int(member.sum()), int(member[hit].sum())
-        out.append({"query": q, "kind": kinds[r], "found": found, "n_relevant": n, "precision": found / k,
-                    "recall": found / max(min(k, n), 1), "chance": n / max(free.sum(), 1)})
+        out.append(
+            {
+                "query": q,
+                "kind": kinds[r],
+                "found": found,
+                "n_relevant": n,
+                "precision": found / k,
+                "recall": found / max(min(k, n), 1),
+                "chance": n / max(free.sum(), 1),
+            }
+        )
     return pd.DataFrame(out)
 
 # %% ../nbs/05_analogs.ipynb #e824ebbe
-YES_NO = {"true": True, "yes": True, "1": True, "1.0": True, "false": False, "no": False, "0": False, "0.0": False}
+YES_NO = {
+    "true": True,
+    "yes": True,
+    "1": True,
+    "1.0": True,
+    "false": False,
+    "no": False,
+    "0": False,
+    "0.0": False,
+}
 
-
+# %% ../nbs/05_analogs.ipynb #e824ebbe-1
 def yes_or_no(
-    values, # one per row: bool, 0 or 1, or a text such as "yes"
-    name:str="known", # what to call the column
-) -> np.ndarray: # bool
+    values,  # one per row: bool, 0 or 1, or a text such as "yes"
+    name: str = "known",  # what to call the column
+) -> np.ndarray:  # bool
     "Read a column of yes and no; anything else is refused."
     texts = [str(v).strip().lower() for v in values]
     if bad := [n for n, t in enumerate(texts) if t not in YES_NO]:
-        raise EventDataError(f"truth: row {bad[0]} of the column '{name}' holds {str(list(values)[bad[0]])[:40]!r}, which is neither yes nor no "
-                             f"({len(bad)} such rows); write true or false")
+        raise EventDataError(
+            f"truth: row {bad[0]} of the column '{name}' holds {str(list(values)[bad[0]])[:40]!r}, which is neither yes nor no "
+            f"({len(bad)} such rows); write true or false"
+        )
     return np.array([YES_NO[t] for t in texts], dtype=bool)
 
-
+# %% ../nbs/05_analogs.ipynb #e824ebbe-2
 def read_truth(
-    path, # CSV with the columns obsreg_id, kind, known; detectable and source if there
-) -> pd.DataFrame: # indexed by obsreg_id
+    path,  # CSV with the columns obsreg_id, kind, known; detectable and source if there
+) -> pd.DataFrame:  # indexed by obsreg_id
     "Read the truth about an archive, or about a part of it."
     return check_truth(_filled(path, ("obsreg_id", "kind", "known")).set_index("obsreg_id"), path)
 
-
+# %% ../nbs/05_analogs.ipynb #e824ebbe-3
 def check_truth(
-    truth:pd.DataFrame, # indexed by id, columns kind, known
-    where="truth", # what to call it in messages
-) -> pd.DataFrame: # the same, with `known` and `detectable` as bool
+    truth: pd.DataFrame,  # indexed by id, columns kind, known
+    where="truth",  # what to call it in messages
+) -> pd.DataFrame:  # the same, with `known` and `detectable` as bool
     "Refuse a truth that can't be used; `known` and `detectable` become bool."
     if lost := [c for c in ("kind", "known") if c not in truth]:
-        raise EventDataError(f"{where}: column {lost[0]!r} missing; there are {', '.join(map(str, truth.columns))}"[:400])
+        raise EventDataError(
+            f"{where}: column {lost[0]!r} missing; there are {', '.join(map(str, truth.columns))}"[:400]
+        )
     out = truth.set_axis(truth.index.map(str), axis=0)
-    if out.index.has_duplicates: raise EventDataError(f"{where}: '{out.index[out.index.duplicated()][0]}' is listed twice")
-    if out["kind"].isna().any(): raise EventDataError(f"{where}: '{out.index[out['kind'].isna()][0]}' has no kind")
+    if out.index.has_duplicates:
+        raise EventDataError(f"{where}: '{out.index[out.index.duplicated()][0]}' is listed twice")
+    if out["kind"].isna().any():
+        raise EventDataError(f"{where}: '{out.index[out['kind'].isna()][0]}' has no kind")
     return out.assign(**{c: yes_or_no(out[c], c) for c in ("known", "detectable") if c in out})
 
 # %% ../nbs/05_analogs.ipynb #48867dcb
 def retrieval_table(
-    per_query:pd.DataFrame, # from `retrieval`, or several of them concatenated
-) -> pd.DataFrame: # indexed by kind: queries, relevant, precision, error, recall, chance, lift
+    per_query: pd.DataFrame,  # from `retrieval`, or several of them concatenated
+) -> pd.DataFrame:  # indexed by kind: queries, relevant, precision, error, recall, chance, lift
     "Average the queries of each kind; `error` is the standard error of the precision, 0 where a single query has no scatter."
     g = per_query.groupby("kind")
-    out = pd.DataFrame({"queries": g.size(), "relevant": g.n_relevant.mean().round().astype(int), "precision": g.precision.mean(),
-                        "error": (g.precision.std() / np.sqrt(g.size())).fillna(0.0), "recall": g.recall.mean(), "chance": g.chance.mean()})
+    out = pd.DataFrame(
+        {
+            "queries": g.size(),
+            "relevant": g.n_relevant.mean().round().astype(int),
+            "precision": g.precision.mean(),
+            "error": (g.precision.std() / np.sqrt(g.size())).fillna(0.0),
+            "recall": g.recall.mean(),
+            "chance": g.chance.mean(),
+        }
+    )
     out["lift"] = out.precision / out.chance.where(out.chance > 0, 1.0)
     return out
 
-
+# %% ../nbs/05_analogs.ipynb #48867dcb-1
 def _judged(truth, ids):
     "The truth of the archive's detections that it covers, and where they are."
     ids = pd.Index([str(i) for i in ids])
     t = check_truth(truth)
     here = np.flatnonzero(ids.isin(t.index))
-    if not len(here): raise EventDataError(f"truth: none of its {len(t)} ids is in this archive of {len(ids)}, first '{t.index[0]}'" if len(t) else "truth: it is empty")
-    if len(here) < len(ids): warnings.warn(f"the truth covers {len(here)} of {len(ids)} detections; the others are neither queries nor judged", XRTWarning, stacklevel=3)
+    if not len(here):
+        raise EventDataError(
+            f"truth: none of its {len(t)} ids is in this archive of {len(ids)}, first '{t.index[0]}'"
+            if len(t)
+            else "truth: it is empty"
+        )
+    if len(here) < len(ids):
+        warnings.warn(
+            f"the truth covers {len(here)} of {len(ids)} detections; the others are neither queries nor judged",
+            XRTWarning,
+            stacklevel=3,
+        )
     t = t.loc[ids[here]]
-    if not t["known"].any(): raise EventDataError("no source is marked as known in `truth`, so there is nothing to search for")
+    if not t["known"].any():
+        raise EventDataError("no source is marked as known in `truth`, so there is nothing to search for")
     return t, here
 
 # %% ../nbs/05_analogs.ipynb #39330b66
 def compare_retrieval(
-    rankings:dict, # name -> (S, K) features or (S,) one number each
-    ids, # (S,) source ids
-    truth:pd.DataFrame, # indexed by id, columns kind, known; detectable and source if there
-    k:int=10, # length of the list
-    standardize:tuple=(), # names of the rankings whose features are to be standardized
-    scores:dict|None=None, # name of the ranking -> its Score
-) -> pd.DataFrame: # one row per query and ranking, with the column `ranking`; chance as its own ranking
+    rankings: dict,  # name -> (S, K) features or (S,) one number each
+    ids,  # (S,) source ids
+    truth: pd.DataFrame,  # indexed by id, columns kind, known; detectable and source if there
+    k: int = 10,  # length of the list
+    standardize: tuple = (),  # names of the rankings whose features are to be standardized
+    scores: dict | None = None,  # name of the ranking -> its Score
+) -> pd.DataFrame:  # one row per query and ranking, with the column `ranking`; chance as its own ranking
     "Measure several rankings on the same queries: the known sources, searching for the ones held out."
-    (t, here), scores = _judged(truth, ids), {n: Euclidean(standardize=n in standardize) for n in rankings} | (scores or {})
-    common = dict(sources=t["source"] if "source" in t else None, relevant=t["detectable"].to_numpy() if "detectable" in t else None)
+    (t, here), scores = (
+        _judged(truth, ids),
+        {n: Euclidean(standardize=n in standardize) for n in rankings} | (scores or {}),
+    )
+    common = dict(
+        sources=t["source"] if "source" in t else None,
+        relevant=t["detectable"].to_numpy() if "detectable" in t else None,
+    )
     parts = []
     for name, values in rankings.items():
-        score = None if np.ndim(values) == 1 else _score_of(scores[name], values)  # what the whole archive tells, judged or not
+        score = (
+            None if np.ndim(values) == 1 else _score_of(scores[name], values)
+        )  # what the whole archive tells, judged or not
         part = values.iloc[here] if hasattr(values, "iloc") else np.asarray(values)[here]
-        parts.append(retrieval(part, t.index, t["kind"], t.index[t["known"]], k, score=score, **common).assign(ranking=name))
+        parts.append(
+            retrieval(part, t.index, t["kind"], t.index[t["known"]], k, score=score, **common).assign(
+                ranking=name
+            )
+        )
     first = parts[0]
-    chance = first.assign(ranking="chance", precision=first.chance, found=np.nan, recall=k * first.chance / first.n_relevant.clip(1, k))
+    chance = first.assign(
+        ranking="chance",
+        precision=first.chance,
+        found=np.nan,
+        recall=k * first.chance / first.n_relevant.clip(1, k),
+    )
     return pd.concat([*parts, chance], ignore_index=True)
 
 # %% ../nbs/05_analogs.ipynb #9e68703d
-TABLES = {".csv": None, ".fits": "fits", ".vot": "votable", ".ecsv": "ascii.ecsv"}  # what the name of a selection may end in
+TABLES = {
+    ".csv": None,
+    ".fits": "fits",
+    ".vot": "votable",
+    ".ecsv": "ascii.ecsv",
+}  # what the name of a selection may end in
 
-
+# %% ../nbs/05_analogs.ipynb #9e68703d-1
 def _table_kind(path):
     "The kind of table that a name says."
     kind = Path(path).suffix.lower()
     if kind not in TABLES:
-        raise ValueError(f"{path}: a selection is kept in a file that ends in {', '.join(TABLES)}, not in {kind or 'nothing'}")
+        raise ValueError(
+            f"{path}: a selection is kept in a file that ends in {', '.join(TABLES)}, not in {kind or 'nothing'}"
+        )
     return kind
 
-
+# %% ../nbs/05_analogs.ipynb #9e68703d-2
 def selection_table(frame: pd.DataFrame, describe=None):
     """Make an astropy table of chosen detections, with units and descriptions, for FITS, VOTable and ECSV.
 
@@ -601,16 +805,28 @@ def selection_table(frame: pd.DataFrame, describe=None):
         Texts as texts; what is missing is masked, or NaN in columns of floats.
     """
     from astropy.table import Column, MaskedColumn, Table
-    out, units = Table(), {"ra": "deg", "dec": "deg", "pos_err": "arcsec", "exposure": "s", "livetime": "s", "ontime": "s"}
+
+    out, units = (
+        Table(),
+        {"ra": "deg", "dec": "deg", "pos_err": "arcsec", "exposure": "s", "livetime": "s", "ontime": "s"},
+    )
     for name in frame.columns:
         v, gone = frame[name], frame[name].isna().to_numpy()
-        if pd.api.types.is_bool_dtype(v) and not gone.any(): data = v.to_numpy(dtype=bool)
+        if pd.api.types.is_bool_dtype(v) and not gone.any():
+            data = v.to_numpy(dtype=bool)
         elif pd.api.types.is_numeric_dtype(v) and not pd.api.types.is_bool_dtype(v) and v.dtype.kind != "c":
-            data, gone = v.to_numpy(dtype=np.float64, na_value=np.nan) if v.dtype.kind not in "iu" else v.to_numpy(), gone & False
-        else: data = np.array(["" if m else str(x) for x, m in zip(v, gone)], dtype=str)
+            data, gone = (
+                v.to_numpy(dtype=np.float64, na_value=np.nan) if v.dtype.kind not in "iu" else v.to_numpy(),
+                gone & False,
+            )
+        else:
+            data = np.array(["" if m else str(x) for x, m in zip(v, gone)], dtype=str)
         made = MaskedColumn(data, mask=gone) if gone.any() else Column(data)
         out[str(name)] = made
-        out[str(name)].unit, out[str(name)].description = units.get(name), describe(name) if describe else None
+        out[str(name)].unit, out[str(name)].description = (
+            units.get(name),
+            describe(name) if describe else None,
+        )
     return out
 
 # %% ../nbs/05_analogs.ipynb #335381a2
@@ -641,44 +857,64 @@ def write_selection(path, selection, label: str = "", overwrite: bool = False, d
         The name ends in something else, there is no id, or FITS can't hold a text.
     """
     kind = _table_kind(path)
-    frame = selection.copy() if isinstance(selection, pd.DataFrame) else pd.DataFrame({"obsreg_id": [str(i) for i in selection]})
-    if "obsreg_id" not in frame: raise ValueError(f"`selection` has no column 'obsreg_id'; there are {', '.join(map(str, frame.columns))}")
-    if label: frame["label"] = label
+    frame = (
+        selection.copy()
+        if isinstance(selection, pd.DataFrame)
+        else pd.DataFrame({"obsreg_id": [str(i) for i in selection]})
+    )
+    if "obsreg_id" not in frame:
+        raise ValueError(
+            f"`selection` has no column 'obsreg_id'; there are {', '.join(map(str, frame.columns))}"
+        )
+    if label:
+        frame["label"] = label
     with atomic(path, overwrite) as tmp:
-        if kind == ".csv": csv_frame(frame).to_csv(tmp, index=False, lineterminator="\n")
+        if kind == ".csv":
+            csv_frame(frame).to_csv(tmp, index=False, lineterminator="\n")
         else:
-            try: selection_table(frame, describe).write(tmp, format=TABLES[kind], overwrite=True)
+            try:
+                selection_table(frame, describe).write(tmp, format=TABLES[kind], overwrite=True)
             except (UnicodeEncodeError, ValueError) as err:
-                raise ValueError(f"{path}: a text can't be kept in this format ({printable(err)}); use .ecsv or .csv") from None
+                raise ValueError(
+                    f"{path}: a text can't be kept in this format ({printable(err)}); use .ecsv or .csv"
+                ) from None
     return Path(path)
 
 # %% ../nbs/05_analogs.ipynb #3079c450
 def rows_in_archive(
-    frame:pd.DataFrame, # with the column obsreg_id
-    ids=None, # ids of the archive at hand; default: don't check
-    unknown:str="raise", # ids not in the archive: "raise" or "drop" (and count)
-    where="the table", # what to call the frame in messages
-) -> pd.DataFrame: # the rows whose ids the archive holds
+    frame: pd.DataFrame,  # with the column obsreg_id
+    ids=None,  # ids of the archive at hand; default: don't check
+    unknown: str = "raise",  # ids not in the archive: "raise" or "drop" (and count)
+    where="the table",  # what to call the frame in messages
+) -> pd.DataFrame:  # the rows whose ids the archive holds
     "Check that an archive holds the sources of a table."
-    if unknown not in ("raise", "drop"): raise ValueError(f"`unknown` must be 'raise' or 'drop', got {unknown!r}")
-    if ids is None: return frame
+    if unknown not in ("raise", "drop"):
+        raise ValueError(f"`unknown` must be 'raise' or 'drop', got {unknown!r}")
+    if ids is None:
+        return frame
     here = frame.obsreg_id.isin([str(i) for i in ids])
     if (~here).any():
         text = f"{where}: {int((~here).sum())} of {len(frame)} sources are not in this archive, first '{frame.obsreg_id[~here].iloc[0]}'"
-        if unknown == "raise": raise UnknownSourceError(text + "; is it another archive's selection? unknown='drop' leaves them out")
+        if unknown == "raise":
+            raise UnknownSourceError(
+                text + "; is it another archive's selection? unknown='drop' leaves them out"
+            )
         warnings.warn(text + "; left out", XRTWarning, stacklevel=3)
     return frame[here].reset_index(drop=True)
 
-
+# %% ../nbs/05_analogs.ipynb #3079c450-1
 def _read_table(path, kind):
     "The frame in a file of chosen detections."
     if kind == ".csv":
-        frame = pd.read_csv(path, dtype={"obsreg_id": str}, keep_default_na=False, na_values=[""])  # "NA" is a legal id
+        frame = pd.read_csv(
+            path, dtype={"obsreg_id": str}, keep_default_na=False, na_values=[""]
+        )  # "NA" is a legal id
         frame = frame.rename(columns=csv_text)
         for c in frame.select_dtypes(exclude="number"):
             frame[c] = frame[c].map(lambda v: csv_text(v) if isinstance(v, str) else v).astype(object)
         return frame
     from astropy.table import Table
+
     with warnings.catch_warnings(action="ignore"):
         table = Table.read(path, format=TABLES[kind])
     table.convert_bytestring_to_unicode()
@@ -710,13 +946,25 @@ def read_selection(path, ids=None, unknown: str = "raise") -> pd.DataFrame:
         The archive doesn't hold an id.
     """
     kind = _table_kind(path)
-    try: frame = _read_table(ordinary(path), kind)
-    except pd.errors.EmptyDataError: raise EventDataError(f"{path}: the file is empty") from None
-    except XRTError: raise
+    try:
+        frame = _read_table(ordinary(path), kind)
+    except pd.errors.EmptyDataError:
+        raise EventDataError(f"{path}: the file is empty") from None
+    except XRTError:
+        raise
     except Exception as err:  # astropy and pandas raise whatever their parsers meet
-        raise EventDataError(f"{path}: can't be read as {kind} ({printable(err, 100)}); save the selection again") from None
+        raise EventDataError(
+            f"{path}: can't be read as {kind} ({printable(err, 100)}); save the selection again"
+        ) from None
     if "obsreg_id" not in frame:
-        raise EventDataError(f"{path}: no column 'obsreg_id'; there are {', '.join(printable(c, 30) for c in frame.columns[:30])}")
-    frame["obsreg_id"] = frame["obsreg_id"].map(lambda v: v if isinstance(v, str) else "" if pd.isna(v) else str(v)).astype(object)
-    if (empty := frame["obsreg_id"] == "").any(): raise EventDataError(f"{path}: row {int(empty.argmax()) + 1} has no obsreg_id; remove it")
+        raise EventDataError(
+            f"{path}: no column 'obsreg_id'; there are {', '.join(printable(c, 30) for c in frame.columns[:30])}"
+        )
+    frame["obsreg_id"] = (
+        frame["obsreg_id"]
+        .map(lambda v: v if isinstance(v, str) else "" if pd.isna(v) else str(v))
+        .astype(object)
+    )
+    if (empty := frame["obsreg_id"] == "").any():
+        raise EventDataError(f"{path}: row {int(empty.argmax()) + 1} has no obsreg_id; remove it")
     return rows_in_archive(frame, ids, unknown, path)

@@ -47,31 +47,41 @@ from .properties import gregory_loredo, hardness_ratio
 class CatalogError(XRTError):
     "A catalogue or archive that can't be reached, or an answer that can't be used; the message says what to do."
 
-
+# %% ../nbs/06_catalogs.ipynb #0507135e-1
 def check_extra():
     "Say how to install what talks to services, if it isn't there."
-    if lost := [name for name in ("pyvo", "requests") if find_spec(name) is None]: raise CatalogError(f'catalogues and archives need {" and ".join(lost)}: pip install "xrt_nb[catalogs]"')
+    if lost := [name for name in ("pyvo", "requests") if find_spec(name) is None]:
+        raise CatalogError(
+            f'catalogues and archives need {" and ".join(lost)}: pip install "xrt_nb[catalogs]"'
+        )
 
+# %% ../nbs/06_catalogs.ipynb #0507135e-2
+TRANSIENT = (429, 500, 502, 503, 504)  # answers that may be different next time
+LONGEST_WAIT = 300.0  # wait at most this long when a service asks for it [s]
 
-TRANSIENT = (429, 500, 502, 503, 504) # answers that may be different next time
-LONGEST_WAIT = 300.0 # wait at most this long when a service asks for it [s]
-
-
+# %% ../nbs/06_catalogs.ipynb #0507135e-3
 def _said(value):
     "A wrong argument, at bounded length."
-    try: return f"{value!r}"[:80]
-    except Exception: return f"a {type(value).__name__} that can't be shown"
+    try:
+        return f"{value!r}"[:80]
+    except Exception:
+        return f"a {type(value).__name__} that can't be shown"
 
-
+# %% ../nbs/06_catalogs.ipynb #0507135e-4
 def _retry_after(value):
     "Seconds that a Retry-After header asks for (a number or a date), None if it names none."
-    if not value: return None
-    try: return max(0.0, float(value))
-    except ValueError: pass
-    try: return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError): return None
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
 
-
+# %% ../nbs/06_catalogs.ipynb #0507135e-5
 def _page_title(text):
     "What a web page says in its title, or else its first words."
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
@@ -82,138 +92,181 @@ def _page_title(text):
 def _broken():
     "Faults of a connection that may be gone the next time."
     import requests
-    return (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.ContentDecodingError)
 
+    return (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        requests.exceptions.ContentDecodingError,
+    )
 
+# %% ../nbs/06_catalogs.ipynb #625eab82-1
 def _short(reason):
     "An error of the network in one line of bounded length."
     return re.sub(r"\s+", " ", str(reason))[:300]
 
-
+# %% ../nbs/06_catalogs.ipynb #625eab82-2
 def _politely(
-    send, # () -> response
-    what:str, # for messages
-    retries:int, # further attempts after the first
-    backoff:float, # first waiting time, doubled every time [s]
+    send,  # () -> response
+    what: str,  # for messages
+    retries: int,  # further attempts after the first
+    backoff: float,  # first waiting time, doubled every time [s]
 ):
     "Send until an answer comes that repeating would not change."
     import requests
+
     for attempt in range(retries + 1):
-        try: r = send()
-        except _broken() as err: reason, wait = f"{type(err).__name__}: {_short(err)}", None
-        except (requests.RequestException, ValueError) as err: raise CatalogError(f"{what}: {type(err).__name__}: {_short(err)}") from err
+        try:
+            r = send()
+        except _broken() as err:
+            reason, wait = f"{type(err).__name__}: {_short(err)}", None
+        except (requests.RequestException, ValueError) as err:
+            raise CatalogError(f"{what}: {type(err).__name__}: {_short(err)}") from err
         else:
             asked, kind = r.headers.get("Retry-After"), r.headers.get("Content-Type", "")
             explained = r.status_code == 500 and "xml" in kind and "html" not in kind and not asked
-            if r.status_code not in TRANSIENT or explained: return r
+            if r.status_code not in TRANSIENT or explained:
+                return r
             reason, wait = f"{r.status_code} {_short(r.reason)}", _retry_after(asked)
             r.close()
         if wait is not None and wait > LONGEST_WAIT:
-            raise CatalogError(f"{what}: {reason}, and it asks to come back in {wait:.0f} s; do that, the answers so far are kept")
-        if attempt < retries: time.sleep(backoff * 2**attempt if wait is None else wait)
-    raise CatalogError(f"{what}: no answer in {retries + 1} attempts; the last one ended with {reason}. Is the network up, and the service?")
+            raise CatalogError(
+                f"{what}: {reason}, and it asks to come back in {wait:.0f} s; do that, the answers so far are kept"
+            )
+        if attempt < retries:
+            time.sleep(backoff * 2**attempt if wait is None else wait)
+    raise CatalogError(
+        f"{what}: no answer in {retries + 1} attempts; the last one ended with {reason}. Is the network up, and the service?"
+    )
 
 # %% ../nbs/06_catalogs.ipynb #2cce50a8
 _LOOPBACK = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 _PORTS = {"http": 80, "https": 443}
 
-
+# %% ../nbs/06_catalogs.ipynb #2cce50a8-1
 def _parts(url):
     "Scheme, host and port of a well-formed http(s) address; None for anything else."
-    if not isinstance(url, str) or len(url) > 8000 or re.search(r"[\x00-\x20\x7f\\]", url): return None
+    if not isinstance(url, str) or len(url) > 8000 or re.search(r"[\x00-\x20\x7f\\]", url):
+        return None
     try:
         u = urlsplit(url)
         port = u.port or _PORTS.get(u.scheme)
-    except ValueError: return None
-    if u.scheme not in _PORTS or not u.hostname or u.username or u.password: return None
+    except ValueError:
+        return None
+    if u.scheme not in _PORTS or not u.hostname or u.username or u.password:
+        return None
     return u.scheme, _LOOPBACK.get(u.hostname, u.hostname), port
 
-
+# %% ../nbs/06_catalogs.ipynb #2cce50a8-2
 def _trusted(host, trust):
     "Whether a host is one of `trust`, or below it."
     return any(host == t or host.endswith("." + t) for t in trust)
 
-
+# %% ../nbs/06_catalogs.ipynb #2cce50a8-3
 def _follow(
-    old:str, # where we are
-    new:str, # where an answer sends us
-    trust=(), # hosts that may be sent to, with all below them
-) -> str: # `new`, as an absolute address
+    old: str,  # where we are
+    new: str,  # where an answer sends us
+    trust=(),  # hosts that may be sent to, with all below them
+) -> str:  # `new`, as an absolute address
     "Accept an address that an answer names, or say why not."
-    try: new = urljoin(old, new)
-    except (ValueError, TypeError): pass
+    try:
+        new = urljoin(old, new)
+    except (ValueError, TypeError):
+        pass
     here, there = _parts(old), _parts(new)
     said = f"{old}: the answer sends us to {str(new)[:200]!r}, "
-    if there is None: raise CatalogError(said + "which is no http(s) address; tell the people of the service")
+    if there is None:
+        raise CatalogError(said + "which is no http(s) address; tell the people of the service")
     upgrade = here is not None and here[0::2] == ("http", 80) and there == ("https", here[1], 443)
-    if here is not None and (there == here or upgrade or (there[0] >= here[0] and _trusted(there[1], trust))): return new
-    raise CatalogError(said + f"another host or port; if you trust {there[1]}, give that address, or its host as `trust`")
+    if here is not None and (there == here or upgrade or (there[0] >= here[0] and _trusted(there[1], trust))):
+        return new
+    raise CatalogError(
+        said + f"another host or port; if you trust {there[1]}, give that address, or its host as `trust`"
+    )
 
 # %% ../nbs/06_catalogs.ipynb #51e5b8ae
 def _redirected(trust):
     "Response hook: look where a redirect leads; a POST to the same path is sent there whole (308), not as an empty page."
+
     def hook(r, **_):
-        if not r.is_redirect: return
+        if not r.is_redirect:
+            return
         r.close()
         r._content, r._content_consumed = b"", True  # the page beside a redirect may be endless
         new = urlsplit(_follow(r.url, r.headers.get("Location", ""), trust))
         same = new.path.rstrip("/") == urlsplit(r.url).path.rstrip("/") and not new.query
-        if same and r.request.method == "POST" and r.status_code in (301, 302, 303): r.status_code = 308
+        if same and r.request.method == "POST" and r.status_code in (301, 302, 303):
+            r.status_code = 308
+
     return hook
 
-
+# %% ../nbs/06_catalogs.ipynb #51e5b8ae-1
 class _Whole(io.BytesIO):
     "The contents of an answer that has been read to its end, in the place of the open connection."
-    def read(self, amt=-1, decode_content=None): return super().read(-1 if amt is None else amt)
+
+    def read(self, amt=-1, decode_content=None):
+        return super().read(-1 if amt is None else amt)
 
 # %% ../nbs/06_catalogs.ipynb #b8fb388c
-CHUNK = 1 << 16 # bytes taken at a time
-MAX_ANSWER = 1 << 28 # longest answer of a service [bytes]
-_SLOW = 600.0, 1000.0 # after so many seconds, an answer must have come at this rate at least [bytes/s]
+CHUNK = 1 << 16  # bytes taken at a time
+MAX_ANSWER = 1 << 28  # longest answer of a service [bytes]
+_SLOW = 600.0, 1000.0  # after so many seconds, an answer must have come at this rate at least [bytes/s]
 
-
-def _unpacked(pieces): # yields bytes, never more than CHUNK
+# %% ../nbs/06_catalogs.ipynb #b8fb388c-1
+def _unpacked(pieces):  # yields bytes, never more than CHUNK
     "The contents of a gzipped body."
     z = zlib.decompressobj(31)
     for data in pieces:
         while data and not z.eof:
             yield z.decompress(data, CHUNK)
             data = z.unconsumed_tail
-    if not z.eof: raise zlib.error("it is cut short")
+    if not z.eof:
+        raise zlib.error("it is cut short")
 
-
-def _arriving(raw): # yields bytes
+# %% ../nbs/06_catalogs.ipynb #b8fb388c-2
+def _arriving(raw):  # yields bytes
     "What has come so far, again and again, without waiting for a piece to be full."
-    if not hasattr(raw, "read1"): yield from raw.stream(CHUNK, decode_content=False)
+    if not hasattr(raw, "read1"):
+        yield from raw.stream(CHUNK, decode_content=False)
     else:
-        while data := raw.read1(CHUNK, decode_content=False): yield data
+        while data := raw.read1(CHUNK, decode_content=False):
+            yield data
 
-
+# %% ../nbs/06_catalogs.ipynb #b8fb388c-3
 def body_of(
-    r, # requests.Response, not yet read
-    max_bytes:int=MAX_ANSWER, # longest contents to accept
-): # yields bytes
+    r,  # requests.Response, not yet read
+    max_bytes: int = MAX_ANSWER,  # longest contents to accept
+):  # yields bytes
     "An answer's contents in pieces, unpacked; within limits, and with the errors of requests."
     import requests
     from urllib3 import exceptions as faults
+
     packed, n, start = r.headers.get("Content-Encoding", "").strip().lower(), 0, time.monotonic()
-    if packed not in ("", "identity", "gzip", "x-gzip"): raise CatalogError(f"{r.url}: the answer is packed as {packed[:40]!r}, which wasn't asked for")
+    if packed not in ("", "identity", "gzip", "x-gzip"):
+        raise CatalogError(f"{r.url}: the answer is packed as {packed[:40]!r}, which wasn't asked for")
     raw = _arriving(r.raw)
     try:
         for data in _unpacked(raw) if "gzip" in packed else raw:
             n, waited = n + len(data), time.monotonic() - start
-            if n > max_bytes: raise CatalogError(f"{r.url}: the answer is longer than {max_bytes} bytes and was broken off; ask for less")
-            if waited > _SLOW[0] and n < _SLOW[1] * waited: raise CatalogError(f"{r.url}: only {n} bytes came in {waited:.0f} s; try again later")
+            if n > max_bytes:
+                raise CatalogError(
+                    f"{r.url}: the answer is longer than {max_bytes} bytes and was broken off; ask for less"
+                )
+            if waited > _SLOW[0] and n < _SLOW[1] * waited:
+                raise CatalogError(f"{r.url}: only {n} bytes came in {waited:.0f} s; try again later")
             yield data
-    except (faults.ProtocolError, faults.DecodeError) as err: raise requests.exceptions.ChunkedEncodingError(err) from err
-    except faults.HTTPError as err: raise requests.ConnectionError(err) from err
-    except zlib.error as err: raise requests.exceptions.ContentDecodingError(err) from err
+    except (faults.ProtocolError, faults.DecodeError) as err:
+        raise requests.exceptions.ChunkedEncodingError(err) from err
+    except faults.HTTPError as err:
+        raise requests.ConnectionError(err) from err
+    except zlib.error as err:
+        raise requests.exceptions.ContentDecodingError(err) from err
 
-
+# %% ../nbs/06_catalogs.ipynb #b8fb388c-4
 def _read_whole(r, max_bytes=MAX_ANSWER):
     "Read an answer to its end, once; `content` and `raw` hold it afterwards."
-    if r.raw is None or r._content_consumed: return r
+    if r.raw is None or r._content_consumed:
+        return r
     r._content = b"".join(body_of(r, max_bytes))
     r._content_consumed = True
     r.close()
@@ -222,18 +275,21 @@ def _read_whole(r, max_bytes=MAX_ANSWER):
 
 # %% ../nbs/06_catalogs.ipynb #213f9a87
 def polite_session(
-    retries:int=4, # further attempts after a temporary failure
-    timeout=(10, 120), # to connect, and between two pieces of the answer [s]
-    backoff:float=1.0, # wait this long before the second attempt, twice as long before the third, ... [s]
-    whole:bool=False, # read every answer to its end at once, so that a cut-off one is asked for again
-    trust=(), # hosts that redirects may lead to, beside the one that was asked
-    max_bytes:int=MAX_ANSWER, # longest answer that is read whole
-): # a requests.Session, for PyVO too
+    retries: int = 4,  # further attempts after a temporary failure
+    timeout=(10, 120),  # to connect, and between two pieces of the answer [s]
+    backoff: float = 1.0,  # wait this long before the second attempt, twice as long before the third, ... [s]
+    whole: bool = False,  # read every answer to its end at once, so that a cut-off one is asked for again
+    trust=(),  # hosts that redirects may lead to, beside the one that was asked
+    max_bytes: int = MAX_ANSWER,  # longest answer that is read whole
+):  # a requests.Session, for PyVO too
     "A session that waits and tries again, keeps a redirected POST whole, looks where it is sent, and says who it is."
     check_extra()
     import requests
+
     s = requests.Session()
-    s.headers.update({"User-Agent": f"xrt_nb/{__version__} {s.headers['User-Agent']}", "Accept-Encoding": "gzip"})
+    s.headers.update(
+        {"User-Agent": f"xrt_nb/{__version__} {s.headers['User-Agent']}", "Accept-Encoding": "gzip"}
+    )
     s.hooks["response"].append(_redirected((trust,) if isinstance(trust, str) else tuple(trust)))
     s.plain_send = s.send
 
@@ -244,91 +300,124 @@ def polite_session(
     def send(request, **kw):
         kw["timeout"] = kw.get("timeout") or timeout
         return _politely(lambda: once(request, kw), f"{request.method} {request.url}", retries, backoff)
+
     s.send = send
     return s
 
 # %% ../nbs/06_catalogs.ipynb #1c20b842
 def polite_get(
-    url:str, # http(s) address
+    url: str,  # http(s) address
     *,
-    params=None, # query parameters, encoded safely
-    session=None, # a requests session to reuse, polite or not
-    retries:int=4, # further attempts after a temporary failure
-    timeout=(10, 120), # to connect, and between two pieces of the answer [s]
-    backoff:float=1.0, # wait this long before the second attempt, twice as long before the third, ... [s]
-    stream:bool=False, # leave the contents to be read piece by piece (`body_of`)
-    headers=None, # further headers, as `Range`
-    max_bytes:int=MAX_ANSWER, # longest answer to accept
-): # the requests.Response, with a status below 300
+    params=None,  # query parameters, encoded safely
+    session=None,  # a requests session to reuse, polite or not
+    retries: int = 4,  # further attempts after a temporary failure
+    timeout=(10, 120),  # to connect, and between two pieces of the answer [s]
+    backoff: float = 1.0,  # wait this long before the second attempt, twice as long before the third, ... [s]
+    stream: bool = False,  # leave the contents to be read piece by piece (`body_of`)
+    headers=None,  # further headers, as `Range`
+    max_bytes: int = MAX_ANSWER,  # longest answer to accept
+):  # the requests.Response, with a status below 300
     "Fetch an address; temporary failures are tried again, everything else is a `CatalogError` with the reason."
     import requests
-    if _parts(url) is None: raise CatalogError(f"{str(url)[:200]!r} is no http(s) address")
+
+    if _parts(url) is None:
+        raise CatalogError(f"{str(url)[:200]!r} is no http(s) address")
     s = session or polite_session()
     plain = getattr(s, "plain_send", s.send)
-    try: request = s.prepare_request(requests.Request("GET", url, params=params, headers=headers))
-    except (requests.RequestException, ValueError) as err: raise CatalogError(f"{url}: {_short(err)}") from err
-    if plain == s.send: request.register_hook("response", _redirected(()))  # a session of the user's own
-    settings = s.merge_environment_settings(request.url, {}, True, None, None) | {"timeout": timeout, "allow_redirects": True}
+    try:
+        request = s.prepare_request(requests.Request("GET", url, params=params, headers=headers))
+    except (requests.RequestException, ValueError) as err:
+        raise CatalogError(f"{url}: {_short(err)}") from err
+    if plain == s.send:
+        request.register_hook("response", _redirected(()))  # a session of the user's own
+    settings = s.merge_environment_settings(request.url, {}, True, None, None) | {
+        "timeout": timeout,
+        "allow_redirects": True,
+    }
+
     def send():
         r = plain(request, **settings)
         return r if stream or r.status_code >= 300 else _read_whole(r, max_bytes)
-    try: r = _politely(send, f"GET {request.url}", retries, backoff)
+
+    try:
+        r = _politely(send, f"GET {request.url}", retries, backoff)
     finally:
-        if session is None and not stream: s.close()
-    if r.status_code < 300: return r
-    with r: raise CatalogError(f"GET {r.url}: {r.status_code} {_short(r.reason)}: {_page_title(_first_words(r))}")
+        if session is None and not stream:
+            s.close()
+    if r.status_code < 300:
+        return r
+    with r:
+        raise CatalogError(f"GET {r.url}: {r.status_code} {_short(r.reason)}: {_page_title(_first_words(r))}")
 
-
+# %% ../nbs/06_catalogs.ipynb #1c20b842-1
 def _first_words(r, n=5000):
     "The beginning of an answer as text, whatever follows."
-    if r._content_consumed: return r.text[:n] if isinstance(r._content, bytes) else ""
-    try: return next((d for d in body_of(r) if d), b"")[:n].decode(errors="replace")
-    except (CatalogError, *_broken()): return ""
+    if r._content_consumed:
+        return r.text[:n] if isinstance(r._content, bytes) else ""
+    try:
+        return next((d for d in body_of(r) if d), b"")[:n].decode(errors="replace")
+    except (CatalogError, *_broken()):
+        return ""
 
 # %% ../nbs/06_catalogs.ipynb #121a3bb8
 def identifier(
-    name:str, # a column or table name
-) -> str: # the same
+    name: str,  # a column or table name
+) -> str:  # the same
     "Accept a plain column name, refuse everything else."
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name): raise ValueError(f"{_said(name)} is not a column name (letters, digits and _, a letter first)")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
+        raise ValueError(f"{_said(name)} is not a column name (letters, digits and _, a letter first)")
     return name
 
-
+# %% ../nbs/06_catalogs.ipynb #121a3bb8-1
 def literal(
-    value, # text, number or truth value
-) -> str: # ADQL
+    value,  # text, number or truth value
+) -> str:  # ADQL
     "Write a value so that it can only be read as that value."
-    if isinstance(value, (bool, np.bool_)): return f"'{bool(value)}'"
-    if isinstance(value, (int, np.integer)) and abs(value) < 1 << 63: return str(int(value))
-    if isinstance(value, (float, np.floating)) and np.isfinite(value): return repr(float(value))
-    if isinstance(value, str) and value.isprintable() and "\\" not in value: return "'" + value.replace("'", "''") + "'"
-    raise ValueError(f"{_said(value)} can't stand in a query: texts must be printable and without backslashes, numbers finite and below 2**63")
+    if isinstance(value, (bool, np.bool_)):
+        return f"'{bool(value)}'"
+    if isinstance(value, (int, np.integer)) and abs(value) < 1 << 63:
+        return str(int(value))
+    if isinstance(value, (float, np.floating)) and np.isfinite(value):
+        return repr(float(value))
+    if isinstance(value, str) and value.isprintable() and "\\" not in value:
+        return "'" + value.replace("'", "''") + "'"
+    raise ValueError(
+        f"{_said(value)} can't stand in a query: texts must be printable and without backslashes, numbers finite and below 2**63"
+    )
 
 # %% ../nbs/06_catalogs.ipynb #02e8683a
 _COMPARE = {ast.Eq: "=", ast.NotEq: "<>", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _OPPOSITE = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.In: ast.NotIn, ast.Is: ast.IsNot}
 _OPPOSITE |= {v: k for k, v in _OPPOSITE.items()}
 
-
+# %% ../nbs/06_catalogs.ipynb #02e8683a-1
 def _operand(node, column):
     "One side of a comparison."
     sign = -1 if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else 1
-    if sign < 0: node = node.operand
-    if isinstance(node, ast.Constant) and (sign > 0 or type(node.value) in (int, float)): return literal(node.value if sign > 0 else -node.value)
-    if sign > 0 and isinstance(node, ast.Name): return column(node.id)
-    if sign > 0 and isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name): return column(f"{node.value.id}.{node.attr}")
-    raise ValueError(f"`where` can't compare with {_said(ast.unparse(node))}, only with columns, numbers and 'texts'")
+    if sign < 0:
+        node = node.operand
+    if isinstance(node, ast.Constant) and (sign > 0 or type(node.value) in (int, float)):
+        return literal(node.value if sign > 0 else -node.value)
+    if sign > 0 and isinstance(node, ast.Name):
+        return column(node.id)
+    if sign > 0 and isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return column(f"{node.value.id}.{node.attr}")
+    raise ValueError(
+        f"`where` can't compare with {_said(ast.unparse(node))}, only with columns, numbers and 'texts'"
+    )
 
-
+# %% ../nbs/06_catalogs.ipynb #02e8683a-2
 def _compared(left, op, right, column):
     "One comparison."
     a = _operand(left, column)
     if isinstance(right, ast.Constant) and right.value is None:
-        if isinstance(op, (ast.Is, ast.IsNot)): return f"{a} IS {'NOT ' * isinstance(op, ast.IsNot)}NULL"
+        if isinstance(op, (ast.Is, ast.IsNot)):
+            return f"{a} IS {'NOT ' * isinstance(op, ast.IsNot)}NULL"
         raise ValueError("`where`: nothing compares with None; write `x is None` or `x is not None`")
     if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right, (ast.List, ast.Tuple)) and right.elts:
         return f"{a} {'NOT ' * isinstance(op, ast.NotIn)}IN ({', '.join(_operand(e, column) for e in right.elts)})"
-    if type(op) not in _COMPARE: raise ValueError(f"`where` can't translate {_said(ast.unparse(ast.Compare(left, [op], [right])))}")
+    if type(op) not in _COMPARE:
+        raise ValueError(f"`where` can't translate {_said(ast.unparse(ast.Compare(left, [op], [right])))}")
     return f"{a} {_COMPARE[type(op)]} {_operand(right, column)}"
 
 # %% ../nbs/06_catalogs.ipynb #0139744a
@@ -337,169 +426,258 @@ def _cut(node, column, negate=False):
     if isinstance(node, ast.BoolOp):
         both = isinstance(node.op, ast.And) != negate
         return "(" + (" AND " if both else " OR ").join(_cut(v, column, negate) for v in node.values) + ")"
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not): return _cut(node.operand, column, not negate)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _cut(node.operand, column, not negate)
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
-        done = [_compared(a, _OPPOSITE[type(op)]() if negate else op, b, column) for a, op, b in zip(sides, node.ops, sides[1:])]
+        done = [
+            _compared(a, _OPPOSITE[type(op)]() if negate else op, b, column)
+            for a, op, b in zip(sides, node.ops, sides[1:])
+        ]
         return done[0] if len(done) == 1 else "(" + (" OR " if negate else " AND ").join(done) + ")"
-    raise ValueError(f"`where` understands comparisons joined by and, or, not; not {_said(ast.unparse(node))}")
+    raise ValueError(
+        f"`where` understands comparisons joined by and, or, not; not {_said(ast.unparse(node))}"
+    )
 
-
+# %% ../nbs/06_catalogs.ipynb #0139744a-1
 def cuts(
-    expression:str, # as "var_prob_b > 0.99 and instrument == 'ACIS'"
-    column=identifier, # turns a column name into its ADQL
-) -> str: # an ADQL condition
+    expression: str,  # as "var_prob_b > 0.99 and instrument == 'ACIS'"
+    column=identifier,  # turns a column name into its ADQL
+) -> str:  # an ADQL condition
     "Translate cuts written in Python's syntax; what is not a cut is refused."
-    if not isinstance(expression, str) or len(expression) > 5000: raise ValueError("`where` must be a text of at most 5000 characters")
-    try: tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as err: raise ValueError(f"`where` can't be read ({err}); write it as in Python: \"var_prob_b > 0.99 and hard_hs < 1\"") from None
-    try: return _cut(tree.body, column)
-    except RecursionError: raise ValueError("`where` is nested too deeply; write it flat, as \"a > 1 and b < 2\"") from None
+    if not isinstance(expression, str) or len(expression) > 5000:
+        raise ValueError("`where` must be a text of at most 5000 characters")
+    try:
+        tree = ast.parse(expression.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
+        raise ValueError(
+            f"`where` can't be read ({err}); write it as in Python: \"var_prob_b > 0.99 and hard_hs < 1\""
+        ) from None
+    try:
+        return _cut(tree.body, column)
+    except RecursionError:
+        raise ValueError("`where` is nested too deeply; write it flat, as \"a > 1 and b < 2\"") from None
 
 # %% ../nbs/06_catalogs.ipynb #92d3000a
 def sky_boxes(
-    ra:float, # centre [deg]
-    dec:float, # centre [deg]
-    radius:float, # [deg]
-) -> tuple: # ((ra_low, ra_high), ...) one or two ranges, and (dec_low, dec_high) [deg]
+    ra: float,  # centre [deg]
+    dec: float,  # centre [deg]
+    radius: float,  # [deg]
+) -> tuple:  # ((ra_low, ra_high), ...) one or two ranges, and (dec_low, dec_high) [deg]
     "The box around a cone."
-    if not (np.isfinite([ra, dec, radius]).all() and -90 <= dec <= 90 and 0 < radius <= 180): raise ValueError(f"no cone: ra {ra!r}, dec {dec!r} (-90 to 90), radius {radius!r} (above 0, to 180) degrees")
+    if not (np.isfinite([ra, dec, radius]).all() and -90 <= dec <= 90 and 0 < radius <= 180):
+        raise ValueError(
+            f"no cone: ra {ra!r}, dec {dec!r} (-90 to 90), radius {radius!r} (above 0, to 180) degrees"
+        )
     r = radius + 1e-9  # rounding must not cost a source on the rim
     low, high = max(dec - r, -90.0), min(dec + r, 90.0)
-    if dec - r <= -90 or dec + r >= 90: return ((0.0, 360.0),), (low, high)
+    if dec - r <= -90 or dec + r >= 90:
+        return ((0.0, 360.0),), (low, high)
     half = float(np.degrees(np.arcsin(min(1.0, np.sin(np.radians(r)) / np.cos(np.radians(dec)))))) + 1e-9
     a, b = ra % 360 - half, ra % 360 + half
-    if b - a >= 360: return ((0.0, 360.0),), (low, high)
-    if a < 0: return ((0.0, b), (a + 360, 360.0)), (low, high)
+    if b - a >= 360:
+        return ((0.0, 360.0),), (low, high)
+    if a < 0:
+        return ((0.0, b), (a + 360, 360.0)), (low, high)
     return (((a, b),) if b <= 360 else ((0.0, b - 360), (a, 360.0))), (low, high)
 
-
+# %% ../nbs/06_catalogs.ipynb #92d3000a-1
 def separation(
-    ra, dec, # (N,) positions [deg]
-    ra0, dec0, # one position, or (N,) of them [deg]
-) -> np.ndarray: # (N,) [arcsec]
+    ra,
+    dec,  # (N,) positions [deg]
+    ra0,
+    dec0,  # one position, or (N,) of them [deg]
+) -> np.ndarray:  # (N,) [arcsec]
     "Angle between positions, exact from milliarcseconds to the other side of the sky."
-    return np.degrees(angular_separation(*(np.radians(np.asarray(v, dtype=float)) for v in (ra, dec, ra0, dec0)))) * 3600
+    return (
+        np.degrees(
+            angular_separation(*(np.radians(np.asarray(v, dtype=float)) for v in (ra, dec, ra0, dec0)))
+        )
+        * 3600
+    )
 
 # %% ../nbs/06_catalogs.ipynb #0500530d
-RELEASES = {"2.0": ("http://cda.cfa.harvard.edu/csc2tap", "csc2", "rel2.0"),
-            "2.1": ("http://cda.cfa.harvard.edu/csc21tap", "csc21", "rel2.1")} # TAP service, schema, and the release's name in file requests
-SERVICES = {"simbad": "https://simbad.cds.unistra.fr/simbad/sim-tap", "vizier": "https://tapvizier.cds.unistra.fr/TAPVizieR/tap"} # other TAP services by name
+RELEASES = {
+    "2.0": ("http://cda.cfa.harvard.edu/csc2tap", "csc2", "rel2.0"),
+    "2.1": ("http://cda.cfa.harvard.edu/csc21tap", "csc21", "rel2.1"),
+}  # TAP service, schema, and the release's name in file requests
+SERVICES = {
+    "simbad": "https://simbad.cds.unistra.fr/simbad/sim-tap",
+    "vizier": "https://tapvizier.cds.unistra.fr/TAPVizieR/tap",
+}  # other TAP services by name
 LEVELS = {"master": "m", "stack": "s", "observation": "o"}
-TABLES = {"m": "master_source", "a": "master_stack_assoc", "s": "stack_source", "b": "stack_observation_assoc", "o": "observation_source"}
-JOINS = {"ma": "m.name = a.name", "as": "s.detect_stack_id = a.detect_stack_id AND s.region_id = a.region_id",
-         "sb": "s.detect_stack_id = b.detect_stack_id AND s.region_id = b.region_id", "bo": "o.obsid = b.obsid AND o.obi = b.obi AND o.region_id = b.region_id"}
+TABLES = {
+    "m": "master_source",
+    "a": "master_stack_assoc",
+    "s": "stack_source",
+    "b": "stack_observation_assoc",
+    "o": "observation_source",
+}
+JOINS = {
+    "ma": "m.name = a.name",
+    "as": "s.detect_stack_id = a.detect_stack_id AND s.region_id = a.region_id",
+    "sb": "s.detect_stack_id = b.detect_stack_id AND s.region_id = b.region_id",
+    "bo": "o.obsid = b.obsid AND o.obi = b.obi AND o.region_id = b.region_id",
+}
 KEYS = {"m": ["name"], "s": ["detect_stack_id", "region_id"], "o": ["obsid", "obi", "region_id"]}
 DEFAULT_COLUMNS = {
     "master": "ra dec err_ellipse_r0 err_ellipse_r1 err_ellipse_ang significance likelihood_class hard_hm hard_hs hard_ms var_intra_prob_b var_intra_index_b".split(),
     "stack": "ra dec err_ellipse_r0 flux_significance_b".split(),
-    "observation": "instrument theta livetime gti_start gti_stop flux_significance_b hard_hm hard_hs hard_ms var_prob_b var_prob_h var_prob_m var_prob_s var_index_b".split()}
+    "observation": "instrument theta livetime gti_start gti_stop flux_significance_b hard_hm hard_hs hard_ms var_prob_b var_prob_h var_prob_m var_prob_s var_index_b".split(),
+}
 
 # %% ../nbs/06_catalogs.ipynb #d13d81e4
 class _Columns:
     "The columns of one query: which table each belongs to, and so which tables are needed."
+
     def __init__(self, level):
-        if level not in LEVELS: raise ValueError(f"`level` must be one of {', '.join(LEVELS)}; got {repr(level)[:80]}")
+        if level not in LEVELS:
+            raise ValueError(f"`level` must be one of {', '.join(LEVELS)}; got {repr(level)[:80]}")
         self.own, self.used = LEVELS[level], {LEVELS[level]}
 
     def __call__(self, text):
         place, _, name = text.rpartition(".") if isinstance(text, str) else ("", "", text)
         letter = LEVELS.get(place, place) or self.own
-        if letter not in TABLES: raise ValueError(f"{_said(text)}: a column may be preceded by {', '.join(LEVELS)} (or m, a, s, b, o), not by {_said(place)}")
+        if letter not in TABLES:
+            raise ValueError(
+                f"{_said(text)}: a column may be preceded by {', '.join(LEVELS)} (or m, a, s, b, o), not by {_said(place)}"
+            )
         self.used.add(letter)
         return f"{letter}.{identifier(name)}"
 
     def chain(self):
         "The tables from the first to the last one needed, in the order of the joins."
         at = ["masbo".index(t) for t in self.used]
-        return "masbo"[min(at):max(at) + 1]
+        return "masbo"[min(at) : max(at) + 1]
 
     def outputs(self, picked):
         "Output name of each qualified column: bare, or preceded by its level where two would clash."
         bare = [p.split(".")[1] for p in picked]
         level = {v: k for k, v in LEVELS.items()} | {"a": "stack_match", "b": "observation_match"}
-        return {p: n if bare.count(n) == 1 or p[0] == self.own else f"{level[p[0]]}_{n}" for p, n in zip(picked, bare)}
+        return {
+            p: n if bare.count(n) == 1 or p[0] == self.own else f"{level[p[0]]}_{n}"
+            for p, n in zip(picked, bare)
+        }
 
 # %% ../nbs/06_catalogs.ipynb #fdc5c377
 @dataclass(frozen=True)
 class Query:
     "A question to a `Catalog`; `.adql` is its text, `.table()` and `.frame()` are the answer."
-    catalog:object # the Catalog that is asked
-    level:str="master" # what a row is: master, stack or observation
-    columns:tuple=() # columns, those of other levels as "master.ra"
-    where:str|None=None # cuts, see `cuts`
-    near:tuple|None=None # centre of a cone (ra, dec) [deg]
-    radius:float=5.0 # of the cone [arcsec]
-    names:tuple|None=None # names of master sources
-    ids:tuple|None=None # ids of detections, `obsid_region`
-    match:str|None="u" # match_type where sources and stacks are joined; None for all
-    order:str|None=None # column to sort by; "-column" for the largest first
-    limit:int|None=None # at most so many rows
-    maxrec:int|None=None # ask the service to send more than it would by itself
 
-    def __repr__(self): return f"Query of {self.catalog}:\n{self.adql}"
+    catalog: object  # the Catalog that is asked
+    level: str = "master"  # what a row is: master, stack or observation
+    columns: tuple = ()  # columns, those of other levels as "master.ra"
+    where: str | None = None  # cuts, see `cuts`
+    near: tuple | None = None  # centre of a cone (ra, dec) [deg]
+    radius: float = 5.0  # of the cone [arcsec]
+    names: tuple | None = None  # names of master sources
+    ids: tuple | None = None  # ids of detections, `obsid_region`
+    match: str | None = "u"  # match_type where sources and stacks are joined; None for all
+    order: str | None = None  # column to sort by; "-column" for the largest first
+    limit: int | None = None  # at most so many rows
+    maxrec: int | None = None  # ask the service to send more than it would by itself
+
+    def __repr__(self):
+        return f"Query of {self.catalog}:\n{self.adql}"
 
 # %% ../nbs/06_catalogs.ipynb #9c3da070
 _ID = re.compile(r"\d{1,9}_\d{1,9}", re.A)
 
-
+# %% ../nbs/06_catalogs.ipynb #9c3da070-1
 def _split_id(id):
     "obsid and region of an id as 23022_122."
-    if not isinstance(id, str) or not _ID.fullmatch(id): raise ValueError(f"{_said(id)} is not an id of the form obsid_region, as '23022_122'")
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise ValueError(f"{_said(id)} is not an id of the form obsid_region, as '23022_122'")
     return tuple(map(int, id.split("_")))
 
-
+# %% ../nbs/06_catalogs.ipynb #9c3da070-2
 def _listed(query, column, chunk, upload):
     "Conditions that restrict a query to its names or ids: (text, table to upload or None), one per chunk."
     if query.names is not None:
         names, col = sorted(set(query.names)), column("m.name")
-        texts = [f"{col} IN ({', '.join(map(literal, names[k:k + chunk]))})" for k in range(0, len(names), chunk)]
-        return [(f"{col} = w.name", Table({"name": names[k:k + chunk]})) for k in range(0, len(names), chunk)] if upload else [(t, None) for t in texts]
-    if query.ids is None: return [(None, None)]
+        texts = [
+            f"{col} IN ({', '.join(map(literal, names[k : k + chunk]))})" for k in range(0, len(names), chunk)
+        ]
+        return (
+            [(f"{col} = w.name", Table({"name": names[k : k + chunk]})) for k in range(0, len(names), chunk)]
+            if upload
+            else [(t, None) for t in texts]
+        )
+    if query.ids is None:
+        return [(None, None)]
     pairs, (o, r) = sorted(set(map(_split_id, query.ids))), (column("o.obsid"), column("o.region_id"))
-    cut = [pairs[k:k + chunk] for k in range(0, len(pairs), chunk)]
-    if upload: return [(f"{o} = w.obsid AND {r} = w.region_id", Table(np.array(c, dtype=np.int32), names=["obsid", "region_id"])) for c in cut]
+    cut = [pairs[k : k + chunk] for k in range(0, len(pairs), chunk)]
+    if upload:
+        return [
+            (
+                f"{o} = w.obsid AND {r} = w.region_id",
+                Table(np.array(c, dtype=np.int32), names=["obsid", "region_id"]),
+            )
+            for c in cut
+        ]
     by_obsid = [{k: [p[1] for p in g] for k, g in groupby(c, key=lambda p: p[0])} for c in cut]
-    return [("(" + " OR ".join(f"({o} = {k} AND {r} IN ({', '.join(map(str, v))}))" for k, v in d.items()) + ")", None) for d in by_obsid]
+    return [
+        (
+            "("
+            + " OR ".join(f"({o} = {k} AND {r} IN ({', '.join(map(str, v))}))" for k, v in d.items())
+            + ")",
+            None,
+        )
+        for d in by_obsid
+    ]
 
 # %% ../nbs/06_catalogs.ipynb #072ceaa2
 @patch_to(Query)
 def _plan(self):
     "Everything the text needs: output names by qualified column, where a position stands, conditions, chunks."
     col, keys = _Columns(self.level), KEYS[LEVELS[self.level]]
-    picked = [col(c) for c in keys + list(self.columns)] + ([col("o.obsid"), col("o.region_id")] if self.ids is not None else [])
+    picked = [col(c) for c in keys + list(self.columns)] + (
+        [col("o.obsid"), col("o.region_id")] if self.ids is not None else []
+    )
     conditions, place = [], []
     if self.near is not None:
         place = [col(f"{'s' if self.level == 'stack' else 'm'}.{c}") for c in ("ra", "dec")]
         ranges, (low, high) = sky_boxes(*self.near, self.radius / 3600)
         boxes = [f"({place[0]} >= {literal(a)} AND {place[0]} <= {literal(b)})" for a, b in ranges]
-        conditions += [f"{place[1]} >= {literal(low)} AND {place[1]} <= {literal(high)}", boxes[0] if len(boxes) == 1 else f"({' OR '.join(boxes)})"]
-    if self.where is not None: conditions.append(cuts(self.where, col))
+        conditions += [
+            f"{place[1]} >= {literal(low)} AND {place[1]} <= {literal(high)}",
+            boxes[0] if len(boxes) == 1 else f"({' OR '.join(boxes)})",
+        ]
+    if self.where is not None:
+        conditions.append(cuts(self.where, col))
     listed = _listed(self, col, self.catalog.chunk, self.catalog.upload)
     by = [col(self.order.removeprefix("-"))] if self.order else []
     picked += place + by + [f"{t}.{k}" for t in "mso" if t in col.used for k in KEYS[t]]
     tables = col.chain()
-    if "a" in tables and self.match is not None: conditions.insert(0, f"a.match_type = {literal(self.match)}")
+    if "a" in tables and self.match is not None:
+        conditions.insert(0, f"a.match_type = {literal(self.match)}")
     conditions = [JOINS[a + b] for a, b in zip(tables, tables[1:])] + conditions
     return col.outputs(list(dict.fromkeys(picked))), place, tables, conditions, listed, by
 
-
+# %% ../nbs/06_catalogs.ipynb #072ceaa2-1
 @patch_to(Query, as_prop=True)
-def parts(self) -> list: # of (ADQL, table to upload or None)
+def parts(self) -> list:  # of (ADQL, table to upload or None)
     "The queries to send: one, or one per chunk of a long list of names or ids."
     names, _, tables, conditions, listed, by = self._plan()
     whole = len(listed) == 1 and self.near is None  # only then may the service do the counting
-    select = "SELECT " + "DISTINCT " * (len(tables) > 1) + f"TOP {self.limit} " * (whole and self.limit is not None)
+    select = (
+        "SELECT "
+        + "DISTINCT " * (len(tables) > 1)
+        + f"TOP {self.limit} " * (whole and self.limit is not None)
+    )
     select += ", ".join(c if c.split(".")[1] == n else f"{c} AS {n}" for c, n in names.items())
     out = []
     for text, upload in listed:
-        source = ", ".join([f"{self.catalog.schema}.{TABLES[t]} {t}" for t in tables] + ["TAP_UPLOAD.wanted w"] * (upload is not None))
+        source = ", ".join(
+            [f"{self.catalog.schema}.{TABLES[t]} {t}" for t in tables]
+            + ["TAP_UPLOAD.wanted w"] * (upload is not None)
+        )
         where = "\n  AND ".join(conditions + [text] * (text is not None))
         order = f"\nORDER BY {names[by[0]]}" + " DESC" * self.order.startswith("-") if by else ""
         out.append((f"{select}\nFROM {source}" + f"\nWHERE {where}" * bool(where) + order, upload))
     return out
 
-
+# %% ../nbs/06_catalogs.ipynb #072ceaa2-2
 @patch_to(Query, as_prop=True)
 def adql(self) -> str:
     "The text that is sent; the parts of a long list are separated by an empty line."
@@ -508,30 +686,38 @@ def adql(self) -> str:
 # %% ../nbs/06_catalogs.ipynb #bf609e1d
 class TapService:
     "A TAP service on the network, asked through PyVO."
+
     def __init__(
         self,
-        url:str, # base address
-        mode:str="sync", # "sync", or "async" for jobs that take longer than a minute
-        wait:float=600.0, # give up on a job after this long [s]
-        session=None, # a requests session; `polite_session(whole=True)` by default
+        url: str,  # base address
+        mode: str = "sync",  # "sync", or "async" for jobs that take longer than a minute
+        wait: float = 600.0,  # give up on a job after this long [s]
+        session=None,  # a requests session; `polite_session(whole=True)` by default
     ):
         check_extra()
         import pyvo
-        if mode not in ("sync", "async"): raise ValueError(f"`mode` must be sync or async, got {mode!r}")
+
+        if mode not in ("sync", "async"):
+            raise ValueError(f"`mode` must be sync or async, got {mode!r}")
         self.url, self.mode, self.wait, self.session = url, mode, wait, session or polite_session(whole=True)
         self.service = pyvo.dal.TAPService(url, session=self.session)
 
     def fetch(self, adql, maxrec=None, uploads=None):
         "The service's answer as it came, for `read_answer`."
-        try: r = getattr(self, "_" + self.mode)(adql, maxrec, uploads)
-        except CatalogError: raise
+        try:
+            r = getattr(self, "_" + self.mode)(adql, maxrec, uploads)
+        except CatalogError:
+            raise
         except Exception as err:  # whatever the client stumbles over in what came: it is the service's answer
             raise CatalogError(f"{self.url}: {type(err).__name__}: {_short(err)}") from err
         if r.status_code >= 300 and b"<VOTABLE" not in r.content[:2000]:
-            raise CatalogError(f"{self.url}: {r.status_code} {_short(r.reason)}: {_page_title(r.text[:5000])}")
+            raise CatalogError(
+                f"{self.url}: {r.status_code} {_short(r.reason)}: {_page_title(r.text[:5000])}"
+            )
         return r.content
 
-    def _sync(self, adql, maxrec, uploads): return self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
+    def _sync(self, adql, maxrec, uploads):
+        return self.service.create_query(adql, maxrec=maxrec, uploads=uploads).submit()
 
     def _async(self, adql, maxrec, uploads):
         job = self.service.submit_job(adql, maxrec=maxrec, uploads=uploads)
@@ -539,124 +725,209 @@ class TapService:
             job.run()
             end, pause = time.monotonic() + self.wait, 0.5
             while job.phase not in ("COMPLETED", "ERROR", "ABORTED"):
-                if time.monotonic() > end: raise CatalogError(f"{self.url}: the job is still {_short(job.job.phase)} after {self.wait:.0f} s; allow more with `wait`, or ask for less")
+                if time.monotonic() > end:
+                    raise CatalogError(
+                        f"{self.url}: the job is still {_short(job.job.phase)} after {self.wait:.0f} s; allow more with `wait`, or ask for less"
+                    )
                 time.sleep(pause)
                 pause = min(10.0, 1.3 * pause)
             job.raise_if_error()
             return polite_get(_follow(job.url, job.result_uri), session=self.session)
         finally:
-            with suppress(Exception): job.delete()  # must not hide what went wrong
+            with suppress(Exception):
+                job.delete()  # must not hide what went wrong
 
 # %% ../nbs/06_catalogs.ipynb #b6bd7562
-CSC_UNITS = {"ra": "deg", "dec": "deg", "err_ellipse_r0": "arcsec", "err_ellipse_r1": "arcsec", "err_ellipse_ang": "deg", "theta": "arcmin", "livetime": "s",
-             "gti_start": "s", "gti_stop": "s", "gti_elapse": "s", "gti_mjd_obs": "d"} # filled in where the service names none
+CSC_UNITS = {
+    "ra": "deg",
+    "dec": "deg",
+    "err_ellipse_r0": "arcsec",
+    "err_ellipse_r1": "arcsec",
+    "err_ellipse_ang": "deg",
+    "theta": "arcmin",
+    "livetime": "s",
+    "gti_start": "s",
+    "gti_stop": "s",
+    "gti_elapse": "s",
+    "gti_mjd_obs": "d",
+}  # filled in where the service names none
 
-
+# %% ../nbs/06_catalogs.ipynb #b6bd7562-1
 def _tidy(table):
     "Texts as texts, units that astropy knows, and known ones where the service gives none."
     for name in table.colnames:
         c, bare = table[name], re.sub("^(master|stack|observation)_", "", name)
         if c.dtype.kind == "O":
             gone = np.ma.getmaskarray(c) | np.array([v is None for v in c.tolist()], dtype=bool)
-            texts = ["" if m else v.decode() if isinstance(v, bytes) else str(v) for v, m in zip(c.tolist(), gone)]
-            table.replace_column(name, MaskedColumn(np.array(texts, dtype=str), mask=gone, name=name, description=c.description) if gone.any() else
-                                 Column(np.array(texts, dtype=str), name=name, description=c.description))
-        elif c.unit is None and bare in CSC_UNITS: c.unit = CSC_UNITS[bare]
+            texts = [
+                "" if m else v.decode() if isinstance(v, bytes) else str(v) for v, m in zip(c.tolist(), gone)
+            ]
+            table.replace_column(
+                name,
+                MaskedColumn(np.array(texts, dtype=str), mask=gone, name=name, description=c.description)
+                if gone.any()
+                else Column(np.array(texts, dtype=str), name=name, description=c.description),
+            )
+        elif c.unit is None and bare in CSC_UNITS:
+            c.unit = CSC_UNITS[bare]
         elif isinstance(c.unit, UnrecognizedUnit):
             c.unit = Unit(str(c.unit), parse_strict="silent")  # VOTable 1.2 knows fewer words than astropy
-            if isinstance(c.unit, UnrecognizedUnit): c.description, c.unit = f"{c.description or ''} [{c.unit}]".strip(), None
+            if isinstance(c.unit, UnrecognizedUnit):
+                c.description, c.unit = f"{c.description or ''} [{c.unit}]".strip(), None
     return table
 
 # %% ../nbs/06_catalogs.ipynb #a7597f4a
-_WIDTHS = {"boolean": 1, "bit": 1, "unsignedByte": 1, "char": 4, "unicodeChar": 4, "short": 2, "int": 4, "float": 4}
-MAX_TABLE = 1 << 29 # memory for the rows of an answer [bytes]
+_WIDTHS = {
+    "boolean": 1,
+    "bit": 1,
+    "unsignedByte": 1,
+    "char": 4,
+    "unicodeChar": 4,
+    "short": 2,
+    "int": 4,
+    "float": 4,
+}
+MAX_TABLE = 1 << 29  # memory for the rows of an answer [bytes]
 
-
+# %% ../nbs/06_catalogs.ipynb #a7597f4a-1
 def _width(field):
     "Bytes that a FIELD takes in each row; variable lengths are paid for by what the document holds."
     sizes = [int(n) for n in re.findall(r"(?a:\d{1,20})(?!\d*\*)", field.get("arraysize", "1"))]
     return _WIDTHS.get(field.get("datatype"), 16) * int(np.prod([float(n) for n in sizes]).clip(1, 1e18))
 
-
+# %% ../nbs/06_catalogs.ipynb #a7597f4a-2
 class _Walk:
     "One pass over a VOTable that refuses what an answer has no need of."
+
     def __init__(self):
         self.depth, self.rows, self.width, self.claimed, self.total, self.fields = 0, 0, 0, 0, 0, 0
 
     def start(self, tag, attrs):
         tag, self.depth = tag.rpartition(":")[2], self.depth + 1
-        if self.depth > 50: raise ValueError("its elements are nested too deeply")
-        if tag == "TR": self.rows += 1
-        if tag == "STREAM" and attrs.keys() & {"href", "actuate"}: raise ValueError("its rows lie elsewhere, at an address it names, which is not followed")
-        if tag in ("FITS", "PARQUET") or tag == "STREAM" and attrs.get("encoding", "base64") != "base64": raise ValueError("its rows are packed in a form that no answer needs")
-        if tag == "TABLE": self.rows, self.width, self.claimed = 0, 0, int(attrs.get("nrows") or 0)
-        if tag == "FIELD": self.fields, self.width = self.fields + 1, self.width + _width(attrs)
-        if self.fields > 5000: raise ValueError("it has more than 5000 columns")
-        if tag in ("TABLE", "FIELD", "TR"): self.bound()
+        if self.depth > 50:
+            raise ValueError("its elements are nested too deeply")
+        if tag == "TR":
+            self.rows += 1
+        if tag == "STREAM" and attrs.keys() & {"href", "actuate"}:
+            raise ValueError("its rows lie elsewhere, at an address it names, which is not followed")
+        if tag in ("FITS", "PARQUET") or tag == "STREAM" and attrs.get("encoding", "base64") != "base64":
+            raise ValueError("its rows are packed in a form that no answer needs")
+        if tag == "TABLE":
+            self.rows, self.width, self.claimed = 0, 0, int(attrs.get("nrows") or 0)
+        if tag == "FIELD":
+            self.fields, self.width = self.fields + 1, self.width + _width(attrs)
+        if self.fields > 5000:
+            raise ValueError("it has more than 5000 columns")
+        if tag in ("TABLE", "FIELD", "TR"):
+            self.bound()
 
-    def end(self, tag): self.depth -= 1
+    def end(self, tag):
+        self.depth -= 1
 
     def bound(self):
-        if self.width * max(self.rows, self.claimed) > MAX_TABLE: raise ValueError(f"its rows would take more than {MAX_TABLE >> 20} MB")
+        if self.width * max(self.rows, self.claimed) > MAX_TABLE:
+            raise ValueError(f"its rows would take more than {MAX_TABLE >> 20} MB")
 
-    def declare(self, *_): raise ValueError("it declares entities of its own")
+    def declare(self, *_):
+        raise ValueError("it declares entities of its own")
 
-
+# %% ../nbs/06_catalogs.ipynb #a7597f4a-3
 def _walk(raw):
     "Walk through a document; ValueError or expat's error says what is wrong."
     walk, parser = _Walk(), expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = walk.start, walk.end, walk.declare
+    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = (
+        walk.start,
+        walk.end,
+        walk.declare,
+    )
     parser.Parse(raw, True)
 
 # %% ../nbs/06_catalogs.ipynb #d9dbaa85
-_LOST = votable.exceptions.W18, votable.exceptions.W46, votable.exceptions.W51 # fewer rows than said, texts cut, numbers clipped
-_BLANK = votable.exceptions.W30, votable.exceptions.W31 # cells that are no numbers
+_LOST = (
+    votable.exceptions.W18,
+    votable.exceptions.W46,
+    votable.exceptions.W51,
+)  # fewer rows than said, texts cut, numbers clipped
+_BLANK = votable.exceptions.W30, votable.exceptions.W31  # cells that are no numbers
 
-
+# %% ../nbs/06_catalogs.ipynb #d9dbaa85-1
 def _parse(raw, what):
     "The results of a VOTable; what astropy would cut, clip or blank without a word is refused, or said."
     from pyvo.dal import TAPResults
+
     if raw[:2] == b"\x1f\x8b":
         raw = b"".join(d for d, _ in zip(_unpacked([raw]), range(MAX_ANSWER // CHUNK + 1)))
-        if len(raw) > MAX_ANSWER: raise ValueError(f"it unpacks to more than {MAX_ANSWER} bytes")
+        if len(raw) > MAX_ANSWER:
+            raise ValueError(f"it unpacks to more than {MAX_ANSWER} bytes")
     _walk(raw)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         results = TAPResults(votable.parse(io.BytesIO(raw), verify="warn"))
         table = results.to_table()
-    if lost := [w.message for w in said if isinstance(w.message, _LOST)]: raise ValueError(str(lost[0]))
+    if lost := [w.message for w in said if isinstance(w.message, _LOST)]:
+        raise ValueError(str(lost[0]))
     if blank := [w.message for w in said if isinstance(w.message, _BLANK)]:
-        warnings.warn(f"{what}: {len(blank)} cells are no numbers and count as missing; the first: {_short(blank[0])}", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{what}: {len(blank)} cells are no numbers and count as missing; the first: {_short(blank[0])}",
+            XRTWarning,
+            stacklevel=4,
+        )
     return _tidy(table), results.status[0].upper() == "OVERFLOW"
 
 # %% ../nbs/06_catalogs.ipynb #04a10641
 def read_answer(
-    raw:bytes, # what the service sent
-    what:str="answer", # for messages: who was asked
-) -> tuple: # astropy Table, and whether the service cut it short
+    raw: bytes,  # what the service sent
+    what: str = "answer",  # for messages: who was asked
+) -> tuple:  # astropy Table, and whether the service cut it short
     "Read a service's VOTable, or say what came instead."
     from pyvo.dal import DALQueryError
-    if len(raw) > MAX_ANSWER: raise CatalogError(f"{what}: the answer is longer than {MAX_ANSWER} bytes; ask for less")
+
+    if len(raw) > MAX_ANSWER:
+        raise CatalogError(f"{what}: the answer is longer than {MAX_ANSWER} bytes; ask for less")
     head = raw[:3000].lstrip().lower()
-    if not head: raise CatalogError(f"{what}: an empty answer; try again later")
-    if b"<html" in head: raise CatalogError(f"{what}: a web page instead of a table: {_page_title(raw[:5000].decode(errors='replace'))}; is the address right, the service up, a login needed?")
-    try: return _parse(raw, what)
-    except DALQueryError as err: raise CatalogError(f"{what}: the service refuses the query: {_short(err)}") from err
-    except XRTWarning: raise
-    except Exception as err: raise CatalogError(f"{what}: not a whole VOTable ({type(err).__name__}: {str(err)[:200]}); it begins with {raw[:60]!r}") from err
+    if not head:
+        raise CatalogError(f"{what}: an empty answer; try again later")
+    if b"<html" in head:
+        raise CatalogError(
+            f"{what}: a web page instead of a table: {_page_title(raw[:5000].decode(errors='replace'))}; is the address right, the service up, a login needed?"
+        )
+    try:
+        return _parse(raw, what)
+    except DALQueryError as err:
+        raise CatalogError(f"{what}: the service refuses the query: {_short(err)}") from err
+    except XRTWarning:
+        raise
+    except Exception as err:
+        raise CatalogError(
+            f"{what}: not a whole VOTable ({type(err).__name__}: {str(err)[:200]}); it begins with {raw[:60]!r}"
+        ) from err
 
 # %% ../nbs/06_catalogs.ipynb #eb33f9d8
 def _values(column):
     "A column as SQLite takes it: None for what is missing, truth values as texts."
-    gone = np.ma.getmaskarray(column).tolist() if isinstance(column, np.ma.MaskedArray) else [False] * len(column)
+    gone = (
+        np.ma.getmaskarray(column).tolist()
+        if isinstance(column, np.ma.MaskedArray)
+        else [False] * len(column)
+    )
     data = np.ma.getdata(column)
     values = [str(bool(v)) for v in data] if data.dtype.kind == "b" else np.asarray(data).tolist()
     return [None if m or v != v else v for v, m in zip(values, gone)]
 
-
+# %% ../nbs/06_catalogs.ipynb #eb33f9d8-1
 def _column_of(values, like):
     "A column of an answer, of the type, unit and description of the one it came from."
-    kind = getattr(like, "dtype", np.dtype(float if values and isinstance(values[0], float) else int if values and isinstance(values[0], int) else str))
+    kind = getattr(
+        like,
+        "dtype",
+        np.dtype(
+            float
+            if values and isinstance(values[0], float)
+            else int
+            if values and isinstance(values[0], int)
+            else str
+        ),
+    )
     gone = np.array([v is None for v in values], dtype=bool)
     fill = {"b": False, "U": "", "O": ""}.get(kind.kind, 0)
     data = [fill if m else v == "True" if kind.kind == "b" else v for v, m in zip(values, gone)]
@@ -667,156 +938,230 @@ def _column_of(values, like):
 # %% ../nbs/06_catalogs.ipynb #41cbdff6
 class LocalService:
     "Tables in memory that answer this library's queries as a TAP service would."
+
     def __init__(
         self,
-        tables:dict, # astropy Tables by full name, as "csc21.master_source"
-        maxrec:int=20_000, # rows sent unless more are asked for
+        tables: dict,  # astropy Tables by full name, as "csc21.master_source"
+        maxrec: int = 20_000,  # rows sent unless more are asked for
     ):
         import sqlite3
-        self.url, self.maxrec, self.tables, self.db = "local", maxrec, dict(tables), sqlite3.connect(":memory:", check_same_thread=False)
-        rows = [(t, c.name, str(c.unit or ""), c.dtype.str[1:], "", c.description or "") for t, table in tables.items() for c in table.columns.values()]
-        schema = Table(rows=rows, names="table_name column_name unit datatype ucd description".split(), dtype=[str] * 6)
-        for name, table in (self.tables | {"TAP_SCHEMA.columns": schema}).items(): self._load(name, table)
+
+        self.url, self.maxrec, self.tables, self.db = (
+            "local",
+            maxrec,
+            dict(tables),
+            sqlite3.connect(":memory:", check_same_thread=False),
+        )
+        rows = [
+            (t, c.name, str(c.unit or ""), c.dtype.str[1:], "", c.description or "")
+            for t, table in tables.items()
+            for c in table.columns.values()
+        ]
+        schema = Table(
+            rows=rows, names="table_name column_name unit datatype ucd description".split(), dtype=[str] * 6
+        )
+        for name, table in (self.tables | {"TAP_SCHEMA.columns": schema}).items():
+            self._load(name, table)
 
     def _load(self, name, table):
         schema, table_name = map(identifier, name.split("."))
-        if schema not in [r[1] for r in self.db.execute("PRAGMA database_list")]: self.db.execute(f"ATTACH ':memory:' AS {schema}")
+        if schema not in [r[1] for r in self.db.execute("PRAGMA database_list")]:
+            self.db.execute(f"ATTACH ':memory:' AS {schema}")
         self.db.execute(f"DROP TABLE IF EXISTS {schema}.{table_name}")
         self.db.execute(f"CREATE TABLE {schema}.{table_name} ({', '.join(map(identifier, table.colnames))})")
-        self.db.executemany(f"INSERT INTO {schema}.{table_name} VALUES ({', '.join('?' * len(table.colnames))})", zip(*(_values(table[c]) for c in table.colnames)))
+        self.db.executemany(
+            f"INSERT INTO {schema}.{table_name} VALUES ({', '.join('?' * len(table.colnames))})",
+            zip(*(_values(table[c]) for c in table.colnames)),
+        )
 
     def fetch(self, adql, maxrec=None, uploads=None):
         "Answer with a VOTable."
         import sqlite3
-        for name, table in (uploads or {}).items(): self._load(f"TAP_UPLOAD.{name}", table)
+
+        for name, table in (uploads or {}).items():
+            self._load(f"TAP_UPLOAD.{name}", table)
         top = re.match(r"SELECT (DISTINCT )?TOP (\d+) ", adql)
-        sql = adql if not top else f"SELECT {top[1] or ''}{adql[top.end():]} LIMIT {top[2]}"
+        sql = adql if not top else f"SELECT {top[1] or ''}{adql[top.end() :]} LIMIT {top[2]}"
         try:
             cursor, limit = self.db.execute(sql), maxrec or self.maxrec
             rows = cursor.fetchmany(limit + 1)
-        except sqlite3.Error as err: raise CatalogError(f"{self.url}: the service refuses the query: {err}") from None
+        except sqlite3.Error as err:
+            raise CatalogError(f"{self.url}: the service refuses the query: {err}") from None
         return self._votable([c[0] for c in cursor.description], rows[:limit], len(rows) > limit)
 
     def _votable(self, names, rows, overflow):
         known = {c: t[c] for t in self.tables.values() for c in t.colnames}
         like = [known.get(n, known.get(re.sub("^(master|stack|observation)_", "", n))) for n in names]
-        out = votable.from_table(Table([_column_of([r[k] for r in rows], like[k]) for k in range(len(names))], names=names))
-        out.resources[0].infos.append(votable.tree.Info(name="QUERY_STATUS", value="OVERFLOW" if overflow else "OK"))
+        out = votable.from_table(
+            Table([_column_of([r[k] for r in rows], like[k]) for k in range(len(names))], names=names)
+        )
+        out.resources[0].infos.append(
+            votable.tree.Info(name="QUERY_STATUS", value="OVERFLOW" if overflow else "OK")
+        )
         with io.BytesIO() as f:
             out.to_xml(f)
             return f.getvalue()
 
 # %% ../nbs/06_catalogs.ipynb #dac8c8ad
-def default_cache() -> Path: # folder
+def default_cache() -> Path:  # folder
     "Where answers are kept: $XRT_NB_CACHE, or the user's cache folder."
-    return Path(os.environ.get("XRT_NB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xrt_nb") / "tap"
+    return (
+        Path(
+            os.environ.get("XRT_NB_CACHE")
+            or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xrt_nb"
+        )
+        / "tap"
+    )
 
-
+# %% ../nbs/06_catalogs.ipynb #dac8c8ad-1
 class Tap:
     "A TAP service whose answers are kept."
+
     def __init__(
         self,
-        service, # an address, a name from SERVICES, or an object with `url` and `fetch(adql, maxrec, uploads)`
-        cache=None, # folder of answers; None for `default_cache()`, False for none
-        offline:bool=False, # live from kept answers alone
-        release:str="", # part of an answer's identity
-        **options, # for `TapService`: mode, wait, session
+        service,  # an address, a name from SERVICES, or an object with `url` and `fetch(adql, maxrec, uploads)`
+        cache=None,  # folder of answers; None for `default_cache()`, False for none
+        offline: bool = False,  # live from kept answers alone
+        release: str = "",  # part of an answer's identity
+        **options,  # for `TapService`: mode, wait, session
     ):
-        if not isinstance(service, str) and not hasattr(service, "fetch"): raise ValueError(f"`service` must be an address, a name, or an object with `fetch`; got {_said(service)}")
+        if not isinstance(service, str) and not hasattr(service, "fetch"):
+            raise ValueError(
+                f"`service` must be an address, a name, or an object with `fetch`; got {_said(service)}"
+            )
         self.url = SERVICES.get(service, service) if isinstance(service, str) else service.url
         self.cache = None if cache is False else Path(cache or default_cache())
         self.service, self.options, self.offline, self.release = service, options, offline, release
 
-    def __repr__(self): return f"{type(self).__name__} {self.release} at {self.url}".replace("  ", " ")
+    def __repr__(self):
+        return f"{type(self).__name__} {self.release} at {self.url}".replace("  ", " ")
 
     def _files(self, adql, maxrec=None, uploads=None):
         "The two files of an answer."
         sent = {k: t.to_pandas().to_csv(index=False) for k, t in (uploads or {}).items()}
-        key = hashlib.sha256(json.dumps([self.url, self.release, adql, maxrec, sent], sort_keys=True).encode()).hexdigest()[:32]
+        key = hashlib.sha256(
+            json.dumps([self.url, self.release, adql, maxrec, sent], sort_keys=True).encode()
+        ).hexdigest()[:32]
         return self.cache / f"{key}.vot", self.cache / f"{key}.json"
 
 # %% ../nbs/06_catalogs.ipynb #8c76166d
 def _make_folder(path):
     "Make a folder and those above it, with an error of ours."
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as err: raise store_error(err, path) from None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise store_error(err, path) from None
 
-
+# %% ../nbs/06_catalogs.ipynb #8c76166d-1
 @patch_to(Tap)
 def record(
     self,
-    adql:str, # the question
-    raw:bytes, # its answer, a VOTable
-    date:str|None=None, # when it was given, ISO; now by default
-    maxrec:int|None=None, uploads=None, # what else was sent
-) -> dict: # what is known about the answer
+    adql: str,  # the question
+    raw: bytes,  # its answer, a VOTable
+    date: str | None = None,  # when it was given, ISO; now by default
+    maxrec: int | None = None,
+    uploads=None,  # what else was sent
+) -> dict:  # what is known about the answer
     "Keep an answer."
-    facts = {"adql": adql, "service": self.url, "release": self.release, "date": date or datetime.now(timezone.utc).isoformat(timespec="seconds"), "maxrec": maxrec}
-    if self.cache is None: return facts
+    facts = {
+        "adql": adql,
+        "service": self.url,
+        "release": self.release,
+        "date": date or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "maxrec": maxrec,
+    }
+    if self.cache is None:
+        return facts
     vot, about = self._files(adql, maxrec, uploads)
     try:
         _make_folder(self.cache)
-        with atomic(vot, True) as tmp: tmp.write_bytes(raw)
+        with atomic(vot, True) as tmp:
+            tmp.write_bytes(raw)
         write_json(about, facts | {"sha256": hashlib.sha256(raw).hexdigest()}, True, indent=1)
     except StoreError as err:
-        warnings.warn(f"the answer is used, but can't be kept: {err} (XRT_NB_CACHE names another folder)", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"the answer is used, but can't be kept: {err} (XRT_NB_CACHE names another folder)",
+            XRTWarning,
+            stacklevel=3,
+        )
     return facts
 
-
+# %% ../nbs/06_catalogs.ipynb #8c76166d-2
 @patch_to(Tap)
 def _kept(self, adql, maxrec, uploads):
     "A kept answer and its facts; None where there is none, or where its bytes are not those that were kept."
-    if self.cache is None: return None
+    if self.cache is None:
+        return None
     vot, about = self._files(adql, maxrec, uploads)
     try:
         facts = read_json(about, limit=1 << 24)
-        if ordinary(vot).stat().st_size > MAX_ANSWER: return None
+        if ordinary(vot).stat().st_size > MAX_ANSWER:
+            return None
         raw = vot.read_bytes()
-    except OSError: return None  # not there, or damaged: it is asked again
-    if hashlib.sha256(raw).hexdigest() != facts.pop("sha256", None) or not isinstance(facts.get("date"), str): return None
+    except OSError:
+        return None  # not there, or damaged: it is asked again
+    if hashlib.sha256(raw).hexdigest() != facts.pop("sha256", None) or not isinstance(facts.get("date"), str):
+        return None
     return raw, facts
 
 # %% ../nbs/06_catalogs.ipynb #8e90c4e3
 def _whole(value, argument):
     "A whole number from 1 up, or None."
-    if value is None: return None
-    try: good = not isinstance(value, (bool, np.bool_)) and float(value) == int(value) >= 1
-    except (TypeError, ValueError, OverflowError): good = False
-    if not good or int(value) > 10**12: raise ValueError(f"`{argument}` must be a whole number, at least 1; got {_said(value)}")
+    if value is None:
+        return None
+    try:
+        good = not isinstance(value, (bool, np.bool_)) and float(value) == int(value) >= 1
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or int(value) > 10**12:
+        raise ValueError(f"`{argument}` must be a whole number, at least 1; got {_said(value)}")
     return int(value)
 
-
+# %% ../nbs/06_catalogs.ipynb #8e90c4e3-1
 def _tables(uploads):
     "Tables to upload, by name."
-    if uploads is None: return None
-    if not isinstance(uploads, dict): raise ValueError(f"`uploads` must be a dict of tables by name, got {_said(uploads)}")
-    if bad := [k for k, t in uploads.items() if not isinstance(t, Table)]: raise ValueError(f"`uploads`: {_said(bad[0])} is not an astropy Table")
+    if uploads is None:
+        return None
+    if not isinstance(uploads, dict):
+        raise ValueError(f"`uploads` must be a dict of tables by name, got {_said(uploads)}")
+    if bad := [k for k, t in uploads.items() if not isinstance(t, Table)]:
+        raise ValueError(f"`uploads`: {_said(bad[0])} is not an astropy Table")
     return {identifier(k): t for k, t in uploads.items()}
 
-
+# %% ../nbs/06_catalogs.ipynb #8e90c4e3-2
 @patch_to(Tap)
 def ask(
     self,
-    adql:str, # the query
-    maxrec:int|None=None, # rows wanted at most; None for the service's own limit
-    uploads:dict|None=None, # astropy tables by name, TAP_UPLOAD.name in the query
-    refresh:bool=False, # ask again even if the answer is known
-    overflow:str="raise", # an answer cut short: "raise" or "warn"
-) -> Table: # masked where values are missing; `meta` holds query, service, release, date
+    adql: str,  # the query
+    maxrec: int | None = None,  # rows wanted at most; None for the service's own limit
+    uploads: dict | None = None,  # astropy tables by name, TAP_UPLOAD.name in the query
+    refresh: bool = False,  # ask again even if the answer is known
+    overflow: str = "raise",  # an answer cut short: "raise" or "warn"
+) -> Table:  # masked where values are missing; `meta` holds query, service, release, date
     "Ask, or look up what was answered before."
-    if not isinstance(overflow, str) or overflow not in ("raise", "warn"): raise ValueError(f"`overflow` must be raise or warn, got {_said(overflow)}")
-    if not isinstance(adql, str) or not adql.strip(): raise ValueError(f"`adql` must be the text of a query, got {_said(adql)}")
+    if not isinstance(overflow, str) or overflow not in ("raise", "warn"):
+        raise ValueError(f"`overflow` must be raise or warn, got {_said(overflow)}")
+    if not isinstance(adql, str) or not adql.strip():
+        raise ValueError(f"`adql` must be the text of a query, got {_said(adql)}")
     maxrec, uploads = _whole(maxrec, "maxrec"), _tables(uploads)
     kept = None if refresh and not self.offline else self._kept(adql, maxrec, uploads)
-    if kept is None and self.offline: raise CatalogError(f"{self}: offline, and no answer to this query is kept: {' '.join(adql.split())}")
-    if isinstance(self.service, str) and kept is None: self.service = TapService(self.url, **self.options)
+    if kept is None and self.offline:
+        raise CatalogError(f"{self}: offline, and no answer to this query is kept: {' '.join(adql.split())}")
+    if isinstance(self.service, str) and kept is None:
+        self.service = TapService(self.url, **self.options)
     raw, facts = kept or (self.service.fetch(adql, maxrec, uploads), None)
     table, short = read_answer(raw, self.url)
     if short:
         most = maxrec is not None and len(table) < maxrec
-        said = f"{self.url}: the answer is marked as cut after {len(table)} rows; " + ("that is the service's own limit: ask for fewer rows, or in chunks" if most else
-               f"ask with a larger `maxrec`{f' than {maxrec}' if maxrec else ''}, for fewer rows, or in chunks")
-        if overflow == "raise": raise CatalogError(f"{said} (overflow='warn' takes what came). The query: {' '.join(adql.split())}")
+        said = f"{self.url}: the answer is marked as cut after {len(table)} rows; " + (
+            "that is the service's own limit: ask for fewer rows, or in chunks"
+            if most
+            else f"ask with a larger `maxrec`{f' than {maxrec}' if maxrec else ''}, for fewer rows, or in chunks"
+        )
+        if overflow == "raise":
+            raise CatalogError(
+                f"{said} (overflow='warn' takes what came). The query: {' '.join(adql.split())}"
+            )
         warnings.warn(said, XRTWarning, stacklevel=2)
     table.meta.clear()
     table.meta.update((facts or self.record(adql, raw, None, maxrec, uploads)) | {"complete": not short})
@@ -825,134 +1170,217 @@ def ask(
 # %% ../nbs/06_catalogs.ipynb #19780467
 class Catalog(Tap):
     "The Chandra Source Catalog, in one of its releases."
+
     def __init__(
         self,
-        release:str="2.1", # "2.0" or "2.1"
-        service=None, # another address, or an object with `fetch`; the CSC's own service by default
-        cache=None, # folder of answers; None for `default_cache()`, False for none
-        offline:bool=False, # live from kept answers alone
-        chunk:int|None=None, # names or ids in one query; 200 in its text, 5000 uploaded
-        upload:bool=False, # send long lists as tables, where the service accepts uploads
-        **options, # for `TapService`: mode, wait, session
+        release: str = "2.1",  # "2.0" or "2.1"
+        service=None,  # another address, or an object with `fetch`; the CSC's own service by default
+        cache=None,  # folder of answers; None for `default_cache()`, False for none
+        offline: bool = False,  # live from kept answers alone
+        chunk: int | None = None,  # names or ids in one query; 200 in its text, 5000 uploaded
+        upload: bool = False,  # send long lists as tables, where the service accepts uploads
+        **options,  # for `TapService`: mode, wait, session
     ):
-        if not isinstance(release, str) or release not in RELEASES: raise ValueError(f"`release` must be one of {', '.join(RELEASES)}; got {_said(release)}")
+        if not isinstance(release, str) or release not in RELEASES:
+            raise ValueError(f"`release` must be one of {', '.join(RELEASES)}; got {_said(release)}")
         super().__init__(service or RELEASES[release][0], cache, offline, release, **options)
-        self.schema, self.upload, self.chunk = RELEASES[release][1], upload, _whole(chunk, "chunk") or (5000 if upload else 200)
+        self.schema, self.upload, self.chunk = (
+            RELEASES[release][1],
+            upload,
+            _whole(chunk, "chunk") or (5000 if upload else 200),
+        )
 
     def columns(
         self,
-        level:str="master", # master, stack or observation
-    ) -> pd.DataFrame: # unit, datatype, ucd, description; indexed by column name
+        level: str = "master",  # master, stack or observation
+    ) -> pd.DataFrame:  # unit, datatype, ucd, description; indexed by column name
         "What the service says about the columns of a level."
         table = TABLES[_Columns(level).own]
-        t = self.ask(f"SELECT column_name, unit, datatype, ucd, description\nFROM TAP_SCHEMA.columns\nWHERE table_name IN ({literal(f'{self.schema}.{table}')}, {literal(table)})")
-        if not len(t): raise CatalogError(f"{self.url}: no columns known for {self.schema}.{table}")
+        t = self.ask(
+            f"SELECT column_name, unit, datatype, ucd, description\nFROM TAP_SCHEMA.columns\nWHERE table_name IN ({literal(f'{self.schema}.{table}')}, {literal(table)})"
+        )
+        if not len(t):
+            raise CatalogError(f"{self.url}: no columns known for {self.schema}.{table}")
         return t.to_pandas().set_index("column_name").sort_index()
 
 # %% ../nbs/06_catalogs.ipynb #3c13cd01
 def _centre(near):
     "A position as (ra, dec) in degrees."
-    if hasattr(near, "icrs"): near = (near.icrs.ra.deg, near.icrs.dec.deg)
-    try: ra, dec = (_degrees(v) for v in near)
+    if hasattr(near, "icrs"):
+        near = (near.icrs.ra.deg, near.icrs.dec.deg)
+    try:
+        ra, dec = (_degrees(v) for v in near)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`near` must be one (ra, dec) in degrees or one SkyCoord, got {_said(near)}") from None
+        raise ValueError(
+            f"`near` must be one (ra, dec) in degrees or one SkyCoord, got {_said(near)}"
+        ) from None
     return ra, dec
 
-
+# %% ../nbs/06_catalogs.ipynb #3c13cd01-1
 def _degrees(v):
     "A number or an angle in degrees; texts and truth values are neither."
-    if isinstance(v, (str, bytes, bool, np.bool_)): raise TypeError(v)
+    if isinstance(v, (str, bytes, bool, np.bool_)):
+        raise TypeError(v)
     return float(v.to_value("deg") if hasattr(v, "to_value") else v)
 
-
+# %% ../nbs/06_catalogs.ipynb #3c13cd01-2
 def _arcsec(radius):
     "A radius in arcseconds."
     try:
-        if isinstance(radius, (str, bytes, bool, np.bool_)): raise TypeError(radius)
+        if isinstance(radius, (str, bytes, bool, np.bool_)):
+            raise TypeError(radius)
         return float(radius.to_value("arcsec") if hasattr(radius, "to_value") else radius)
-    except (TypeError, ValueError, OverflowError): raise ValueError(f"`radius` must be a number of arcseconds or an angle, got {_said(radius)}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"`radius` must be a number of arcseconds or an angle, got {_said(radius)}"
+        ) from None
 
-
+# %% ../nbs/06_catalogs.ipynb #3c13cd01-3
 def _texts(values, argument):
     "A list of texts; one text alone is meant as a list of one."
-    try: values = (values,) if isinstance(values, str) else tuple(str(v) if isinstance(v, np.str_) else v for v in values)
-    except TypeError: raise ValueError(f"`{argument}` must be a list of texts, got {_said(values)}") from None
-    if not values and argument != "columns": raise ValueError(f"`{argument}` is empty; leave it out to ask without it")
-    if bad := [v for v in values if not isinstance(v, str)]: raise ValueError(f"`{argument}`: {_said(bad[0])} is not a text")
+    try:
+        values = (
+            (values,)
+            if isinstance(values, str)
+            else tuple(str(v) if isinstance(v, np.str_) else v for v in values)
+        )
+    except TypeError:
+        raise ValueError(f"`{argument}` must be a list of texts, got {_said(values)}") from None
+    if not values and argument != "columns":
+        raise ValueError(f"`{argument}` is empty; leave it out to ask without it")
+    if bad := [v for v in values if not isinstance(v, str)]:
+        raise ValueError(f"`{argument}`: {_said(bad[0])} is not a text")
     return values
 
 # %% ../nbs/06_catalogs.ipynb #24f1ddce
 @patch_to(Catalog)
 def query(
     self,
-    level:str="master", # what a row is: "master", "stack" or "observation"
-    columns=None, # column names, those of other levels as "master.ra"; a good few by default
-    where:str|None=None, # cuts, as "var_prob_b > 0.99 and hard_hs < 1"
-    near=None, # centre of a cone: (ra, dec) [deg] or a SkyCoord
-    radius=5.0, # of the cone [arcsec], or a Quantity
-    names=None, # names of master sources, "2CXO J..."
-    ids=None, # ids of detections, "23022_122"
-    match:str|None="u", # association: "u" unique, "a" ambiguous, "n" none; None for all
-    order:str|None=None, # column to sort by; "-column" for the largest first
-    limit:int|None=None, # at most so many rows
-    maxrec:int|None=None, # rows the service may send; None for its own limit
-) -> Query: # nothing is sent yet
+    level: str = "master",  # what a row is: "master", "stack" or "observation"
+    columns=None,  # column names, those of other levels as "master.ra"; a good few by default
+    where: str | None = None,  # cuts, as "var_prob_b > 0.99 and hard_hs < 1"
+    near=None,  # centre of a cone: (ra, dec) [deg] or a SkyCoord
+    radius=5.0,  # of the cone [arcsec], or a Quantity
+    names=None,  # names of master sources, "2CXO J..."
+    ids=None,  # ids of detections, "23022_122"
+    match: str | None = "u",  # association: "u" unique, "a" ambiguous, "n" none; None for all
+    order: str | None = None,  # column to sort by; "-column" for the largest first
+    limit: int | None = None,  # at most so many rows
+    maxrec: int | None = None,  # rows the service may send; None for its own limit
+) -> Query:  # nothing is sent yet
     "Ask for sources or detections by place, name, id and property; all conditions must hold."
-    if names is not None and ids is not None: raise ValueError("`names` and `ids` are two ways to say which sources; give one of them")
-    if not isinstance(level, str) or level not in LEVELS: raise ValueError(f"`level` must be one of {', '.join(LEVELS)}; got {_said(level)}")
-    if not (match is None or isinstance(match, str) and match in ("u", "a", "n")): raise ValueError(f"`match` must be u, a, n or None; got {_said(match)}")
-    if not (order is None or isinstance(order, str) and order): raise ValueError(f"`order` must be the name of a column, got {_said(order)}")
+    if names is not None and ids is not None:
+        raise ValueError("`names` and `ids` are two ways to say which sources; give one of them")
+    if not isinstance(level, str) or level not in LEVELS:
+        raise ValueError(f"`level` must be one of {', '.join(LEVELS)}; got {_said(level)}")
+    if not (match is None or isinstance(match, str) and match in ("u", "a", "n")):
+        raise ValueError(f"`match` must be u, a, n or None; got {_said(match)}")
+    if not (order is None or isinstance(order, str) and order):
+        raise ValueError(f"`order` must be the name of a column, got {_said(order)}")
     columns = DEFAULT_COLUMNS[level] if columns is None else _texts(columns, "columns")
-    q = Query(self, level, tuple(columns), where, None if near is None else _centre(near), _arcsec(radius), None if names is None else _texts(names, "names"),
-              None if ids is None else _texts(ids, "ids"), match, order, _whole(limit, "limit"), _whole(maxrec, "maxrec"))
+    q = Query(
+        self,
+        level,
+        tuple(columns),
+        where,
+        None if near is None else _centre(near),
+        _arcsec(radius),
+        None if names is None else _texts(names, "names"),
+        None if ids is None else _texts(ids, "ids"),
+        match,
+        order,
+        _whole(limit, "limit"),
+        _whole(maxrec, "maxrec"),
+    )
     q.parts  # a mistake shows here, not when the network is asked
     return q
 
 # %% ../nbs/06_catalogs.ipynb #91f03cc0
 def _sorted(table, by, down=False):
     "Rows sorted by some columns; missing values last."
-    frame = pd.DataFrame({k: table[k].filled(np.nan) if isinstance(table[k], MaskedColumn) and table[k].dtype.kind == "f" else
-                          pd.Series(np.ma.getdata(table[k]).tolist(), dtype=object).mask(np.ma.getmaskarray(np.ma.asarray(table[k]))) for k in by})
+    frame = pd.DataFrame(
+        {
+            k: table[k].filled(np.nan)
+            if isinstance(table[k], MaskedColumn) and table[k].dtype.kind == "f"
+            else pd.Series(np.ma.getdata(table[k]).tolist(), dtype=object).mask(
+                np.ma.getmaskarray(np.ma.asarray(table[k]))
+            )
+            for k in by
+        }
+    )
     frame = frame.infer_objects()
-    return table[frame.sort_values(by, ascending=[not down] + [True] * (len(by) - 1), kind="stable").index.to_numpy()] if len(table) else table
+    return (
+        table[
+            frame.sort_values(
+                by, ascending=[not down] + [True] * (len(by) - 1), kind="stable"
+            ).index.to_numpy()
+        ]
+        if len(table)
+        else table
+    )
 
-
+# %% ../nbs/06_catalogs.ipynb #91f03cc0-1
 @patch_to(Query)
 def _table(self, refresh=False, overflow="raise"):
     "The answer as a plain masked Table."
     names, place, _, _, _, by = self._plan()
-    most = self.maxrec or (self.limit + 1 if re.match("SELECT (DISTINCT )?TOP ", self.adql) else None)  # a service's own limit may be below the one wanted
-    got = [self.catalog.ask(adql, most, None if up is None else {"wanted": up}, refresh, overflow) for adql, up in self.parts]
+    most = self.maxrec or (
+        self.limit + 1 if re.match("SELECT (DISTINCT )?TOP ", self.adql) else None
+    )  # a service's own limit may be below the one wanted
+    got = [
+        self.catalog.ask(adql, most, None if up is None else {"wanted": up}, refresh, overflow)
+        for adql, up in self.parts
+    ]
     t = got[0] if len(got) == 1 else vstack(got, metadata_conflicts="silent")
-    t.meta.update(adql=self.adql, complete=all(g.meta["complete"] for g in got), date=min(g.meta["date"] for g in got))
-    if missing := [n for n in names.values() if n not in t.colnames]: raise CatalogError(f"{self.catalog}: the answer lacks column {missing[0]!r}; it has {', '.join(t.colnames)}")
+    t.meta.update(
+        adql=self.adql, complete=all(g.meta["complete"] for g in got), date=min(g.meta["date"] for g in got)
+    )
+    if missing := [n for n in names.values() if n not in t.colnames]:
+        raise CatalogError(
+            f"{self.catalog}: the answer lacks column {missing[0]!r}; it has {', '.join(t.colnames)}"
+        )
     t = t[list(names.values())]
     if place:
         sep = separation(*(np.ma.filled(np.ma.asarray(t[names[c]]), np.nan) for c in place), *self.near)
-        t.add_column(Column(sep, unit="arcsec", description="Distance from the centre of the cone"), name="separation")
+        t.add_column(
+            Column(sep, unit="arcsec", description="Distance from the centre of the cone"), name="separation"
+        )
         t = t[sep <= self.radius]
-    if "o.obsid" in names: t.add_column(Column([f"{o}_{r}" for o, r in zip(t[names["o.obsid"]], t[names["o.region_id"]])], dtype=str, description="obsid and region"), 0, name="obsreg_id")
+    if "o.obsid" in names:
+        t.add_column(
+            Column(
+                [f"{o}_{r}" for o, r in zip(t[names["o.obsid"]], t[names["o.region_id"]])],
+                dtype=str,
+                description="obsid and region",
+            ),
+            0,
+            name="obsreg_id",
+        )
     keys = [n for p, n in names.items() if p.split(".")[1] in KEYS.get(p[0], ())]
-    t = _sorted(t, list(dict.fromkeys([names[b] for b in by] + ["separation"] * bool(place and not by) + keys)), bool(by) and self.order.startswith("-"))
-    return t[:self.limit] if self.limit else t
+    t = _sorted(
+        t,
+        list(dict.fromkeys([names[b] for b in by] + ["separation"] * bool(place and not by) + keys)),
+        bool(by) and self.order.startswith("-"),
+    )
+    return t[: self.limit] if self.limit else t
 
 # %% ../nbs/06_catalogs.ipynb #6f93a631
 @patch_to(Query)
 def table(
     self,
-    refresh:bool=False, # ask again even if the answer is known
-    overflow:str="raise", # an answer cut short by the service: "raise" or "warn"
-) -> QTable: # with units and descriptions; `meta` holds adql, service, release, date
+    refresh: bool = False,  # ask again even if the answer is known
+    overflow: str = "raise",  # an answer cut short by the service: "raise" or "warn"
+) -> QTable:  # with units and descriptions; `meta` holds adql, service, release, date
     "The answer as an astropy table."
     return QTable(self._table(refresh, overflow))
 
-
+# %% ../nbs/06_catalogs.ipynb #6f93a631-1
 @patch_to(Query)
 def frame(
     self,
-    refresh:bool=False, # ask again even if the answer is known
-    overflow:str="raise", # an answer cut short by the service: "raise" or "warn"
-) -> pd.DataFrame: # `attrs` holds units, adql, service, release, date; missing integers are <NA>
+    refresh: bool = False,  # ask again even if the answer is known
+    overflow: str = "raise",  # an answer cut short by the service: "raise" or "warn"
+) -> pd.DataFrame:  # `attrs` holds units, adql, service, release, date; missing integers are <NA>
     "The answer as a pandas frame."
     t = self._table(refresh, overflow)
     out = t.to_pandas()
@@ -962,63 +1390,134 @@ def frame(
 # %% ../nbs/06_catalogs.ipynb #541b291a
 def _simulated_sources(n, rng):
     "Positions in fields of 0.2 degrees all over the sky, RA 0 and both poles included."
-    at = np.r_[[[0.0, 10.0], [0.0, 90.0], [180.0, -90.0]], np.c_[rng.uniform(0, 360, n // 20), np.degrees(np.arcsin(rng.uniform(-1, 1, n // 20)))]]
+    at = np.r_[
+        [[0.0, 10.0], [0.0, 90.0], [180.0, -90.0]],
+        np.c_[rng.uniform(0, 360, n // 20), np.degrees(np.arcsin(rng.uniform(-1, 1, n // 20)))],
+    ]
     field = np.radians(at[np.arange(n - 1) % len(at)])
-    xyz = np.c_[np.cos(field[:, 1]) * np.cos(field[:, 0]), np.cos(field[:, 1]) * np.sin(field[:, 0]), np.sin(field[:, 1])] + rng.normal(0, np.radians(0.07), (n - 1, 3))
+    xyz = np.c_[
+        np.cos(field[:, 1]) * np.cos(field[:, 0]),
+        np.cos(field[:, 1]) * np.sin(field[:, 0]),
+        np.sin(field[:, 1]),
+    ] + rng.normal(0, np.radians(0.07), (n - 1, 3))
     ra = np.r_[77.8222, np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0])) % 360]
     dec = np.r_[-67.4322, np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))]
     sky = SkyCoord(ra, dec, unit="deg")
-    names = [f"2CXO J{a}{d}" for a, d in zip(sky.ra.to_string("hour", sep="", precision=1, pad=True), sky.dec.to_string(sep="", precision=0, pad=True, alwayssign=True))]
+    names = [
+        f"2CXO J{a}{d}"
+        for a, d in zip(
+            sky.ra.to_string("hour", sep="", precision=1, pad=True),
+            sky.dec.to_string(sep="", precision=0, pad=True, alwayssign=True),
+        )
+    ]
     return pd.DataFrame({"name": names, "ra": ra, "dec": dec}).drop_duplicates("name", ignore_index=True)
 
-
-DESCRIBED = {"name": "Source name", "ra": "ICRS right ascension", "dec": "ICRS declination", "err_ellipse_r0": "Major radius of the 95% error ellipse", "err_ellipse_r1": "Minor radius of the 95% error ellipse",
-             "err_ellipse_ang": "Position angle of the error ellipse", "significance": "Highest flux significance", "likelihood_class": "Detection likelihood, TRUE or MARGINAL", "extent_flag": "Source is extended",
-             "hard_hm": "Hard minus medium hardness ratio", "hard_hs": "Hard minus soft hardness ratio", "hard_ms": "Medium minus soft hardness ratio", "match_type": "u unique, a ambiguous, n not detected",
-             "detect_stack_id": "Stack of observations", "region_id": "Region of the detection", "obsid": "Observation", "obi": "Observation interval", "instrument": "ACIS or HRC", "theta": "Off-axis angle", "livetime": "Exposure corrected for dead time",
-             "gti_start": "First good time, mission clock", "gti_stop": "Last good time, mission clock", "flux_significance_b": "Flux significance, broad band", "var_index_b": "Gregory-Loredo variability index, broad band",
-             "var_intra_prob_b": "Highest variability probability within an observation, broad band", "var_intra_index_b": "Highest variability index within an observation, broad band"}
-DESCRIBED |= {f"var_prob_{b}": f"Gregory-Loredo variability probability, {n} band" for b, n in zip("bhms", ("broad", "hard", "medium", "soft"))}
+# %% ../nbs/06_catalogs.ipynb #541b291a-1
+DESCRIBED = {
+    "name": "Source name",
+    "ra": "ICRS right ascension",
+    "dec": "ICRS declination",
+    "err_ellipse_r0": "Major radius of the 95% error ellipse",
+    "err_ellipse_r1": "Minor radius of the 95% error ellipse",
+    "err_ellipse_ang": "Position angle of the error ellipse",
+    "significance": "Highest flux significance",
+    "likelihood_class": "Detection likelihood, TRUE or MARGINAL",
+    "extent_flag": "Source is extended",
+    "hard_hm": "Hard minus medium hardness ratio",
+    "hard_hs": "Hard minus soft hardness ratio",
+    "hard_ms": "Medium minus soft hardness ratio",
+    "match_type": "u unique, a ambiguous, n not detected",
+    "detect_stack_id": "Stack of observations",
+    "region_id": "Region of the detection",
+    "obsid": "Observation",
+    "obi": "Observation interval",
+    "instrument": "ACIS or HRC",
+    "theta": "Off-axis angle",
+    "livetime": "Exposure corrected for dead time",
+    "gti_start": "First good time, mission clock",
+    "gti_stop": "Last good time, mission clock",
+    "flux_significance_b": "Flux significance, broad band",
+    "var_index_b": "Gregory-Loredo variability index, broad band",
+    "var_intra_prob_b": "Highest variability probability within an observation, broad band",
+    "var_intra_index_b": "Highest variability index within an observation, broad band",
+}
+DESCRIBED |= {
+    f"var_prob_{b}": f"Gregory-Loredo variability probability, {n} band"
+    for b, n in zip("bhms", ("broad", "hard", "medium", "soft"))
+}
 
 # %% ../nbs/06_catalogs.ipynb #741e80a4
 def _associate(n, rng):
     "Which source was seen in which stack, and which stack holds which observations."
     seen, numbers, obs = [], {}, {}
     for i in range(n):
-        for stack in rng.permutation(3)[:rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])] + 3 * (i // 20):
+        for stack in rng.permutation(3)[: rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])] + 3 * (i // 20):
             if stack not in obs:
                 first = 1000 + 3 * len(obs) + (0 if i else 22022)
-                obs[stack] = [[(first, 0)], [(first, 0), (first + 1, 0)], [(first, 0), (first, 1)]][rng.choice(3, p=[0.6, 0.3, 0.1]) if i else 0]
+                obs[stack] = [[(first, 0)], [(first, 0), (first + 1, 0)], [(first, 0), (first, 1)]][
+                    rng.choice(3, p=[0.6, 0.3, 0.1]) if i else 0
+                ]
             numbers[stack] = numbers.get(stack, 0 if i else 121) + 1
             seen.append((i, stack, numbers[stack]))
     return np.array(seen), obs
 
 # %% ../nbs/06_catalogs.ipynb #0ca9eb68
 def simulate_catalog(
-    sources=300, # how many, or a frame with name, ra, dec and whichever master columns are known
-    release:str="2.1", # gives the schema its name
-    random_state:int=0, # seed
-) -> dict: # astropy Tables by full name, for `LocalService`
+    sources=300,  # how many, or a frame with name, ra, dec and whichever master columns are known
+    release: str = "2.1",  # gives the schema its name
+    random_state: int = 0,  # seed
+) -> dict:  # astropy Tables by full name, for `LocalService`
     "Simulated tables in the layout of the Chandra Source Catalog."
     rng, schema = np.random.default_rng(random_state), RELEASES[release][1]
     m = _simulated_sources(sources, rng) if isinstance(sources, int) else sources.reset_index(drop=True)
     seen, obs = _associate(len(m), rng)
     i, stack, region = seen.T
-    def some(n): return {"hard_" + b: rng.uniform(-1, 1, n).round(4) for b in ("hm", "hs", "ms")}
-    made = {"err_ellipse_r0": rng.uniform(0.3, 3, len(m)).round(2), "err_ellipse_r1": rng.uniform(0.2, 0.3, len(m)).round(2), "err_ellipse_ang": rng.uniform(0, 180, len(m)).round(1),
-            "significance": rng.lognormal(1.5, 0.7, len(m)).round(4), "likelihood_class": np.where(rng.random(len(m)) < 0.8, "TRUE", "MARGINAL"), "extent_flag": rng.random(len(m)) < 0.05, **some(len(m)),
-            "var_intra_prob_b": rng.random(len(m)).round(6), "var_intra_index_b": rng.integers(0, 11, len(m))}
-    m = pd.DataFrame({k: m[k] for k in ("name", "ra", "dec")} | {k: m.get(k, pd.Series(v)) for k, v in made.items()})
+
+    def some(n):
+        return {"hard_" + b: rng.uniform(-1, 1, n).round(4) for b in ("hm", "hs", "ms")}
+
+    made = {
+        "err_ellipse_r0": rng.uniform(0.3, 3, len(m)).round(2),
+        "err_ellipse_r1": rng.uniform(0.2, 0.3, len(m)).round(2),
+        "err_ellipse_ang": rng.uniform(0, 180, len(m)).round(1),
+        "significance": rng.lognormal(1.5, 0.7, len(m)).round(4),
+        "likelihood_class": np.where(rng.random(len(m)) < 0.8, "TRUE", "MARGINAL"),
+        "extent_flag": rng.random(len(m)) < 0.05,
+        **some(len(m)),
+        "var_intra_prob_b": rng.random(len(m)).round(6),
+        "var_intra_index_b": rng.integers(0, 11, len(m)),
+    }
+    m = pd.DataFrame(
+        {k: m[k] for k in ("name", "ra", "dec")} | {k: m.get(k, pd.Series(v)) for k, v in made.items()}
+    )
     ids = np.array([f"acisfJ{s:07d}p000000_001" for s in stack])
-    s = {"ra": (m.ra.to_numpy()[i] + rng.normal(0, 2e-5, len(i))) % 360, "dec": np.clip(m.dec.to_numpy()[i] + rng.normal(0, 2e-5, len(i)), -90, 90), "err_ellipse_r0": rng.uniform(0.3, 3, len(i)).round(2),
-         "flux_significance_b": rng.lognormal(1.3, 0.7, len(i)).round(4)}
+    s = {
+        "ra": (m.ra.to_numpy()[i] + rng.normal(0, 2e-5, len(i))) % 360,
+        "dec": np.clip(m.dec.to_numpy()[i] + rng.normal(0, 2e-5, len(i)), -90, 90),
+        "err_ellipse_r0": rng.uniform(0.3, 3, len(i)).round(2),
+        "flux_significance_b": rng.lognormal(1.3, 0.7, len(i)).round(4),
+    }
     k = np.repeat(np.arange(len(i)), [len(obs[x]) for x in stack])  # a row per detection and observation
     o = pd.DataFrame([p for x in stack for p in obs[x]], columns=["obsid", "obi"]).assign(region_id=region[k])
     hrc, one = np.isin(o.obsid % 10, [7]), (o.obsid == 23022) & (o.region_id == 122)
     start = 6e7 + 2e4 * (o.obsid - 1000) + 5e3 * o.obi
-    o = o.assign(instrument=np.where(hrc, "HRC", "ACIS"), theta=rng.uniform(0, 12, len(o)).round(3), livetime=4500.0, gti_start=start, gti_stop=start + 4600.0, flux_significance_b=rng.lognormal(1, 0.7, len(o)).round(4),
-                 **{c: np.where(hrc, np.nan, v) for c, v in (some(len(o)) | {"var_prob_" + b: rng.random(len(o)).round(6) for b in "bhms"}).items()})
-    o = o.assign(var_index_b=np.where(hrc, -1, np.floor(o.var_prob_b.fillna(0) * 10))).astype({"var_index_b": int})
+    o = o.assign(
+        instrument=np.where(hrc, "HRC", "ACIS"),
+        theta=rng.uniform(0, 12, len(o)).round(3),
+        livetime=4500.0,
+        gti_start=start,
+        gti_stop=start + 4600.0,
+        flux_significance_b=rng.lognormal(1, 0.7, len(o)).round(4),
+        **{
+            c: np.where(hrc, np.nan, v)
+            for c, v in (
+                some(len(o)) | {"var_prob_" + b: rng.random(len(o)).round(6) for b in "bhms"}
+            ).items()
+        },
+    )
+    o = o.assign(var_index_b=np.where(hrc, -1, np.floor(o.var_prob_b.fillna(0) * 10))).astype(
+        {"var_index_b": int}
+    )
     o.loc[one, ["hard_hs", "var_index_b", "instrument"]] = 0.607, 10, "ACIS"
     return _as_catalog(schema, m, ids, region, i, k, s, o, rng)
 
@@ -1028,13 +1527,34 @@ def _as_catalog(schema, m, ids, region, i, k, s, o, rng):
     match = np.where(rng.random(len(i)) < 0.15, "a", "u")
     match[0] = "u"
     both = {"detect_stack_id": ids, "region_id": region.astype(np.int32)}
-    out = {"master_source": m, "master_stack_assoc": {"name": m.name.to_numpy(dtype=str)[i], **both, "match_type": match}, "stack_source": {**both, **s},
-           "stack_observation_assoc": {c: v[k] for c, v in both.items()} | {"obsid": o.obsid.to_numpy(np.int32), "obi": o.obi.to_numpy(np.int32)}, "observation_source": o}
+    out = {
+        "master_source": m,
+        "master_stack_assoc": {"name": m.name.to_numpy(dtype=str)[i], **both, "match_type": match},
+        "stack_source": {**both, **s},
+        "stack_observation_assoc": {c: v[k] for c, v in both.items()}
+        | {"obsid": o.obsid.to_numpy(np.int32), "obi": o.obi.to_numpy(np.int32)},
+        "observation_source": o,
+    }
     for name, t in out.items():
         t = {c: np.asarray(t[c], dtype=str if np.asarray(t[c]).dtype.kind in "OUT" else None) for c in t}
-        hide = {c: np.isnan(v) if v.dtype.kind == "f" else v < 0 if c == "var_index_b" else np.zeros(len(v), bool) for c, v in t.items()}
-        cols = [(MaskedColumn(v.astype(np.int32) if v.dtype.kind == "i" else v, mask=hide[c]) if hide[c].any() else Column(v.astype(np.int32) if v.dtype.kind == "i" else v)) for c, v in t.items()]
-        out[name] = Table(cols, names=list(t), descriptions=[DESCRIBED.get(c, "") for c in t], units=[CSC_UNITS.get(c) for c in t])
+        hide = {
+            c: np.isnan(v) if v.dtype.kind == "f" else v < 0 if c == "var_index_b" else np.zeros(len(v), bool)
+            for c, v in t.items()
+        }
+        cols = [
+            (
+                MaskedColumn(v.astype(np.int32) if v.dtype.kind == "i" else v, mask=hide[c])
+                if hide[c].any()
+                else Column(v.astype(np.int32) if v.dtype.kind == "i" else v)
+            )
+            for c, v in t.items()
+        ]
+        out[name] = Table(
+            cols,
+            names=list(t),
+            descriptions=[DESCRIBED.get(c, "") for c in t],
+            units=[CSC_UNITS.get(c) for c in t],
+        )
     return {f"{schema}.{name}": t for name, t in out.items()}
 
 # %% ../nbs/06_catalogs.ipynb #d153ab6a
@@ -1042,13 +1562,17 @@ _all_ = ["gregory_loredo", "hardness_ratio"]
 
 # %% ../nbs/06_catalogs.ipynb #07636909
 def resolve(
-    name:str, # as SIMBAD knows it, "M 82"
-    service="simbad", # an address, or an object with `fetch`
-    **options, # for `Tap`: cache, offline
-) -> tuple: # (ra, dec) [deg]
+    name: str,  # as SIMBAD knows it, "M 82"
+    service="simbad",  # an address, or an object with `fetch`
+    **options,  # for `Tap`: cache, offline
+) -> tuple:  # (ra, dec) [deg]
     "Ask SIMBAD for the position of an object."
-    if not isinstance(name, str) or not name.strip(): raise ValueError(f"`name` must be the name of an object, got {_said(name)}")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"`name` must be the name of an object, got {_said(name)}")
     tap = Tap(service, **options)
-    t = tap.ask(f"SELECT basic.main_id, basic.ra, basic.dec\nFROM basic JOIN ident ON basic.oid = ident.oidref\nWHERE ident.id = {literal(name)}")
-    if not len(t): raise UnknownSourceError(f"{tap.url} knows no object {name!r}")
+    t = tap.ask(
+        f"SELECT basic.main_id, basic.ra, basic.dec\nFROM basic JOIN ident ON basic.oid = ident.oidref\nWHERE ident.id = {literal(name)}"
+    )
+    if not len(t):
+        raise UnknownSourceError(f"{tap.url} knows no object {name!r}")
     return float(t["ra"][0]), float(t["dec"][0])

@@ -23,15 +23,21 @@ def _positions(embedding):
     if hasattr(embedding, "columns"):
         missing = [c for c in ("tsne1", "tsne2") if c not in embedding]
         if missing:
-            raise ValueError(f"embedding has no column {missing}, there are {', '.join(map(str, embedding.columns))}")
+            raise ValueError(
+                f"embedding has no column {missing}, there are {', '.join(map(str, embedding.columns))}"
+            )
         embedding = embedding[["tsne1", "tsne2"]]
-    try: y = np.asarray(embedding, dtype=np.float64)
-    except (TypeError, ValueError): raise EventDataError("embedding must be numbers: two positions per source") from None
+    try:
+        y = np.asarray(embedding, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise EventDataError("embedding must be numbers: two positions per source") from None
     if y.ndim != 2 or y.shape[1] != 2 or len(y) == 0:
         raise ValueError(f"embedding must have shape (S, 2) with at least one source, got {y.shape}")
     bad = np.flatnonzero(~np.isfinite(y).all(axis=1))
     if len(bad):
-        raise EventDataError(f"embedding: row {bad[0]} is {y[bad[0]].tolist()}; {len(bad)} of {len(y)} rows are not finite")
+        raise EventDataError(
+            f"embedding: row {bad[0]} is {y[bad[0]].tolist()}; {len(bad)} of {len(y)} rows are not finite"
+        )
     return y
 
 # %% ../nbs/04_clustering.ipynb #33b9e462
@@ -43,36 +49,40 @@ def _at_least(name, value, least):
 
 # %% ../nbs/04_clustering.ipynb #3d91988b
 def cluster(
-    embedding, # (S, 2) positions, or a frame with tsne1 and tsne2
-    eps:float=2.5, # radius of a neighbourhood [map units]
-    min_samples:int=25, # sources in it, itself included, that make a core
-) -> np.ndarray: # (S,) int64, 0 = outlier, groups from 1
+    embedding,  # (S, 2) positions, or a frame with tsne1 and tsne2
+    eps: float = 2.5,  # radius of a neighbourhood [map units]
+    min_samples: int = 25,  # sources in it, itself included, that make a core
+) -> np.ndarray:  # (S,) int64, 0 = outlier, groups from 1
     "Group the map by DBSCAN, as published: label + 1."
     y, n = _positions(embedding), _at_least("min_samples", min_samples, 1)
     if not (np.isfinite(eps) and eps > 0):
-        raise ValueError(f"eps={eps} must be a positive radius in the units of the map, which is {np.ptp(y, axis=0).max():.3g} wide")
+        raise ValueError(
+            f"eps={eps} must be a positive radius in the units of the map, which is {np.ptp(y, axis=0).max():.3g} wide"
+        )
     return (DBSCAN(eps=eps, min_samples=n).fit_predict(y) + 1).astype(np.int64)
 
 # %% ../nbs/04_clustering.ipynb #86a40049
 def k_distance(
-    embedding, # (S, 2) positions, or a frame with tsne1 and tsne2
-    min_samples:int=25, # as in `cluster`
-) -> np.ndarray: # (S,) smallest `eps` [map units] that makes each source a core
+    embedding,  # (S, 2) positions, or a frame with tsne1 and tsne2
+    min_samples: int = 25,  # as in `cluster`
+) -> np.ndarray:  # (S,) smallest `eps` [map units] that makes each source a core
     "Distance that holds `min_samples` sources, itself included, around each source."
     y, n = _positions(embedding), _at_least("min_samples", min_samples, 2)
-    if n > len(y): raise ValueError(f"min_samples={n} is more than the {len(y)} sources of the map")
+    if n > len(y):
+        raise ValueError(f"min_samples={n} is more than the {len(y)} sources of the map")
     return NearestNeighbors(n_neighbors=n - 1).fit(y).kneighbors()[0][:, -1]
 
 # %% ../nbs/04_clustering.ipynb #bc8f4392
 def plot_k_distance(
-    embedding, # (S, 2) positions, or a frame with tsne1 and tsne2
-    min_samples:int=25, # as in `cluster`
-    eps:float=None, # radius to mark [map units]
-    ax=None, # matplotlib axes
-    **kwargs, # for `Axes.plot`
-): # the axes
+    embedding,  # (S, 2) positions, or a frame with tsne1 and tsne2
+    min_samples: int = 25,  # as in `cluster`
+    eps: float = None,  # radius to mark [map units]
+    ax=None,  # matplotlib axes
+    **kwargs,  # for `Axes.plot`
+):  # the axes
     "Draw which share of the sources is a core at each radius."
     import matplotlib.pyplot as plt
+
     d = np.sort(k_distance(embedding, min_samples))
     ax = plt.gca() if ax is None else ax
     kwargs.setdefault("color", OKABE_ITO[3])
@@ -80,53 +90,71 @@ def plot_k_distance(
     if eps is not None:
         ax.axhline(eps, color=OKABE_ITO[4], ls="--", label=f"eps = {eps:g}: {(d <= eps).mean():.0%} cores")
         ax.legend(fontsize="small", frameon=False)
-    ax.set(xlabel="share of sources", ylabel=f"radius holding {min_samples} sources [map units]", yscale="log")
+    ax.set(
+        xlabel="share of sources", ylabel=f"radius holding {min_samples} sources [map units]", yscale="log"
+    )
     return ax
 
 # %% ../nbs/04_clustering.ipynb #de8a67cb
 def _purity(labels, truth):
     return float(contingency_matrix(truth, labels).max(axis=0).sum() / len(labels))
 
+# %% ../nbs/04_clustering.ipynb #de8a67cb-1
 def cluster_quality(
-    labels, # (S,) int, 0 = outlier
-    truth, # (S,) kinds
-    random_state=0, # seed of the shuffled labels
-) -> dict: # n_clusters, noise_fraction, purity, purity_chance, homogeneity, completeness, ari, ari_all
+    labels,  # (S,) int, 0 = outlier
+    truth,  # (S,) kinds
+    random_state=0,  # seed of the shuffled labels
+) -> dict:  # n_clusters, noise_fraction, purity, purity_chance, homogeneity, completeness, ari, ari_all
     "Compare groups with known kinds over the grouped sources; outliers are counted apart, sources without a kind left out."
     labels, gone = np.asarray(labels), pd.isna(np.asarray(truth, dtype=object))
-    if len(labels) != len(gone): raise ValueError(f"labels and truth must have the same length, got {len(labels)} and {len(gone)}")
-    if gone.all(): raise ValueError("truth is missing for all sources, so there is nothing to compare with")
+    if len(labels) != len(gone):
+        raise ValueError(f"labels and truth must have the same length, got {len(labels)} and {len(gone)}")
+    if gone.all():
+        raise ValueError("truth is missing for all sources, so there is nothing to compare with")
     labels, truth = labels[~gone], np.asarray(truth, dtype=object)[~gone].astype(str)
     inside = labels != 0
     a, b = labels[inside], truth[inside]
     out = dict(n_clusters=len(set(a)), noise_fraction=float((~inside).mean()))
     if not inside.any():
-        raise ValueError(f"all {len(labels)} sources are outliers (label 0), so there is nothing to compare; try a larger eps")
+        raise ValueError(
+            f"all {len(labels)} sources are outliers (label 0), so there is nothing to compare; try a larger eps"
+        )
     rng = np.random.default_rng(random_state)
-    return out | dict(purity=_purity(a, b), purity_chance=float(np.mean([_purity(rng.permutation(a), b) for _ in range(20)])),
-                      homogeneity=float(homogeneity_score(b, a)), completeness=float(completeness_score(b, a)), ari=float(adjusted_rand_score(b, a)),
-                      ari_all=float(adjusted_rand_score(truth, labels)))
+    return out | dict(
+        purity=_purity(a, b),
+        purity_chance=float(np.mean([_purity(rng.permutation(a), b) for _ in range(20)])),
+        homogeneity=float(homogeneity_score(b, a)),
+        completeness=float(completeness_score(b, a)),
+        ari=float(adjusted_rand_score(b, a)),
+        ari_all=float(adjusted_rand_score(truth, labels)),
+    )
 
 # %% ../nbs/04_clustering.ipynb #c7b68cdd
 def cluster_hdbscan(
-    embedding, # (S, 2) positions, or a frame with tsne1 and tsne2
-    min_cluster_size:int=25, # smallest group
-    min_samples:int=None, # neighbours that define density; None: the same as `min_cluster_size`
-    **kwargs, # for `sklearn.cluster.HDBSCAN`, such as cluster_selection_method="leaf"
-) -> np.ndarray: # (S,) int64, 0 = outlier, groups from 1
+    embedding,  # (S, 2) positions, or a frame with tsne1 and tsne2
+    min_cluster_size: int = 25,  # smallest group
+    min_samples: int = None,  # neighbours that define density; None: the same as `min_cluster_size`
+    **kwargs,  # for `sklearn.cluster.HDBSCAN`, such as cluster_selection_method="leaf"
+) -> np.ndarray:  # (S,) int64, 0 = outlier, groups from 1
     "Group the map by HDBSCAN, with the labels of `cluster`."
     y, size = _positions(embedding), _at_least("min_cluster_size", min_cluster_size, 2)
     n = size if min_samples is None else _at_least("min_samples", min_samples, 1)
     if max(n, size) > len(y):
-        raise ValueError(f"min_cluster_size={size} and min_samples={n} must not be more than the {len(y)} sources of the map")
-    return (HDBSCAN(min_cluster_size=size, min_samples=n, copy=True, **kwargs).fit_predict(y) + 1).astype(np.int64)
+        raise ValueError(
+            f"min_cluster_size={size} and min_samples={n} must not be more than the {len(y)} sources of the map"
+        )
+    return (HDBSCAN(min_cluster_size=size, min_samples=n, copy=True, **kwargs).fit_predict(y) + 1).astype(
+        np.int64
+    )
 
 # %% ../nbs/04_clustering.ipynb #dada1d3e
 def _given_labels(frame, labels):
     "Labels as an int array that fits `frame`; None takes its column `cluster`."
     if labels is None:
         if "cluster" not in frame:
-            raise ValueError(f"labels are not given and frame has no column 'cluster', there are {', '.join(map(str, frame.columns))}")
+            raise ValueError(
+                f"labels are not given and frame has no column 'cluster', there are {', '.join(map(str, frame.columns))}"
+            )
         labels = frame["cluster"]
     labels = np.asarray(labels)
     if len(labels) != len(frame):
@@ -143,28 +171,42 @@ def _group_order(labels):
 
 # %% ../nbs/04_clustering.ipynb #b422bf16
 def plot_clusters(
-    frame:pd.DataFrame, # tsne1, tsne2, and obsreg_id if `known` is given
-    labels=None, # (S,) int, 0 = outlier; None: the column `cluster`
-    known=None, # dict class -> ids, or Series id -> class
-    ax=None, # matplotlib axes
-    max_legend:int=10, # groups named in the legend
-    **kwargs, # for `Axes.scatter`
-): # the axes
+    frame: pd.DataFrame,  # tsne1, tsne2, and obsreg_id if `known` is given
+    labels=None,  # (S,) int, 0 = outlier; None: the column `cluster`
+    known=None,  # dict class -> ids, or Series id -> class
+    ax=None,  # matplotlib axes
+    max_legend: int = 10,  # groups named in the legend
+    **kwargs,  # for `Axes.scatter`
+):  # the axes
     "Draw the groups, each with its number, largest first in the legend, outliers grey."
     import matplotlib.pyplot as plt
+
     y, labels = _positions(frame), _given_labels(frame, labels)
     ax = plt.gca() if ax is None else ax
-    style = dict(s=float(np.clip(9000 / len(y), 1.5, 22)), alpha=0.8, linewidths=0, rasterized=len(y) > 5000) | kwargs
+    style = (
+        dict(s=float(np.clip(9000 / len(y), 1.5, 22)), alpha=0.8, linewidths=0, rasterized=len(y) > 5000)
+        | kwargs
+    )
     out, order = labels == 0, _group_order(labels)
     ax.scatter(*y[out].T, **dict(color=GREY, label=f"outliers ({out.sum()})", zorder=1) | style)
     for i, number in enumerate(order):
         mine = y[labels == number]
         name = f"group {number} ({len(mine)})" if i < max_legend else None
         ax.scatter(*mine.T, **dict(color=OKABE_ITO[:7][i % 7], label=name, zorder=2) | style)
-        ax.annotate(str(number), np.median(mine, axis=0), ha="center", va="center", fontsize=9, fontweight="bold", zorder=6,
-                    bbox=dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.6))
-    if len(order) > max_legend: ax.plot([], [], " ", label=f"and {len(order) - max_legend} smaller groups")
-    if known is not None: draw_known(ax, frame, known)
+        ax.annotate(
+            str(number),
+            np.median(mine, axis=0),
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            zorder=6,
+            bbox=dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.6),
+        )
+    if len(order) > max_legend:
+        ax.plot([], [], " ", label=f"and {len(order) - max_legend} smaller groups")
+    if known is not None:
+        draw_known(ax, frame, known)
     readable(ax.legend(fontsize="x-small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)))
     ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", aspect="equal")
     return ax
@@ -172,9 +214,12 @@ def plot_clusters(
 # %% ../nbs/04_clustering.ipynb #b57461dd
 def _source_ids(labels, properties):
     "Identifiers from the index of `labels`, or from the properties; None if there are none."
-    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): return labels.index.astype(str).to_numpy()
-    if properties is None: return None
-    if "obsreg_id" in properties: return properties["obsreg_id"].astype(str).to_numpy()
+    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
+        return labels.index.astype(str).to_numpy()
+    if properties is None:
+        return None
+    if "obsreg_id" in properties:
+        return properties["obsreg_id"].astype(str).to_numpy()
     return None if isinstance(properties.index, pd.RangeIndex) else properties.index.astype(str).to_numpy()
 
 # %% ../nbs/04_clustering.ipynb #6248e054
@@ -182,14 +227,22 @@ def _is_variable(variable, properties, variable_min, n):
     "Turn `variable` into floats 1, 0 or NaN (unknown), one a source."
     if isinstance(variable, str):
         if properties is None or variable not in properties:
-            have = "no properties are given" if properties is None else f"there are {', '.join(map(str, properties.columns))}"
+            have = (
+                "no properties are given"
+                if properties is None
+                else f"there are {', '.join(map(str, properties.columns))}"
+            )
             raise ValueError(f"variable={variable!r} is not a column; {have}")
         column = properties[variable]
-        if column.dtype.kind not in "iuf": return yes_or_no(column, variable)
+        if column.dtype.kind not in "iuf":
+            return yes_or_no(column, variable)
         value = column.to_numpy(dtype=np.float64)
         return np.where(np.isnan(value), np.nan, value >= variable_min)
-    if len(variable) != n: raise ValueError(f"variable has {len(variable)} values, labels {n}")
-    return yes_or_no(variable, "variable, true or false for each source or the name of a column of properties")
+    if len(variable) != n:
+        raise ValueError(f"variable has {len(variable)} values, labels {n}")
+    return yes_or_no(
+        variable, "variable, true or false for each source or the name of a column of properties"
+    )
 
 # %% ../nbs/04_clustering.ipynb #c71492df
 def _add_known(table, groups, ids, known):
@@ -210,30 +263,38 @@ def _add_known(table, groups, ids, known):
 
 # %% ../nbs/04_clustering.ipynb #6cc4e157
 def cluster_table(
-    labels, # (S,) int, 0 = outlier; a Series indexed by id brings its ids
-    properties=None, # frame of S rows in the same order, with obsreg_id as column or index
-    variable=None, # (S,) bool, or the name of a column of `properties`
-    known=None, # dict class -> ids, or Series id -> class
-    variable_min:float=6, # a source is variable from this value of that column on
-) -> pd.DataFrame: # indexed by cluster: size, fraction, median_*, share_variable, n_known, ...
+    labels,  # (S,) int, 0 = outlier; a Series indexed by id brings its ids
+    properties=None,  # frame of S rows in the same order, with obsreg_id as column or index
+    variable=None,  # (S,) bool, or the name of a column of `properties`
+    known=None,  # dict class -> ids, or Series id -> class
+    variable_min: float = 6,  # a source is variable from this value of that column on
+) -> pd.DataFrame:  # indexed by cluster: size, fraction, median_*, share_variable, n_known, ...
     "Summarise each group: size, medians, share of variable sources, known transients."
     properties = None if properties is None else pd.DataFrame(properties)
     ids = _source_ids(labels, properties)
-    values = _given_labels(properties if properties is not None else pd.DataFrame(index=range(len(labels))), labels)
+    values = _given_labels(
+        properties if properties is not None else pd.DataFrame(index=range(len(labels))), labels
+    )
     _same_ids(labels, properties)
     order = [*_group_order(values), *([0] if (values == 0).any() else [])]
     groups = [values == c for c in order]
     table = pd.DataFrame({"size": [int(g.sum()) for g in groups]}, index=pd.Index(order, name="cluster"))
     table["fraction"] = table["size"] / len(values)
     if properties is not None:
-        numbers = properties.select_dtypes("number").drop(columns=["tsne1", "tsne2", "cluster"], errors="ignore")
+        numbers = properties.select_dtypes("number").drop(
+            columns=["tsne1", "tsne2", "cluster"], errors="ignore"
+        )
         for column in numbers:
             table[f"median_{column}"] = [numbers.loc[g, column].median() for g in groups]
     if variable is not None:
         v = pd.Series(_is_variable(variable, properties, variable_min, len(values)))
         table["share_variable"] = [v[g].mean() for g in groups]
-    if known is None: return table
-    if ids is None: raise ValueError("known needs the ids: pass labels as a Series indexed by id, or properties with obsreg_id")
+    if known is None:
+        return table
+    if ids is None:
+        raise ValueError(
+            "known needs the ids: pass labels as a Series indexed by id, or properties with obsreg_id"
+        )
     return _add_known(table, groups, ids, known)
 
 # %% ../nbs/04_clustering.ipynb #5dc1f8a3
@@ -242,19 +303,27 @@ def _same_ids(labels, properties):
     a, b = _source_ids(labels, None), _source_ids(None, properties)
     if a is not None and b is not None and not np.array_equal(a, b):
         at = np.flatnonzero(a != b)[0]
-        raise ValueError(f"labels and properties are in different order: row {at} is {a[at]} in labels and {b[at]} in properties")
+        raise ValueError(
+            f"labels and properties are in different order: row {at} is {a[at]} in labels and {b[at]} in properties"
+        )
 
 # %% ../nbs/04_clustering.ipynb #b1e64f7d
 def transient_clusters(
-    table:pd.DataFrame, # from `cluster_table` with `known`
-    min_known:int=2, # known transients in the group
-    min_lift:float=2.0, # times the base rate
-    max_p:float=0.05, # chance probability after Benjamini-Hochberg
-    min_share:float=0.0, # share of known transients among the members
-) -> pd.DataFrame: # the rows that pass, most significant first; never the outliers
+    table: pd.DataFrame,  # from `cluster_table` with `known`
+    min_known: int = 2,  # known transients in the group
+    min_lift: float = 2.0,  # times the base rate
+    max_p: float = 0.05,  # chance probability after Benjamini-Hochberg
+    min_share: float = 0.0,  # share of known transients among the members
+) -> pd.DataFrame:  # the rows that pass, most significant first; never the outliers
     "Select the groups in which known transients concentrate."
     missing = [c for c in ("n_known", "lift", "p_adjusted", "known_share") if c not in table]
     if missing:
         raise ValueError(f"table has no column {missing}; make it with cluster_table(..., known=...)")
-    keep = (table.index != 0) & (table["n_known"] >= min_known) & (table["lift"] >= min_lift) & (table["p_adjusted"] <= max_p) & (table["known_share"] >= min_share)
+    keep = (
+        (table.index != 0)
+        & (table["n_known"] >= min_known)
+        & (table["lift"] >= min_lift)
+        & (table["p_adjusted"] <= max_p)
+        & (table["known_share"] >= min_share)
+    )
     return table[keep].sort_values(["p_adjusted", "lift"], ascending=[True, False], kind="stable")

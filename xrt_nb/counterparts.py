@@ -23,115 +23,174 @@ from .data import EventDataError, XRTWarning, as_numbers
 @dataclass
 class Positions:
     "Places on the sky with their errors."
-    name: str # for messages
-    id: np.ndarray # (N,) str
-    ra: np.ndarray # (N,) [deg], 0 to 360
-    dec: np.ndarray # (N,) [deg]
-    cov: np.ndarray # (N, 3) covariance east-east, north-north, east-north [arcsec^2]
-    motion: np.ndarray|None = None # (N, 2) proper motion east, north [mas/yr]; east with its cos(dec)
-    epoch: np.ndarray|None = None # (N,) when the object was at this place [Julian year]
 
-    def __len__(self): return len(self.id)
+    name: str  # for messages
+    id: np.ndarray  # (N,) str
+    ra: np.ndarray  # (N,) [deg], 0 to 360
+    dec: np.ndarray  # (N,) [deg]
+    cov: np.ndarray  # (N, 3) covariance east-east, north-north, east-north [arcsec^2]
+    motion: np.ndarray | None = None  # (N, 2) proper motion east, north [mas/yr]; east with its cos(dec)
+    epoch: np.ndarray | None = None  # (N,) when the object was at this place [Julian year]
+
+    def __len__(self):
+        return len(self.id)
 
     def __getitem__(self, which):
         pick = lambda v: None if v is None else v[which]
-        return Positions(self.name, self.id[which], self.ra[which], self.dec[which], self.cov[which], pick(self.motion), pick(self.epoch))
+        return Positions(
+            self.name,
+            self.id[which],
+            self.ra[which],
+            self.dec[which],
+            self.cov[which],
+            pick(self.motion),
+            pick(self.epoch),
+        )
 
-
+# %% ../nbs/06b_counterparts.ipynb #fb92a09c-1
 def covariance(
-    major, # (N,) standard deviation along the long axis [arcsec]
-    minor, # (N,) along the short axis [arcsec]
-    angle, # (N,) position angle of the long axis, north through east [deg]
-) -> np.ndarray: # (N, 3) east-east, north-north, east-north [arcsec^2]
+    major,  # (N,) standard deviation along the long axis [arcsec]
+    minor,  # (N,) along the short axis [arcsec]
+    angle,  # (N,) position angle of the long axis, north through east [deg]
+) -> np.ndarray:  # (N, 3) east-east, north-north, east-north [arcsec^2]
     "Turn error ellipses into covariances."
     s, c = np.sin(np.radians(angle)), np.cos(np.radians(angle))
-    return np.stack([major**2 * s**2 + minor**2 * c**2, major**2 * c**2 + minor**2 * s**2, (major**2 - minor**2) * s * c], axis=-1)
+    return np.stack(
+        [major**2 * s**2 + minor**2 * c**2, major**2 * c**2 + minor**2 * s**2, (major**2 - minor**2) * s * c],
+        axis=-1,
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #fb852527
 def _column(table, what, name):
     "A column by its name."
     there = list(getattr(table, "colnames", getattr(table, "columns", ())))
-    if what not in there: raise EventDataError(f"{name}: no column {what!r}; there are {', '.join(map(str, there))[:300]}")
+    if what not in there:
+        raise EventDataError(f"{name}: no column {what!r}; there are {', '.join(map(str, there))[:300]}")
     return table[what]
 
-
+# %% ../nbs/06b_counterparts.ipynb #fb852527-1
 def _numbers(table, what, unit, name):
     "A column (by name) or a constant as floats in a unit; NaN where something is missing."
-    if isinstance(what, str): return as_numbers(_column(table, what, name), what, unit, f"{name}: ")
+    if isinstance(what, str):
+        return as_numbers(_column(table, what, name), what, unit, f"{name}: ")
     return np.full(len(table), as_numbers([what], "a constant", unit, f"{name}: ")[0])
 
-
+# %% ../nbs/06b_counterparts.ipynb #fb852527-2
 def _refuse(bad, name, what, values, why):
     "Name the first of the rows that can't be used."
     rows = np.flatnonzero(bad)
-    if not len(rows): return
+    if not len(rows):
+        return
     column = f"column '{what}'" if isinstance(what, str) else "the constant"
     value = "no number" if np.isnan(values[rows[0]]) else f"{values[rows[0]]:g}, {why}"
-    raise EventDataError(f"{name}: {column} in row {rows[0]} is {value} ({len(rows)} such rows); leave these rows out, or mend them")
+    raise EventDataError(
+        f"{name}: {column} in row {rows[0]} is {value} ({len(rows)} such rows); leave these rows out, or mend them"
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #5c0cddac
 _NINES = re.compile(r"-?99+(\.9+)?")
 
-
+# %% ../nbs/06b_counterparts.ipynb #5c0cddac-1
 def _stand_in(values):
     "Whether numbers stand for 'unknown': -99, 999, 99.99 and the like."
     return np.array([bool(_NINES.fullmatch(f"{v:.6g}")) for v in values], dtype=bool)
 
-
+# %% ../nbs/06b_counterparts.ipynb #5c0cddac-2
 def _sky(table, ra, dec, name):
     "Right ascensions and declinations that can be places."
     a, d = (_numbers(table, c, "deg", name) for c in (ra, dec))
     no_place = "which is no {}: it may stand for 'unknown'"
-    _refuse(~((a >= -180) & (a <= 360)) | (_stand_in(a) & (a < 0)), name, ra, a, no_place.format("right ascension"))
+    _refuse(
+        ~((a >= -180) & (a <= 360)) | (_stand_in(a) & (a < 0)),
+        name,
+        ra,
+        a,
+        no_place.format("right ascension"),
+    )
     _refuse(~(np.abs(d) <= 90), name, dec, d, "beyond the pole: it may stand for 'unknown'")
     return a % 360, d
 
-
+# %% ../nbs/06b_counterparts.ipynb #5c0cddac-3
 def _errors(table, error, systematic, name):
     "Long and short axis and angle of error ellipses; zero needs a systematic error beside it."
     shape = error if isinstance(error, tuple) else (error, error, 0.0)
-    if len(shape) != 3: raise ValueError("`error` must be one column or number, or (major, minor, angle)")
-    major, minor, angle = (_numbers(table, v, unit, name) for v, unit in zip(shape, ("arcsec", "arcsec", "deg")))
+    if len(shape) != 3:
+        raise ValueError("`error` must be one column or number, or (major, minor, angle)")
+    major, minor, angle = (
+        _numbers(table, v, unit, name) for v, unit in zip(shape, ("arcsec", "arcsec", "deg"))
+    )
     for what, v in zip(shape, (major, minor)):
-        _refuse(~np.isfinite(v) | (v < 0), name, what, v, "but an error must be positive: it may stand for 'unknown'")
-        if isinstance(what, str): _refuse(_stand_in(v), name, what, v, "which looks like a stand-in for 'unknown'")
-        if not systematic: _refuse(v == 0, name, what, v, "but the error must be positive; or give `systematic`")
+        _refuse(
+            ~np.isfinite(v) | (v < 0),
+            name,
+            what,
+            v,
+            "but an error must be positive: it may stand for 'unknown'",
+        )
+        if isinstance(what, str):
+            _refuse(_stand_in(v), name, what, v, "which looks like a stand-in for 'unknown'")
+        if not systematic:
+            _refuse(v == 0, name, what, v, "but the error must be positive; or give `systematic`")
     long = major != minor
-    _refuse(long & (~(np.abs(angle) <= 360) | (_stand_in(angle) & (angle < 0))), name, shape[2], angle, "which is no position angle")
+    _refuse(
+        long & (~(np.abs(angle) <= 360) | (_stand_in(angle) & (angle < 0))),
+        name,
+        shape[2],
+        angle,
+        "which is no position angle",
+    )
     return major, minor, np.where(long, angle, 0.0)
 
 # %% ../nbs/06b_counterparts.ipynb #d81926c3
 def _motions(table, pmra, pmdec, name):
     "Proper motions east and north [mas/yr], (N, 2); zero where there is none."
-    if pmra is None and pmdec is None: return None
-    if pmra is None or pmdec is None: raise ValueError("`pmra` and `pmdec` belong together; give both columns or none")
+    if pmra is None and pmdec is None:
+        return None
+    if pmra is None or pmdec is None:
+        raise ValueError("`pmra` and `pmdec` belong together; give both columns or none")
     v = np.stack([_numbers(table, c, "mas/yr", name) for c in (pmra, pmdec)], axis=-1)
     none = ~np.isfinite(v) | (_stand_in(v[:, 0]) & (v[:, 0] == v[:, 1]))[:, None]
     half = none.any(1) & ~none.all(1)
     if half.any():
-        warnings.warn(f"{name}: {half.sum()} objects have a proper motion in one direction only and are not moved", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"{name}: {half.sum()} objects have a proper motion in one direction only and are not moved",
+            XRTWarning,
+            stacklevel=3,
+        )
     v = np.where(none.any(1)[:, None], 0.0, v)
     for what, speed in zip((pmra, pmdec), v.T):
-        _refuse(np.abs(speed) > 20_000, name, what, speed, "in mas/yr faster than any star: is the unit right?")
+        _refuse(
+            np.abs(speed) > 20_000, name, what, speed, "in mas/yr faster than any star: is the unit right?"
+        )
     return v
 
-
+# %% ../nbs/06b_counterparts.ipynb #d81926c3-1
 def _epochs(table, epoch, name):
     "When objects were at their places, as Julian years; from numbers, dates, or astropy Times."
     from astropy.time import Time
-    if epoch is None: return None
+
+    if epoch is None:
+        return None
     named = isinstance(epoch, str) and epoch in getattr(table, "colnames", getattr(table, "columns", ()))
     what = _column(table, epoch, name) if named else epoch
-    dates = isinstance(what, Time) or getattr(getattr(what, "dtype", None), "kind", "") == "M" or isinstance(what, str)
+    dates = (
+        isinstance(what, Time)
+        or getattr(getattr(what, "dtype", None), "kind", "") == "M"
+        or isinstance(what, str)
+    )
     try:
-        if dates: years = Time(what).jyear
-        else: years = as_numbers(what if named else [what], "epoch", "yr", f"{name}: ")
-    except EventDataError: raise
-    except (ValueError, TypeError): raise EventDataError(f"{name}: no column {epoch!r}, and no date as 'J2016.0' either") from None
+        if dates:
+            years = Time(what).jyear
+        else:
+            years = as_numbers(what if named else [what], "epoch", "yr", f"{name}: ")
+    except EventDataError:
+        raise
+    except (ValueError, TypeError):
+        raise EventDataError(f"{name}: no column {epoch!r}, and no date as 'J2016.0' either") from None
     years = np.broadcast_to(np.ma.filled(np.ma.asarray(years, dtype=float), np.nan), len(table)).astype(float)
     return _check_years(years, name, epoch if named else "epoch")
 
-
+# %% ../nbs/06b_counterparts.ipynb #d81926c3-2
 def _check_years(years, name, what="epoch"):
     "Julian years, and no day numbers."
     cure = "which is no year; Time(days, format='mjd').jyear turns MJD into years"
@@ -141,26 +200,49 @@ def _check_years(years, name, what="epoch"):
 # %% ../nbs/06b_counterparts.ipynb #e122848d
 def _sigma(confidence):
     "Standard deviations per unit of a stated error."
-    if confidence is None: return 1.0
-    if isinstance(confidence, str) and confidence == "radial": return 0.5**0.5
-    if not (isinstance(confidence, float) and 0 < confidence < 1): raise ValueError(f"`confidence` must be None (one axis, 1 sigma), 'radial' or a fraction as 0.95, got {confidence!r}")
+    if confidence is None:
+        return 1.0
+    if isinstance(confidence, str) and confidence == "radial":
+        return 0.5**0.5
+    if not (isinstance(confidence, float) and 0 < confidence < 1):
+        raise ValueError(
+            f"`confidence` must be None (one axis, 1 sigma), 'radial' or a fraction as 0.95, got {confidence!r}"
+        )
     return 1 / np.sqrt(-2 * np.log(1 - confidence))
 
-
+# %% ../nbs/06b_counterparts.ipynb #e122848d-1
 def _ids(table, id, name):
     "Names of the objects, one each; row numbers without a column."
-    if id is None: return np.array([str(k) for k in range(len(table))], dtype=object)
+    if id is None:
+        return np.array([str(k) for k in range(len(table))], dtype=object)
     column = _column(table, id, name)
     gone = np.ma.getmaskarray(np.ma.asarray(column)) | np.asarray(pd.isna(np.asarray(column, dtype=object)))
-    if gone.any(): raise EventDataError(f"{name}: the id in row {np.flatnonzero(gone)[0]} is missing ({gone.sum()} such rows); every object needs one")
-    ids = np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column], dtype=object)
+    if gone.any():
+        raise EventDataError(
+            f"{name}: the id in row {np.flatnonzero(gone)[0]} is missing ({gone.sum()} such rows); every object needs one"
+        )
+    ids = np.array(
+        [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column], dtype=object
+    )
     if len(twice := pd.Index(ids)[pd.Index(ids).duplicated()]):
-        raise EventDataError(f"{name}: id '{twice[0]}' stands twice ({len(twice)} repetitions in all); one row per object, please")
+        raise EventDataError(
+            f"{name}: id '{twice[0]}' stands twice ({len(twice)} repetitions in all); one row per object, please"
+        )
     return ids
 
 # %% ../nbs/06b_counterparts.ipynb #0551701d
 def positions(
-    table, error, ra="ra", dec="dec", id=None, confidence=None, systematic=0.0, pmra=None, pmdec=None, epoch=None, name="the table",
+    table,
+    error,
+    ra="ra",
+    dec="dec",
+    id=None,
+    confidence=None,
+    systematic=0.0,
+    pmra=None,
+    pmdec=None,
+    epoch=None,
+    name="the table",
 ) -> Positions:
     """Read places and their errors from a table.
 
@@ -197,27 +279,41 @@ def positions(
         A place, error, epoch or id is missing or impossible, or a number stands for "unknown" (−99, 999.9).
     """
     systematic = float(as_numbers([systematic], "systematic", "arcsec", f"{name}: ")[0])
-    if not 0 <= systematic < np.inf: raise ValueError(f"`systematic` must be a number of arcseconds, not negative; got {systematic}")
+    if not 0 <= systematic < np.inf:
+        raise ValueError(f"`systematic` must be a number of arcseconds, not negative; got {systematic}")
     a, d = _sky(table, ra, dec, name)
     major, minor, angle = _errors(table, error, systematic, name)
     k = _sigma(confidence)
     cov = covariance(major * k, minor * k, angle) + np.array([systematic**2, systematic**2, 0.0])
-    return Positions(name, _ids(table, id, name), a, d, cov, _motions(table, pmra, pmdec, name), _epochs(table, epoch, name))
+    return Positions(
+        name,
+        _ids(table, id, name),
+        a,
+        d,
+        cov,
+        _motions(table, pmra, pmdec, name),
+        _epochs(table, epoch, name),
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #a1c33cd1
-ARCSEC = np.degrees(1) * 3600 # arcseconds in a radian
+ARCSEC = np.degrees(1) * 3600  # arcseconds in a radian
 
-
+# %% ../nbs/06b_counterparts.ipynb #a1c33cd1-1
 def _triad(ra, dec):
     "Unit vectors outward, east and north; three arrays (N, 3)."
     a, d = np.radians(ra), np.radians(dec)
     sa, ca, sd, cd = np.sin(a), np.cos(a), np.sin(d), np.cos(d)
-    return np.stack([cd * ca, cd * sa, sd], -1), np.stack([-sa, ca, 0 * a], -1), np.stack([-sd * ca, -sd * sa, cd], -1)
+    return (
+        np.stack([cd * ca, cd * sa, sd], -1),
+        np.stack([-sa, ca, 0 * a], -1),
+        np.stack([-sd * ca, -sd * sa, cd], -1),
+    )
 
-
+# %% ../nbs/06b_counterparts.ipynb #a1c33cd1-2
 def offsets(
-    a, b, # Positions of the same length
-) -> tuple: # separation (N,) [arcsec], offset east and north (N, 2) [arcsec], covariance of both together (N, 3) [arcsec^2]
+    a,
+    b,  # Positions of the same length
+) -> tuple:  # separation (N,) [arcsec], offset east and north (N, 2) [arcsec], covariance of both together (N, 3) [arcsec^2]
     "Compare places pair by pair, in the tangent plane of the first."
     (ua, ea, na), (ub, eb, nb) = _triad(a.ra, a.dec), _triad(b.ra, b.dec)
     dot = lambda x, y: (x * y).sum(-1)
@@ -227,75 +323,98 @@ def offsets(
     d *= np.divide(sep, r, out=np.zeros_like(r), where=r > 0)[..., None]
     m = np.stack([dot(eb, ea), dot(nb, ea), dot(eb, na), dot(nb, na)], -1)
     ee, nn, en = b.cov.T
-    turned = np.stack([m[:, 0]**2 * ee + m[:, 1]**2 * nn + 2 * m[:, 0] * m[:, 1] * en, m[:, 2]**2 * ee + m[:, 3]**2 * nn + 2 * m[:, 2] * m[:, 3] * en,
-                       m[:, 0] * m[:, 2] * ee + m[:, 1] * m[:, 3] * nn + (m[:, 0] * m[:, 3] + m[:, 1] * m[:, 2]) * en], -1)
+    turned = np.stack(
+        [
+            m[:, 0] ** 2 * ee + m[:, 1] ** 2 * nn + 2 * m[:, 0] * m[:, 1] * en,
+            m[:, 2] ** 2 * ee + m[:, 3] ** 2 * nn + 2 * m[:, 2] * m[:, 3] * en,
+            m[:, 0] * m[:, 2] * ee + m[:, 1] * m[:, 3] * nn + (m[:, 0] * m[:, 3] + m[:, 1] * m[:, 2]) * en,
+        ],
+        -1,
+    )
     return sep, d, a.cov + turned
 
 # %% ../nbs/06b_counterparts.ipynb #758f9a37
 def likelihood(
-    d, # (N, 2) offsets east, north [arcsec]
-    cov, # (N, 3) joint covariances [arcsec^2]
-) -> tuple: # normalised distance (N,), likelihood density (N,) [arcsec^-2]
+    d,  # (N, 2) offsets east, north [arcsec]
+    cov,  # (N, 3) joint covariances [arcsec^2]
+) -> tuple:  # normalised distance (N,), likelihood density (N,) [arcsec^-2]
     "How well offsets agree with their errors."
     ee, nn, en = cov.T
     det = ee * nn - en**2
-    q = (nn * d[:, 0]**2 + ee * d[:, 1]**2 - 2 * en * d[:, 0] * d[:, 1]) / det
+    q = (nn * d[:, 0] ** 2 + ee * d[:, 1] ** 2 - 2 * en * d[:, 0] * d[:, 1]) / det
     return np.sqrt(q), np.exp(-q / 2) / (2 * np.pi * np.sqrt(det))
 
 # %% ../nbs/06b_counterparts.ipynb #11d6e19f
 def match_probability(
-    weight, # (P,) likelihood over density of each pair
-    source, # (P,) number of the pair's source
-    n:int, # sources in all
-    prior=None, # probability that a counterpart is in the other catalogue; learnt by default
-) -> tuple: # p of each pair (P,), p_any of each source (n,), the prior
+    weight,  # (P,) likelihood over density of each pair
+    source,  # (P,) number of the pair's source
+    n: int,  # sources in all
+    prior=None,  # probability that a counterpart is in the other catalogue; learnt by default
+) -> tuple:  # p of each pair (P,), p_any of each source (n,), the prior
     "Probabilities of candidates that compete with each other and with there being none."
     total = np.bincount(source, weight, minlength=n)
-    if prior is not None and not 0 < prior < 1: raise ValueError(f"`prior` must lie between 0 and 1, got {prior}")
+    if prior is not None and not 0 < prior < 1:
+        raise ValueError(f"`prior` must lie between 0 and 1, got {prior}")
     c, last = prior or 0.5, 0.0
     for _ in range(500 if prior is None else 0):
         c, last = ((c * total / (1 - c + c * total)).sum() + 1) / (n + 2), c
-        if abs(c - last) < 1e-9: break
+        if abs(c - last) < 1e-9:
+            break
     p = c * weight / (1 - c + c * total[source])
     return p, np.bincount(source, p, minlength=n), float(c)
 
 # %% ../nbs/06b_counterparts.ipynb #6fcb67fb
 def local_density(
-    counts, # (N,) unrelated objects around each source
-    area, # (N,) where they were counted [arcsec^2]
-) -> np.ndarray: # (N,) [arcsec^-2]
+    counts,  # (N,) unrelated objects around each source
+    area,  # (N,) where they were counted [arcsec^2]
+) -> np.ndarray:  # (N,) [arcsec^-2]
     "Density of unrelated objects around each source."
     if not counts.sum():
-        warnings.warn("there is not one unrelated object around any source; its density is an upper guess, one object in the whole area searched", XRTWarning, stacklevel=3)
+        warnings.warn(
+            "there is not one unrelated object around any source; its density is an upper guess, one object in the whole area searched",
+            XRTWarning,
+            stacklevel=3,
+        )
     mean = max(counts.sum(), 1) / area.sum()
     return (counts + 1) / (area + 1 / mean)
 
 # %% ../nbs/06b_counterparts.ipynb #53eeec38
 def moved(
-    p, # Positions with `motion` and `epoch`
-    epoch:float, # to this time [Julian year]
-) -> Positions: # where they were then
+    p,  # Positions with `motion` and `epoch`
+    epoch: float,  # to this time [Julian year]
+) -> Positions:  # where they were then
     "Move objects along their proper motions."
     out, east, north = _triad(p.ra, p.dec)
     speed = p.motion[:, :1] * east + p.motion[:, 1:] * north
     v = out + speed * (epoch - p.epoch)[:, None] / 1000 / ARCSEC
-    ra, dec = np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360, np.degrees(np.arctan2(v[:, 2], np.hypot(v[:, 0], v[:, 1])))
-    motion = np.stack([(speed * axis).sum(-1) for axis in _triad(ra, dec)[1:]], -1)  # east is another direction there
+    ra, dec = (
+        np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360,
+        np.degrees(np.arctan2(v[:, 2], np.hypot(v[:, 0], v[:, 1]))),
+    )
+    motion = np.stack(
+        [(speed * axis).sum(-1) for axis in _triad(ra, dec)[1:]], -1
+    )  # east is another direction there
     return replace(p, ra=ra, dec=dec, motion=motion, epoch=np.full(len(p), float(epoch)))
 
-
+# %% ../nbs/06b_counterparts.ipynb #53eeec38-1
 def _within(a, b, radius):
     "Row numbers (i, j) of all pairs closer than a radius [arcsec]."
     from astropy.coordinates import SkyCoord, search_around_sky
     from astropy.units import arcsec
-    if not len(a) or not len(b): return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
-    i, j, *_ = search_around_sky(SkyCoord(a.ra, a.dec, unit="deg"), SkyCoord(b.ra, b.dec, unit="deg"), radius * arcsec)
+
+    if not len(a) or not len(b):
+        return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
+    i, j, *_ = search_around_sky(
+        SkyCoord(a.ra, a.dec, unit="deg"), SkyCoord(b.ra, b.dec, unit="deg"), radius * arcsec
+    )
     return np.asarray(i), np.asarray(j)
 
-
-def _pairs(a, b, radius): # yields (i, j, objects of b where they are compared)
+# %% ../nbs/06b_counterparts.ipynb #53eeec38-2
+def _pairs(a, b, radius):  # yields (i, j, objects of b where they are compared)
     "All pairs; objects with proper motions are compared where they were when the source was seen."
-    if a.epoch is None or b.epoch is None or b.motion is None: yield (*_within(a, b, radius), b); return
+    if a.epoch is None or b.epoch is None or b.motion is None:
+        yield (*_within(a, b, radius), b)
+        return
     when = a.epoch.round(1)
     for epoch in np.unique(when):
         rows, there = np.flatnonzero(when == epoch), moved(b, epoch)
@@ -303,37 +422,66 @@ def _pairs(a, b, radius): # yields (i, j, objects of b where they are compared)
         yield rows[i], j, there
 
 # %% ../nbs/06b_counterparts.ipynb #1965f091
-COLUMNS = ["id", "match", "rank", "separation", "normalized_distance", "offset_east", "offset_north", "p", "p_any", "n_candidates", "density"]
+COLUMNS = [
+    "id",
+    "match",
+    "rank",
+    "separation",
+    "normalized_distance",
+    "offset_east",
+    "offset_north",
+    "p",
+    "p_any",
+    "n_candidates",
+    "density",
+]
 
-
+# %% ../nbs/06b_counterparts.ipynb #1965f091-1
 def _check_match(a, b, n_sigma, density_radius):
     "Refuse what can't be matched; say where objects of `b` fall on each other. Returns the search radii [arcsec]."
-    if not len(a): raise EventDataError(f"{a.name}: no positions to match")
+    if not len(a):
+        raise EventDataError(f"{a.name}: no positions to match")
     for p in (a, b):
-        if p.epoch is not None: _check_years(np.asarray(p.epoch, dtype=float), p.name)
+        if p.epoch is not None:
+            _check_years(np.asarray(p.epoch, dtype=float), p.name)
     lost = [p.name for p in (a, b) if p.epoch is None]
     if lost and b.motion is not None and len(b) and (fastest := np.hypot(*b.motion.T).max()) > 0:
-        warnings.warn(f"{' and '.join(lost)}: no epochs, so the proper motions of {b.name} (up to {fastest / 1000:.3g} arcsec a year) "
-                      "can't be applied and a star may be missed; give `epoch` on both sides", XRTWarning, stacklevel=3)
-    if n_sigma <= 0: raise ValueError(f"`n_sigma` must be positive, got {n_sigma}")
+        warnings.warn(
+            f"{' and '.join(lost)}: no epochs, so the proper motions of {b.name} (up to {fastest / 1000:.3g} arcsec a year) "
+            "can't be applied and a star may be missed; give `epoch` on both sides",
+            XRTWarning,
+            stacklevel=3,
+        )
+    if n_sigma <= 0:
+        raise ValueError(f"`n_sigma` must be positive, got {n_sigma}")
     same = pd.MultiIndex.from_arrays([b.ra, b.dec]).duplicated().sum()
-    if same: warnings.warn(f"{b.name}: {same} objects stand exactly where another one does; if they are repetitions, they share the probability: leave them out first", XRTWarning, stacklevel=3)
-    longest = lambda c: (c[:, 0] + c[:, 1]) / 2 + np.sqrt((c[:, 0] - c[:, 1])**2 / 4 + c[:, 2]**2)
+    if same:
+        warnings.warn(
+            f"{b.name}: {same} objects stand exactly where another one does; if they are repetitions, they share the probability: leave them out first",
+            XRTWarning,
+            stacklevel=3,
+        )
+    longest = lambda c: (c[:, 0] + c[:, 1]) / 2 + np.sqrt((c[:, 0] - c[:, 1]) ** 2 / 4 + c[:, 2] ** 2)
     inner = n_sigma * np.sqrt(longest(a.cov) + (longest(b.cov).max() if len(b) else 0.0))
     outer = max(60.0, 2 * inner.max()) if density_radius is None else float(density_radius)
-    if outer <= inner.max(): raise ValueError(f"`density_radius` is {outer:g} arcsec, but candidates are looked for up to {inner.max():.3g}; give more, or fewer `n_sigma`")
+    if outer <= inner.max():
+        raise ValueError(
+            f"`density_radius` is {outer:g} arcsec, but candidates are looked for up to {inner.max():.3g}; give more, or fewer `n_sigma`"
+        )
     return inner, outer
 
 # %% ../nbs/06b_counterparts.ipynb #b99928a4
 def match(
-    a, # Positions of your sources
-    b, # Positions of the other catalogue, complete around each source out to `density_radius`
+    a,  # Positions of your sources
+    b,  # Positions of the other catalogue, complete around each source out to `density_radius`
     *,
-    n_sigma:float=5.0, # candidates are looked for up to this many standard deviations
-    density_radius:float|None=None, # unrelated objects are counted up to here [arcsec]; 60, or twice the search
-    prior:float|None=None, # probability that a counterpart is in `b`; learnt from the tables by default
-    density:float|None=None, # of unrelated objects, if known [arcsec^-2]; counted around each source by default
-) -> pd.DataFrame: # one row per candidate, best first: COLUMNS; `attrs` holds the prior and the radius
+    n_sigma: float = 5.0,  # candidates are looked for up to this many standard deviations
+    density_radius: float
+    | None = None,  # unrelated objects are counted up to here [arcsec]; 60, or twice the search
+    prior: float | None = None,  # probability that a counterpart is in `b`; learnt from the tables by default
+    density: float
+    | None = None,  # of unrelated objects, if known [arcsec^-2]; counted around each source by default
+) -> pd.DataFrame:  # one row per candidate, best first: COLUMNS; `attrs` holds the prior and the radius
     "Find the candidates of each source in another table, with probabilities."
     inner, outer = _check_match(a, b, n_sigma, density_radius)
     found, counts = [], np.zeros(len(a))
@@ -344,24 +492,44 @@ def match(
         dist, like = likelihood(d[~far], cov[~far])
         found.append((i[~far], j[~far], sep[~far], dist, *d[~far].T, like))
     i, j, sep, dist, east, north, like = (np.concatenate(c) for c in zip(*found))
-    density = local_density(counts, np.pi * (outer**2 - inner**2)) if density is None else np.full(len(a), float(density))
+    density = (
+        local_density(counts, np.pi * (outer**2 - inner**2))
+        if density is None
+        else np.full(len(a), float(density))
+    )
     p, p_any, c = match_probability(like / density[i], i, len(a), prior)
     order = np.lexsort((j, -p, i))
     rank = np.arange(len(i)) - np.r_[0, np.cumsum(np.bincount(i, minlength=len(a)))][i[order]] + 1
-    values = [a.id[i], b.id[j], rank, sep, dist, east, north, p, p_any[i], np.bincount(i, minlength=len(a))[i], density[i]]
+    values = [
+        a.id[i],
+        b.id[j],
+        rank,
+        sep,
+        dist,
+        east,
+        north,
+        p,
+        p_any[i],
+        np.bincount(i, minlength=len(a))[i],
+        density[i],
+    ]
     frame = pd.DataFrame({k: v if k == "rank" else v[order] for k, v in zip(COLUMNS, values)})
     frame.attrs.update(prior=c, density_radius=outer, n_sources=len(a))
     return frame
 
-
+# %% ../nbs/06b_counterparts.ipynb #b99928a4-1
 def best_matches(
-    pairs:pd.DataFrame, # of `match`
-    a, # the Positions that were matched
-) -> pd.DataFrame: # one row per source, indexed by id; match is empty and p 0 where there is no candidate
+    pairs: pd.DataFrame,  # of `match`
+    a,  # the Positions that were matched
+) -> pd.DataFrame:  # one row per source, indexed by id; match is empty and p 0 where there is no candidate
     "Keep the best candidate of each source."
     top = pairs[pairs["rank"] == 1].set_index("id").drop(columns="rank").reindex(a.id)
     top.index.name = "id"
-    return top.assign(match=top["match"].fillna(""), **{k: top[k].fillna(0) for k in ("p", "p_any")}, n_candidates=top["n_candidates"].fillna(0).astype(int))
+    return top.assign(
+        match=top["match"].fillna(""),
+        **{k: top[k].fillna(0) for k in ("p", "p_any")},
+        n_candidates=top["n_candidates"].fillna(0).astype(int),
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #4fca9a5e
 def _turn(x, y, ra, dec):
@@ -371,183 +539,327 @@ def _turn(x, y, ra, dec):
     v /= np.linalg.norm(v, axis=1)[:, None]
     return np.degrees(np.arctan2(v[:, 1], v[:, 0])) % 360, np.degrees(np.arcsin(np.clip(v[:, 2], -1, 1)))
 
-
+# %% ../nbs/06b_counterparts.ipynb #4fca9a5e-1
 def simulate_counterparts(
-    n_sources:int=2000, # sources
-    density:tuple=(0.002, 0.02), # unrelated objects, at one side of the field and at the other [arcsec^-2]
-    prior:float=0.7, # fraction of sources with a counterpart
-    centre:tuple=(150.0, 2.0), # (ra, dec) [deg]
-    size:float=1500.0, # side of the field [arcsec]
-    rng=None, # seed or Generator
-) -> tuple: # Positions of the sources, Positions of the other catalogue, dict source id -> id of its counterpart
+    n_sources: int = 2000,  # sources
+    density: tuple = (
+        0.002,
+        0.02,
+    ),  # unrelated objects, at one side of the field and at the other [arcsec^-2]
+    prior: float = 0.7,  # fraction of sources with a counterpart
+    centre: tuple = (150.0, 2.0),  # (ra, dec) [deg]
+    size: float = 1500.0,  # side of the field [arcsec]
+    rng=None,  # seed or Generator
+) -> (
+    tuple
+):  # Positions of the sources, Positions of the other catalogue, dict source id -> id of its counterpart
     "Simulate two catalogues of the same field with known truth."
     rng = np.random.default_rng(rng)
-    major, angle, eb = rng.lognormal(-0.2, 0.5, n_sources), rng.uniform(0, 180, n_sources), rng.uniform(0.05, 0.4, n_sources)
+    major, angle, eb = (
+        rng.lognormal(-0.2, 0.5, n_sources),
+        rng.uniform(0, 180, n_sources),
+        rng.uniform(0.05, 0.4, n_sources),
+    )
     minor = major * rng.uniform(0.4, 1, n_sources)
     true = rng.uniform(-size / 2, size / 2, (n_sources, 2))
     wide = size + 240  # objects surround the outermost sources too
     n_field = rng.poisson(np.mean(density) * wide**2)
     q = rng.random(n_field) * np.mean(density)  # distribution function of a density that grows evenly
     slope = density[1] - density[0]
-    x = (np.sqrt(density[0]**2 + 2 * slope * q) - density[0]) / slope if slope else q / density[0]
+    x = (np.sqrt(density[0] ** 2 + 2 * slope * q) - density[0]) / slope if slope else q / density[0]
     field = np.stack([(x - 0.5) * wide, rng.uniform(-wide / 2, wide / 2, n_field)], -1)
     has = np.flatnonzero(rng.random(n_sources) < prior)
     there = np.concatenate([true[has] + rng.normal(size=(len(has), 2)) * eb[has, None], field])
-    along, across, t = rng.normal(size=n_sources) * major, rng.normal(size=n_sources) * minor, np.radians(angle)
-    seen = true + np.stack([along * np.sin(t) - across * np.cos(t), along * np.cos(t) + across * np.sin(t)], -1)
-    ids, others = np.array([f"s{k}" for k in range(n_sources)], dtype=object), np.array([f"o{k}" for k in range(len(there))], dtype=object)
+    along, across, t = (
+        rng.normal(size=n_sources) * major,
+        rng.normal(size=n_sources) * minor,
+        np.radians(angle),
+    )
+    seen = true + np.stack(
+        [along * np.sin(t) - across * np.cos(t), along * np.cos(t) + across * np.sin(t)], -1
+    )
+    ids, others = (
+        np.array([f"s{k}" for k in range(n_sources)], dtype=object),
+        np.array([f"o{k}" for k in range(len(there))], dtype=object),
+    )
     error = np.concatenate([eb[has], rng.uniform(0.05, 0.4, n_field)])
-    a, b = Positions("simulated sources", ids, *_turn(*seen.T, *centre), covariance(major, minor, angle)), Positions("simulated objects", others, *_turn(*there.T, *centre), covariance(error, error, 0.0))
+    a, b = (
+        Positions("simulated sources", ids, *_turn(*seen.T, *centre), covariance(major, minor, angle)),
+        Positions("simulated objects", others, *_turn(*there.T, *centre), covariance(error, error, 0.0)),
+    )
     return a, b, {ids[k]: others[m] for m, k in enumerate(has)}
 
 # %% ../nbs/06b_counterparts.ipynb #b716be1c
 def reliability(
-    pairs:pd.DataFrame, # of `match`
-    truth, # mapping source id -> id of its counterpart
-    edges=tuple(k / 10 for k in range(11)), # bins of probability
-) -> pd.DataFrame: # low, high, n, mean_p, fraction, error; one row per bin
+    pairs: pd.DataFrame,  # of `match`
+    truth,  # mapping source id -> id of its counterpart
+    edges=tuple(k / 10 for k in range(11)),  # bins of probability
+) -> pd.DataFrame:  # low, high, n, mean_p, fraction, error; one row per bin
     "Compare stated probabilities with the fraction that is true."
     true = pairs["match"].to_numpy() == pairs["id"].map(truth).to_numpy()
     p = pairs["p"].to_numpy()
     k = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, len(edges) - 2)
     n, hits, sums = (np.bincount(k, w, minlength=len(edges) - 1) for w in (None, true.astype(float), p))
-    with np.errstate(invalid="ignore"): mean, fraction, error = sums / n, hits / n, np.sqrt((hits + 1) * (n - hits + 1) / (n + 2)**2 / (n + 3))
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, "mean_p": mean, "fraction": fraction, "error": error})
+    with np.errstate(invalid="ignore"):
+        mean, fraction, error = (
+            sums / n,
+            hits / n,
+            np.sqrt((hits + 1) * (n - hits + 1) / (n + 2) ** 2 / (n + 3)),
+        )
+    return pd.DataFrame(
+        {"low": edges[:-1], "high": edges[1:], "n": n, "mean_p": mean, "fraction": fraction, "error": error}
+    )
 
-
+# %% ../nbs/06b_counterparts.ipynb #b716be1c-1
 def completeness_purity(
-    pairs:pd.DataFrame, # of `match`
-    truth, # mapping source id -> id of its counterpart
-    cuts=tuple(k / 100 for k in range(100)), # on the probability of the best candidate
-) -> pd.DataFrame: # cut, completeness, purity
+    pairs: pd.DataFrame,  # of `match`
+    truth,  # mapping source id -> id of its counterpart
+    cuts=tuple(k / 100 for k in range(100)),  # on the probability of the best candidate
+) -> pd.DataFrame:  # cut, completeness, purity
     "How many true counterparts a cut keeps, and how many of those kept are true."
     top = pairs[pairs["rank"] == 1]
     p, true = top["p"].to_numpy(), top["match"].to_numpy() == top["id"].map(truth).to_numpy()
     kept = p[None, :] >= np.asarray(cuts)[:, None]
     hits = (kept & true).sum(1)
-    return pd.DataFrame({"cut": cuts, "completeness": hits / max(len(truth), 1), "purity": np.divide(hits, kept.sum(1), out=np.ones(len(hits)), where=kept.any(1))})
+    return pd.DataFrame(
+        {
+            "cut": cuts,
+            "completeness": hits / max(len(truth), 1),
+            "purity": np.divide(hits, kept.sum(1), out=np.ones(len(hits)), where=kept.any(1)),
+        }
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #9e05b746
 def plot_reliability(
-    table:pd.DataFrame, # of `reliability`
-    ax=None, # matplotlib axes
-    **kwargs, # for `errorbar`
-): # the axes
+    table: pd.DataFrame,  # of `reliability`
+    ax=None,  # matplotlib axes
+    **kwargs,  # for `errorbar`
+):  # the axes
     "Draw stated against true probability."
     import matplotlib.pyplot as plt
+
     ax = plt.gca() if ax is None else ax
-    for k, v in {"fmt": "o", "color": "#0072B2", "capsize": 3}.items(): kwargs.setdefault(k, v)
+    for k, v in {"fmt": "o", "color": "#0072B2", "capsize": 3}.items():
+        kwargs.setdefault(k, v)
     ax.plot([0, 1], [0, 1], color="#999999", lw=1)
     ax.errorbar(table["mean_p"], table["fraction"], table["error"], **kwargs)
-    ax.set(xlabel="stated probability p", ylabel="fraction that is true", xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+    ax.set(
+        xlabel="stated probability p",
+        ylabel="fraction that is true",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        aspect="equal",
+    )
     return ax
 
 # %% ../nbs/06b_counterparts.ipynb #04e409d7
 @dataclass(frozen=True)
 class SkyCatalogue:
     "Where a catalogue is and what its columns are called."
-    service: str # name or address of the TAP service, see xrt_nb.catalogs.SERVICES
+
+    service: str  # name or address of the TAP service, see xrt_nb.catalogs.SERVICES
     table: str
     id: str
     ra: str
     dec: str
-    error: tuple # columns (radius,), (east, north) or (major, minor, angle)
-    unit: str = "arcsec" # of the errors
-    confidence: object = None # their meaning, see `positions`
-    default_error: float|None = None # where the catalogue gives none [arcsec]
-    motion: tuple = () # columns of proper motion east and north [mas/yr]
-    epoch: float|None = None # of the places [Julian year]
-    extra: tuple = () # further columns
+    error: tuple  # columns (radius,), (east, north) or (major, minor, angle)
+    unit: str = "arcsec"  # of the errors
+    confidence: object = None  # their meaning, see `positions`
+    default_error: float | None = None  # where the catalogue gives none [arcsec]
+    motion: tuple = ()  # columns of proper motion east and north [mas/yr]
+    epoch: float | None = None  # of the places [Julian year]
+    extra: tuple = ()  # further columns
 
-
+# %% ../nbs/06b_counterparts.ipynb #04e409d7-1
 CATALOGUES = {
-    "gaia": SkyCatalogue("vizier", "I/355/gaiadr3", "Source", "RA_ICRS", "DE_ICRS", ("e_RA_ICRS", "e_DE_ICRS"), "mas", motion=("pmRA", "pmDE"), epoch=2016.0, extra=("Gmag", "BPmag", "RPmag", "Plx", "e_Plx")),
-    "2mass": SkyCatalogue("vizier", "II/246/out", "2MASS", "RAJ2000", "DEJ2000", ("errMaj", "errMin", "errPA"), extra=("Jmag", "Hmag", "Kmag", "Qflg")),
-    "wise": SkyCatalogue("vizier", "II/328/allwise", "AllWISE", "RAJ2000", "DEJ2000", ("eeMaj", "eeMin", "eePA"), extra=("W1mag", "W2mag", "W3mag", "W4mag")),
-    "simbad": SkyCatalogue("simbad", "basic", "main_id", "ra", "dec", ("coo_err_maj", "coo_err_min", "coo_err_angle"), "mas", default_error=1.0, motion=("pmra", "pmdec"), epoch=2000.0, extra=("otype", "sp_type", "rvz_redshift")),
-    "4xmm": SkyCatalogue("vizier", "IX/69/xmm4d13s", "4XMM", "RA_ICRS", "DE_ICRS", ("ePos",), confidence="radial", extra=("Flux8", "V")),
-    "erass1": SkyCatalogue("vizier", "J/A+A/682/A34/erass1-m", "IAUName", "RA_ICRS", "DE_ICRS", ("posErr",), extra=("MLFlux1",)),
+    "gaia": SkyCatalogue(
+        "vizier",
+        "I/355/gaiadr3",
+        "Source",
+        "RA_ICRS",
+        "DE_ICRS",
+        ("e_RA_ICRS", "e_DE_ICRS"),
+        "mas",
+        motion=("pmRA", "pmDE"),
+        epoch=2016.0,
+        extra=("Gmag", "BPmag", "RPmag", "Plx", "e_Plx"),
+    ),
+    "2mass": SkyCatalogue(
+        "vizier",
+        "II/246/out",
+        "2MASS",
+        "RAJ2000",
+        "DEJ2000",
+        ("errMaj", "errMin", "errPA"),
+        extra=("Jmag", "Hmag", "Kmag", "Qflg"),
+    ),
+    "wise": SkyCatalogue(
+        "vizier",
+        "II/328/allwise",
+        "AllWISE",
+        "RAJ2000",
+        "DEJ2000",
+        ("eeMaj", "eeMin", "eePA"),
+        extra=("W1mag", "W2mag", "W3mag", "W4mag"),
+    ),
+    "simbad": SkyCatalogue(
+        "simbad",
+        "basic",
+        "main_id",
+        "ra",
+        "dec",
+        ("coo_err_maj", "coo_err_min", "coo_err_angle"),
+        "mas",
+        default_error=1.0,
+        motion=("pmra", "pmdec"),
+        epoch=2000.0,
+        extra=("otype", "sp_type", "rvz_redshift"),
+    ),
+    "4xmm": SkyCatalogue(
+        "vizier",
+        "IX/69/xmm4d13s",
+        "4XMM",
+        "RA_ICRS",
+        "DE_ICRS",
+        ("ePos",),
+        confidence="radial",
+        extra=("Flux8", "V"),
+    ),
+    "erass1": SkyCatalogue(
+        "vizier", "J/A+A/682/A34/erass1-m", "IAUName", "RA_ICRS", "DE_ICRS", ("posErr",), extra=("MLFlux1",)
+    ),
 }
 
 # %% ../nbs/06b_counterparts.ipynb #0b4cfea2
 def catalogue_query(
-    catalogue:SkyCatalogue,
-    radius:float, # around each uploaded position [arcsec]
-) -> str: # ADQL; the upload is called positions, with columns n, ra, dec
+    catalogue: SkyCatalogue,
+    radius: float,  # around each uploaded position [arcsec]
+) -> str:  # ADQL; the upload is called positions, with columns n, ra, dec
     "Ask for everything around uploaded positions."
     quoted = lambda c: 'c."' + c.replace('"', '""') + '"'
-    names = list(dict.fromkeys([catalogue.id, catalogue.ra, catalogue.dec, *catalogue.error, *catalogue.motion, *catalogue.extra]))
+    names = list(
+        dict.fromkeys(
+            [catalogue.id, catalogue.ra, catalogue.dec, *catalogue.error, *catalogue.motion, *catalogue.extra]
+        )
+    )
     table = f'"{catalogue.table}"' if "/" in catalogue.table else catalogue.table
-    return (f"SELECT u.n, {', '.join(map(quoted, names))}\nFROM TAP_UPLOAD.positions AS u\nJOIN {table} AS c ON 1 = CONTAINS("
-            f"POINT('ICRS', {quoted(catalogue.ra)}, {quoted(catalogue.dec)}), CIRCLE('ICRS', u.ra, u.dec, {radius / 3600:.9f}))")
+    return (
+        f"SELECT u.n, {', '.join(map(quoted, names))}\nFROM TAP_UPLOAD.positions AS u\nJOIN {table} AS c ON 1 = CONTAINS("
+        f"POINT('ICRS', {quoted(catalogue.ra)}, {quoted(catalogue.dec)}), CIRCLE('ICRS', u.ra, u.dec, {radius / 3600:.9f}))"
+    )
 
 # %% ../nbs/06b_counterparts.ipynb #e607b803
-def _answers(tap, adql, ra, dec, rows, maxrec): # yields pandas frames
+def _answers(tap, adql, ra, dec, rows, maxrec):  # yields pandas frames
     "Ask for the surroundings of some rows; an answer that was cut off is asked for again in two halves."
     from astropy.table import Table
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XRTWarning)  # that it was cut: seen to here
-        t = tap.ask(adql, maxrec, {"positions": Table({"n": rows, "ra": ra[rows], "dec": dec[rows]})}, overflow="warn")
-    if t.meta["complete"]: yield t.to_pandas()
-    elif len(rows) == 1: raise CatalogError(f"{tap.url}: the surroundings of ra {ra[rows[0]]:.5f}, dec {dec[rows[0]]:.5f} alone are cut off at {len(t)} rows; ask with a smaller `density_radius`")
+        t = tap.ask(
+            adql, maxrec, {"positions": Table({"n": rows, "ra": ra[rows], "dec": dec[rows]})}, overflow="warn"
+        )
+    if t.meta["complete"]:
+        yield t.to_pandas()
+    elif len(rows) == 1:
+        raise CatalogError(
+            f"{tap.url}: the surroundings of ra {ra[rows[0]]:.5f}, dec {dec[rows[0]]:.5f} alone are cut off at {len(t)} rows; ask with a smaller `density_radius`"
+        )
     else:
-        for half in np.array_split(rows, 2): yield from _answers(tap, adql, ra, dec, half, maxrec)
+        for half in np.array_split(rows, 2):
+            yield from _answers(tap, adql, ra, dec, half, maxrec)
 
-
+# %% ../nbs/06b_counterparts.ipynb #e607b803-1
 def fetch_catalogue(
-    a, # Positions to look around
-    catalogue, # name in CATALOGUES, or a SkyCatalogue
-    radius:float=60.0, # around each [arcsec]
+    a,  # Positions to look around
+    catalogue,  # name in CATALOGUES, or a SkyCatalogue
+    radius: float = 60.0,  # around each [arcsec]
     *,
-    tap=None, # xrt_nb.catalogs.Tap; the catalogue's own service, with kept answers, by default
-    chunk:int=500, # positions in one question
-    maxrec:int=200_000, # rows in one answer
-    progress:bool=True, # show a progress bar
-) -> pd.DataFrame: # the catalogue's columns, each object once
+    tap=None,  # xrt_nb.catalogs.Tap; the catalogue's own service, with kept answers, by default
+    chunk: int = 500,  # positions in one question
+    maxrec: int = 200_000,  # rows in one answer
+    progress: bool = True,  # show a progress bar
+) -> pd.DataFrame:  # the catalogue's columns, each object once
     "Get all objects of a catalogue around some positions."
     from tqdm import tqdm
-    if isinstance(catalogue, str) and catalogue not in CATALOGUES: raise ValueError(f"`catalogue` must be one of {', '.join(CATALOGUES)}, or a SkyCatalogue; got {catalogue!r}")
+
+    if isinstance(catalogue, str) and catalogue not in CATALOGUES:
+        raise ValueError(
+            f"`catalogue` must be one of {', '.join(CATALOGUES)}, or a SkyCatalogue; got {catalogue!r}"
+        )
     cat = CATALOGUES[catalogue] if isinstance(catalogue, str) else catalogue
-    if chunk < 1 or radius <= 0: raise ValueError(f"`chunk` and `radius` must be positive, got {chunk} and {radius}")
+    if chunk < 1 or radius <= 0:
+        raise ValueError(f"`chunk` and `radius` must be positive, got {chunk} and {radius}")
     tap, adql, got = tap or Tap(cat.service), catalogue_query(cat, radius), []
-    for k in tqdm(range(0, len(a), chunk), unit="chunk", disable=not progress): got += _answers(tap, adql, a.ra, a.dec, np.arange(k, min(k + chunk, len(a))), maxrec)
+    for k in tqdm(range(0, len(a), chunk), unit="chunk", disable=not progress):
+        got += _answers(tap, adql, a.ra, a.dec, np.arange(k, min(k + chunk, len(a))), maxrec)
     frame = pd.concat(got, ignore_index=True).drop(columns="n", errors="ignore")
-    if lost := [c for c in (cat.id, cat.ra, cat.dec, *cat.error) if c not in frame]: raise CatalogError(f"{tap.url}: the answer lacks column {lost[0]!r}; it has {', '.join(frame)}")
+    if lost := [c for c in (cat.id, cat.ra, cat.dec, *cat.error) if c not in frame]:
+        raise CatalogError(f"{tap.url}: the answer lacks column {lost[0]!r}; it has {', '.join(frame)}")
     return frame.drop_duplicates(cat.id, ignore_index=True).sort_values(cat.id, ignore_index=True)
 
 # %% ../nbs/06b_counterparts.ipynb #f86719fd
 def catalogue_positions(
-    frame:pd.DataFrame, # of `fetch_catalogue`
-    catalogue, # name in CATALOGUES, or a SkyCatalogue
-) -> Positions: # objects with errors in [arcsec]
+    frame: pd.DataFrame,  # of `fetch_catalogue`
+    catalogue,  # name in CATALOGUES, or a SkyCatalogue
+) -> Positions:  # objects with errors in [arcsec]
     "Places and errors of a catalogue's objects; those without an error get the catalogue's default, or are left out and counted."
     cat = CATALOGUES[catalogue] if isinstance(catalogue, str) else catalogue
     scale, frame = {"arcsec": 1.0, "mas": 1e-3}[cat.unit], frame.copy()
     axes = list(cat.error[:2])
-    for c in axes: frame[c] = as_numbers(frame[c], c, "", f"{cat.table}: ") * scale
-    none = ~((frame[axes] > 0) & np.isfinite(frame[axes])).all(axis=1) | (frame[axes] / scale).apply(_stand_in).any(axis=1)
+    for c in axes:
+        frame[c] = as_numbers(frame[c], c, "", f"{cat.table}: ") * scale
+    none = ~((frame[axes] > 0) & np.isfinite(frame[axes])).all(axis=1) | (frame[axes] / scale).apply(
+        _stand_in
+    ).any(axis=1)
     if none.any() and cat.default_error is None:
-        warnings.warn(f"{cat.table}: {none.sum()} of {len(frame)} objects have no position error and are left out", XRTWarning, stacklevel=2)
+        warnings.warn(
+            f"{cat.table}: {none.sum()} of {len(frame)} objects have no position error and are left out",
+            XRTWarning,
+            stacklevel=2,
+        )
         frame = frame[~none]
     frame.loc[none.reindex(frame.index), axes] = cat.default_error
-    shape = cat.error[0] if len(cat.error) == 1 else (cat.error[1], cat.error[0], 0.0) if len(cat.error) == 2 else cat.error
-    if len(cat.error) == 3: frame[cat.error[2]] = np.nan_to_num(as_numbers(frame[cat.error[2]], cat.error[2], "", f"{cat.table}: "))
-    return positions(frame, shape, cat.ra, cat.dec, cat.id, cat.confidence, 0.0, *(cat.motion or (None, None)), cat.epoch if cat.motion else None, name=cat.table)
+    shape = (
+        cat.error[0]
+        if len(cat.error) == 1
+        else (cat.error[1], cat.error[0], 0.0)
+        if len(cat.error) == 2
+        else cat.error
+    )
+    if len(cat.error) == 3:
+        frame[cat.error[2]] = np.nan_to_num(
+            as_numbers(frame[cat.error[2]], cat.error[2], "", f"{cat.table}: ")
+        )
+    return positions(
+        frame,
+        shape,
+        cat.ra,
+        cat.dec,
+        cat.id,
+        cat.confidence,
+        0.0,
+        *(cat.motion or (None, None)),
+        cat.epoch if cat.motion else None,
+        name=cat.table,
+    )
 
-
+# %% ../nbs/06b_counterparts.ipynb #f86719fd-1
 def match_catalogue(
-    a, # Positions of your sources
-    catalogue, # name in CATALOGUES, or a SkyCatalogue
-    density_radius:float=60.0, # objects are fetched up to here around each source [arcsec]
+    a,  # Positions of your sources
+    catalogue,  # name in CATALOGUES, or a SkyCatalogue
+    density_radius: float = 60.0,  # objects are fetched up to here around each source [arcsec]
     *,
-    n_sigma:float=5.0, # candidates are looked for up to this many standard deviations
-    prior:float|None=None, # probability that a counterpart is in the catalogue; learnt by default
-    **options, # to `fetch_catalogue`: tap, chunk, maxrec, progress
-) -> pd.DataFrame: # as from `match`, with the catalogue's further columns
+    n_sigma: float = 5.0,  # candidates are looked for up to this many standard deviations
+    prior: float | None = None,  # probability that a counterpart is in the catalogue; learnt by default
+    **options,  # to `fetch_catalogue`: tap, chunk, maxrec, progress
+) -> pd.DataFrame:  # as from `match`, with the catalogue's further columns
     "Find the candidates of each source in a catalogue at the CDS."
     cat = CATALOGUES.get(catalogue, catalogue) if isinstance(catalogue, str) else catalogue
     frame = fetch_catalogue(a, catalogue, density_radius, **options)
-    if not len(frame): return pd.DataFrame(columns=[*COLUMNS, *cat.extra])
-    pairs = match(a, catalogue_positions(frame, cat), n_sigma=n_sigma, density_radius=density_radius, prior=prior)
+    if not len(frame):
+        return pd.DataFrame(columns=[*COLUMNS, *cat.extra])
+    pairs = match(
+        a, catalogue_positions(frame, cat), n_sigma=n_sigma, density_radius=density_radius, prior=prior
+    )
     more = frame.assign(**{cat.id: frame[cat.id].astype(str)}).set_index(cat.id)[list(cat.extra)]
     return pairs.join(more, on="match")

@@ -35,140 +35,192 @@ from ._text import csv_cell, csv_text, plain, printable
 class EventDataError(XRTError, ValueError):
     "Events that can't be right; the message names file, source and column."
 
-
+# %% ../nbs/00_data.ipynb #d4814aee-1
 class UnknownSourceError(XRTError, KeyError):
     "A source id that the table doesn't hold."
-    def __str__(self): return str(self.args[0]) if self.args else ""
 
+    def __str__(self):
+        return str(self.args[0]) if self.args else ""
 
+# %% ../nbs/00_data.ipynb #d4814aee-2
 class XRTWarning(UserWarning):
     "Legal, but look twice before you publish it."
+
     def __init__(self, *args):
         super().__init__(*(printable(a, 1500) if isinstance(a, str) else a for a in args))
 
 # %% ../nbs/00_data.ipynb #6ee7ca4b
 def patch_to(
-    cls, # class that receives the method
-    as_prop:bool=False, # attach as a read-only property
-    static:bool=False, # attach as a static method
+    cls,  # class that receives the method
+    as_prop: bool = False,  # attach as a read-only property
+    static: bool = False,  # attach as a static method
 ):
     "Attach the decorated function to `cls` under its own name; the name itself stays free."
+
     def _attach(f):
         f.__qualname__ = f"{cls.__name__}.{f.__name__}"
         setattr(cls, f.__name__, property(f) if as_prop else staticmethod(f) if static else f)
         return getattr(builtins, f.__name__, None)
+
     return _attach
 
 # %% ../nbs/00_data.ipynb #b5b2cea2
 def _unit_of(values):
     "The unit that a column carries, as text; None if it has none."
-    if getattr(getattr(values, "dtype", None), "kind", "") in "mM" and hasattr(values, "dtype"): return None
+    if getattr(getattr(values, "dtype", None), "kind", "") in "mM" and hasattr(values, "dtype"):
+        return None
     unit = getattr(values, "unit", None)
-    if unit is None: unit = getattr(values, "units", None)
+    if unit is None:
+        unit = getattr(values, "units", None)
     if unit is None and isinstance(getattr(values, "attrs", None), dict):
         unit = values.attrs.get("unit", values.attrs.get("units"))
-    if unit is None or isinstance(unit, (dict, pd.Series)) or callable(unit): return None
+    if unit is None or isinstance(unit, (dict, pd.Series)) or callable(unit):
+        return None
     return str(unit)
 
+# %% ../nbs/00_data.ipynb #b5b2cea2-1
+_SPELT = {
+    "sec": "s",
+    "secs": "s",
+    "second": "s",
+    "seconds": "s",
+    "days": "d",
+    "day": "d",
+    "hr": "h",
+    "hrs": "h",
+    "hour": "h",
+    "hours": "h",
+    "kev": "keV",
+    "ev": "eV",
+    "mev": "MeV",
+    "degrees": "deg",
+    "degree": "deg",
+}
 
-_SPELT = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "days": "d", "day": "d", "hr": "h",
-          "hrs": "h",
-          "hour": "h", "hours": "h", "kev": "keV", "ev": "eV", "mev": "MeV", "degrees": "deg",
-          "degree": "deg"}
-
-
+# %% ../nbs/00_data.ipynb #b5b2cea2-2
 def _factor(unit, wanted, column):
     "What to multiply a column in `unit` by, so that it is in `wanted`."
     from astropy import units as u
-    try: return float(u.Unit(_SPELT.get(unit.strip().lower(), unit)).to(wanted)) if wanted else 1.0
+
+    try:
+        return float(u.Unit(_SPELT.get(unit.strip().lower(), unit)).to(wanted)) if wanted else 1.0
     except (u.UnitsError, ValueError, TypeError):
-        raise EventDataError(f"{column} is in '{unit}', which can't be turned into {wanted}; "
-                             "convert it first, or give plain numbers") from None
+        raise EventDataError(
+            f"{column} is in '{unit}', which can't be turned into {wanted}; "
+            "convert it first, or give plain numbers"
+        ) from None
 
 # %% ../nbs/00_data.ipynb #483dd392
 def _unwrap(values):
     "A column as a plain array or pandas array, and the mask that lay over it (or None)."
     mask = getattr(values, "mask", None)
     mask = None if mask is None or callable(mask) else mask
-    if isinstance(values, np.ma.MaskedArray): values = np.ma.getdata(values)
-    elif mask is not None and hasattr(values, "unmasked"): values = values.unmasked
-    if hasattr(values, "to_value") and getattr(values, "unit", None) is not None: values = values.value
-    elif type(values).__module__.startswith("pyarrow"): values = values.to_pandas()
-    elif hasattr(values, "magnitude"): values = values.magnitude
-    if isinstance(values, pd.Series | pd.Index): values = values.array
-    if isinstance(values, pd.Categorical): values = np.asarray(values.astype(object))
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.getdata(values)
+    elif mask is not None and hasattr(values, "unmasked"):
+        values = values.unmasked
+    if hasattr(values, "to_value") and getattr(values, "unit", None) is not None:
+        values = values.value
+    elif type(values).__module__.startswith("pyarrow"):
+        values = values.to_pandas()
+    elif hasattr(values, "magnitude"):
+        values = values.magnitude
+    if isinstance(values, pd.Series | pd.Index):
+        values = values.array
+    if isinstance(values, pd.Categorical):
+        values = np.asarray(values.astype(object))
     return values, None if mask is None else np.broadcast_to(np.asarray(mask, dtype=bool), np.shape(values))
 
-
+# %% ../nbs/00_data.ipynb #483dd392-1
 def _listed(values, where, column):
     "A list or tuple as an array that keeps the units of its entries; everything else as it is."
-    if hasattr(values, "__len__") and not isinstance(values, (list, tuple, str, bytes)): return values
-    if hasattr(values, "__next__"): values = list(values)
+    if hasattr(values, "__len__") and not isinstance(values, (list, tuple, str, bytes)):
+        return values
+    if hasattr(values, "__next__"):
+        values = list(values)
     try:
-        if not any(hasattr(v, "unit") or v is np.ma.masked for v in values): return np.asarray(values)
+        if not any(hasattr(v, "unit") or v is np.ma.masked for v in values):
+            return np.asarray(values)
         return np.array([*values, None], dtype=object)[:-1]
     except (TypeError, ValueError):
         raise EventDataError(f"{where}{column} must be one-dimensional: a list of numbers") from None
 
-
+# %% ../nbs/00_data.ipynb #483dd392-2
 def _all_measured(values, where, column):
     "Does every entry carry a unit of its own? Some with and some without are refused."
-    if not (isinstance(values, np.ndarray) and values.dtype == object): return False
+    if not (isinstance(values, np.ndarray) and values.dtype == object):
+        return False
     has = [getattr(v, "unit", None) is not None for v in values if not _is_missing(v)]
     if any(has) and not all(has):
         raise EventDataError(f"{where}{column}: some entries carry a unit, others none")
     return any(has)
 
-
+# %% ../nbs/00_data.ipynb #483dd392-3
 def _dated(values):
     "Is this an astropy Time, which counts from nowhere?"
-    return hasattr(values, "jd1") and hasattr(values, "format") and not hasattr(values, "to_value") or (
-        type(values).__name__ == "Time" and type(values).__module__.startswith("astropy"))
+    return (
+        hasattr(values, "jd1")
+        and hasattr(values, "format")
+        and not hasattr(values, "to_value")
+        or (type(values).__name__ == "Time" and type(values).__module__.startswith("astropy"))
+    )
 
 # %% ../nbs/00_data.ipynb #ce2dd97a
 def _is_missing(value):
     "Is this no value: None, NaN, NaT, NA or masked?"
-    if value is None or value is pd.NA or value is np.ma.masked: return True
+    if value is None or value is pd.NA or value is np.ma.masked:
+        return True
     return bool(np.ndim(value) == 0 and pd.isna(value))
 
+# %% ../nbs/00_data.ipynb #ce2dd97a-1
+_NOTHING = {"", "na", "n/a", "nan", "null", "none", "--", "<na>"}  # texts that say that a number is missing
 
-_NOTHING = {"", "na", "n/a", "nan", "null", "none", "--", "<na>"} # texts that say that a number is missing
-
-
+# %% ../nbs/00_data.ipynb #ce2dd97a-2
 def _number(value, column, wanted):
     "One entry of a column as a float; NaN where missing, None where it is no number."
-    if _is_missing(value): return np.nan
+    if _is_missing(value):
+        return np.nan
     if getattr(value, "unit", None) is not None:
         return float(value.value) * _factor(str(value.unit), wanted, column)
-    if isinstance(value, bytes): value = value.decode("utf-8", "replace")
-    if isinstance(value, str) and value.strip().lower() in _NOTHING: return np.nan
-    if isinstance(value, (bool, np.bool_, complex, np.complexfloating)): return None
-    try: return None if isinstance(value, str) and "_" in value else float(value)
-    except (TypeError, ValueError, OverflowError): return None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and value.strip().lower() in _NOTHING:
+        return np.nan
+    if isinstance(value, (bool, np.bool_, complex, np.complexfloating)):
+        return None
+    try:
+        return None if isinstance(value, str) and "_" in value else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
-
+# %% ../nbs/00_data.ipynb #ce2dd97a-3
 def _one_by_one(raw, column, wanted, who):
     "Numbers from an array of text or Python objects; what is missing becomes NaN."
-    if pd.api.types.infer_dtype(raw, skipna=False) == "string": # all at once, then only what is left
+    if pd.api.types.infer_dtype(raw, skipna=False) == "string":  # all at once, then only what is left
         out = pd.to_numeric(pd.Series(raw, dtype=object), errors="coerce").to_numpy(np.float64, copy=True)
-        left = np.flatnonzero(np.isnan(out) | [("x" in v or "X" in v) for v in raw]) # 0x10 is no number of ours
-    else: out, left = np.full(len(raw), np.nan), np.arange(len(raw))
+        left = np.flatnonzero(
+            np.isnan(out) | [("x" in v or "X" in v) for v in raw]
+        )  # 0x10 is no number of ours
+    else:
+        out, left = np.full(len(raw), np.nan), np.arange(len(raw))
     read = [_number(raw[k], column, wanted) for k in left]
     if bad := [k for k, v in zip(left, read) if v is None]:
         comma = "; decimal commas in a file are read with decimal=','" if "," in str(raw[bad[0]]) else ""
-        raise EventDataError(f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
-                             f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}")
+        raise EventDataError(
+            f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
+            f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}"
+        )
     out[left] = read
     return out
 
 # %% ../nbs/00_data.ipynb #9e29bd66
 def as_numbers(
     values,
-    name:str="value",
-    unit:str="",
-    where:str="",
+    name: str = "value",
+    unit: str = "",
+    where: str = "",
     source=None,
-    given:str|None=None,
+    given: str | None = None,
 ) -> np.ndarray:
     """Turn a column of any kind into plain numbers in one unit.
 
@@ -199,17 +251,24 @@ def as_numbers(
         If the column isn't one-dimensional or numeric, holds dates, or its unit is of another kind.
     """
     column = f"column '{printable(name, 60)}'"
-    def who(row): return f"{where}source '{printable(source(row))}', " if source else where
-    if _dated(values): raise EventDataError(f"{where}{column} holds dates; {_SINCE}")
-    if type(values).__name__ == "TimeDelta": values = values.to(unit or "s")
+
+    def who(row):
+        return f"{where}source '{printable(source(row))}', " if source else where
+
+    if _dated(values):
+        raise EventDataError(f"{where}{column} holds dates; {_SINCE}")
+    if type(values).__name__ == "TimeDelta":
+        values = values.to(unit or "s")
     own, values = _unit_of(values) or given, _listed(values, where, column)
     raw, mask = _unwrap(values)
-    if _all_measured(values, where, column): own = None
+    if _all_measured(values, where, column):
+        own = None
     raw = _floats(raw, where, column, unit, who)
-    if own is not None: raw = raw * _factor(own, unit, where + column)
+    if own is not None:
+        raw = raw * _factor(own, unit, where + column)
     return raw if mask is None else np.where(mask, np.nan, raw)
 
-
+# %% ../nbs/00_data.ipynb #9e29bd66-1
 _SINCE = "give seconds since the mission's reference day, e.g. (time - reference).sec"
 
 # %% ../nbs/00_data.ipynb #43f0873f
@@ -218,11 +277,15 @@ def _floats(raw, where, column, unit, who):
     kind = getattr(getattr(raw, "dtype", None), "kind", "O")
     nullable = hasattr(raw, "isna") and kind not in "mM"
     arr = raw.to_numpy(dtype=object, na_value=None) if nullable else np.asarray(raw)
-    if hasattr(raw, "isna") and kind in "iuf": arr = raw.to_numpy(dtype=np.float64, na_value=np.nan)
-    if arr.ndim != 1: raise EventDataError(f"{where}{column} must be one-dimensional, got shape {arr.shape}")
+    if hasattr(raw, "isna") and kind in "iuf":
+        arr = raw.to_numpy(dtype=np.float64, na_value=np.nan)
+    if arr.ndim != 1:
+        raise EventDataError(f"{where}{column} must be one-dimensional, got shape {arr.shape}")
     kind = arr.dtype.kind
-    if kind in "fiu": return np.ascontiguousarray(arr, dtype=np.float64)
-    if kind == "m" and unit == "s": return arr / np.timedelta64(1, "s")
+    if kind in "fiu":
+        return np.ascontiguousarray(arr, dtype=np.float64)
+    if kind == "m" and unit == "s":
+        return arr / np.timedelta64(1, "s")
     if kind == "M" or kind == "O" and len(arr) and hasattr(arr[0], "isoformat"):
         raise EventDataError(f"{where}{column} holds dates; {_SINCE}")
     if kind in "bcmV":
@@ -231,15 +294,15 @@ def _floats(raw, where, column, unit, who):
     return _one_by_one(arr.astype(object), column, unit, who)
 
 # %% ../nbs/00_data.ipynb #0d44517c
-UNITS = {"time": "s", "energy": "eV"} # unit of each column inside the library
+UNITS = {"time": "s", "energy": "eV"}  # unit of each column inside the library
 
-
+# %% ../nbs/00_data.ipynb #0d44517c-1
 def as_column(
     values,
-    name:str="time",
-    where:str="",
+    name: str = "time",
+    where: str = "",
     source=None,
-    unit:str|None=None,
+    unit: str | None = None,
 ) -> np.ndarray:
     """Turn a column of times or energies into float64 in the library's unit, or say why that can't be done.
 
@@ -271,52 +334,68 @@ def as_column(
     if name == "time" and kind in (np.float32, np.float16) and len(numbers):
         step = float(np.spacing(np.nanmax(np.abs(np.asarray(numbers, dtype=kind)), initial=0)))
         if step > 0.1:
-            warnings.warn(f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which "
-                          f"step by "
-                          f"{step:g} s here; read them in double precision", XRTWarning, stacklevel=4)
+            warnings.warn(
+                f"{where}times are stored in {8 * np.dtype(kind).itemsize}-bit floats, which "
+                f"step by "
+                f"{step:g} s here; read them in double precision",
+                XRTWarning,
+                stacklevel=4,
+            )
     return numbers
 
 # %% ../nbs/00_data.ipynb #5f3be0bc
-MAX_ID = 256 # characters
+MAX_ID = 256  # characters
 
-
+# %% ../nbs/00_data.ipynb #5f3be0bc-1
 def _id(value, name, where):
     "One id as text, or a refusal."
     text = _word(value)
-    if text is not None: text = _WRAPPED.sub(r"\2", text.strip("\ufeff\u200b \t\r\n\xa0"))
-    if not text: raise EventDataError(f"{where}column '{name}': an id is missing")
+    if text is not None:
+        text = _WRAPPED.sub(r"\2", text.strip("\ufeff\u200b \t\r\n\xa0"))
+    if not text:
+        raise EventDataError(f"{where}column '{name}': an id is missing")
     if len(text) > MAX_ID:
-        raise EventDataError(f"{where}the id '{printable(text)}' has {len(text)} characters; at most "
-                             f"{MAX_ID}, please")
+        raise EventDataError(
+            f"{where}the id '{printable(text)}' has {len(text)} characters; at most {MAX_ID}, please"
+        )
     if _UNPRINTABLE.search(text):
-        raise EventDataError(f"{where}the id '{printable(text)}' holds control characters; is '{name}' a "
-                             f"column of ids?")
+        raise EventDataError(
+            f"{where}the id '{printable(text)}' holds control characters; is '{name}' a column of ids?"
+        )
     return text
 
+# %% ../nbs/00_data.ipynb #5f3be0bc-2
+_WRAPPED = re.compile(r"""\Ab(['"])(.*)\1\Z""")  # bytes that were printed: b'735_4'
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # no id, no line of a table
 
-_WRAPPED = re.compile(r"""\Ab(['"])(.*)\1\Z""") # bytes that were printed: b'735_4'
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]") # no id, no line of a table
-
-
+# %% ../nbs/00_data.ipynb #5f3be0bc-3
 def _word(value):
     "A fact as text, or None; numbers lose a needless '.0'."
-    if _is_missing(value): return None
-    if isinstance(value, bytes): value = value.decode("utf-8", "replace")
-    if isinstance(value, (float, np.floating)) and float(value).is_integer(): value = int(value)
+    if _is_missing(value):
+        return None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
     return str(value).strip() or None
 
 # %% ../nbs/00_data.ipynb #0d1b1791
-_DOUBTFUL = re.compile(r"^(?:[\s\ufeff\u200b]|b['\"])|[\s\ufeff\u200b]$|"
-                       r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", re.M)
+_DOUBTFUL = re.compile(
+    r"^(?:[\s\ufeff\u200b]|b['\"])|[\s\ufeff\u200b]$|"
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+    re.M,
+)
 
-
+# %% ../nbs/00_data.ipynb #0d1b1791-1
 def _clean_ids(ids, name="id", where=""):
     "Ids of a table as a list of texts; only the doubtful ones are looked at one by one."
     ids = [str(i) if isinstance(i, str) else i for i in ids]
-    if not all(isinstance(i, str) for i in ids): return [i if i == "" else _id(i, name, where) for i in ids]
+    if not all(isinstance(i, str) for i in ids):
+        return [i if i == "" else _id(i, name, where) for i in ids]
     whole = "\n".join(ids)
     fine = whole.count("\n") == max(len(ids) - 1, 0) and not _DOUBTFUL.search(whole)
-    if fine and max(map(len, ids), default=0) <= MAX_ID: return ids
+    if fine and max(map(len, ids), default=0) <= MAX_ID:
+        return ids
     return [i if i == "" else _id(i, name, where) for i in ids]
 
 # %% ../nbs/00_data.ipynb #4850a797
@@ -332,13 +411,17 @@ def _codes(values, name, where):
     code, seen = pd.factorize(values, use_na_sentinel=True)
     seen = np.asarray(seen)
     empty = (code < 0) if mask is None else (code < 0) | mask
-    if empty.any(): raise EventDataError(f"{where}column '{name}' is empty in row {int(empty.argmax())}")
-    try: names = [_id(v, name, where) for v in seen.tolist()]
+    if empty.any():
+        raise EventDataError(f"{where}column '{name}' is empty in row {int(empty.argmax())}")
+    try:
+        names = [_id(v, name, where) for v in seen.tolist()]
     except EventDataError:
         row = next((k for k, v in enumerate(seen.tolist()) if not _word(v)), None)
-        if row is None: raise
-        raise EventDataError(f"{where}column '{name}' is empty in row "
-                             f"{int((code == row).argmax())}") from None
+        if row is None:
+            raise
+        raise EventDataError(
+            f"{where}column '{name}' is empty in row {int((code == row).argmax())}"
+        ) from None
     again, names = pd.factorize(np.array([*names, None], dtype=object)[:-1])
     return again[code] if len(code) else code, list(names)
 
@@ -346,122 +429,148 @@ def _codes(values, name, where):
 def _plain_column(values):
     "A further column as a plain numpy array in this machine's byte order; what is missing stays missing."
     raw, mask = _unwrap(values if hasattr(values, "__len__") else list(values))
-    if not isinstance(raw, np.ndarray): raw = np.asarray(_plain_series(pd.Series(raw)))
+    if not isinstance(raw, np.ndarray):
+        raw = np.asarray(_plain_series(pd.Series(raw)))
     if raw.dtype.kind == "S":
         raw = np.array([v.decode("utf-8", "replace") for v in raw.tolist()] + [None])[:-1]
-    if raw.dtype.kind == "O" and raw.ndim == 1: raw = np.asarray(_plain_series(pd.Series(raw, dtype=object)))
+    if raw.dtype.kind == "O" and raw.ndim == 1:
+        raw = np.asarray(_plain_series(pd.Series(raw, dtype=object)))
     raw = np.ascontiguousarray(raw, dtype=raw.dtype.newbyteorder("="))
-    if mask is None or not mask.any(): return raw
-    if raw.dtype.kind in "iuf": return np.where(mask, np.nan, raw.astype(np.float64))
+    if mask is None or not mask.any():
+        return raw
+    if raw.dtype.kind in "iuf":
+        return np.where(mask, np.nan, raw.astype(np.float64))
     out = raw.astype(object)
     out[mask] = None
     return out
 
-
+# %% ../nbs/00_data.ipynb #0a4ff242-1
 def _plain_series(column):
     "A pandas column of any type as bool, int, float, datetime or object with None."
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufMm": return column
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufMm":
+        return column
     values = column.astype(object)
     values = values.where(values.notna(), None)
     kind = pd.api.types.infer_dtype(values, skipna=True)
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal"): return pd.to_numeric(values)
-    if kind == "boolean" and values.notna().all(): return values.astype(bool)
+    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return pd.to_numeric(values)
+    if kind == "boolean" and values.notna().all():
+        return values.astype(bool)
     if kind in ("mixed-integer", "mixed", "bytes"):
         scalars = (str, bytes, bool, int, float, np.generic)
-        if all(v is None or isinstance(v, scalars) for v in values): return values.map(_word).astype(object)
+        if all(v is None or isinstance(v, scalars) for v in values):
+            return values.map(_word).astype(object)
     return values
 
 # %% ../nbs/00_data.ipynb #0a658d13
 def bad_rows(
-    values:np.ndarray, # (N,) float64 column
-    name:str, # "time" or "energy"
-) -> np.ndarray: # row numbers that can't be used
+    values: np.ndarray,  # (N,) float64 column
+    name: str,  # "time" or "energy"
+) -> np.ndarray:  # row numbers that can't be used
     "Find the rows of a column that are not finite or, for energies, not positive."
     ok = np.isfinite(values)
-    if name == "energy": ok &= values > 0
+    if name == "energy":
+        ok &= values > 0
     return np.flatnonzero(~ok)
 
-
+# %% ../nbs/00_data.ipynb #0a658d13-1
 def why_bad(
-    values:np.ndarray, # the column
-    rows:np.ndarray, # rows from `bad_rows`
-    name:str, # its name
-    source, # row number -> source id
-    where:str="", # file, for messages
-) -> str: # a sentence for the user
+    values: np.ndarray,  # the column
+    rows: np.ndarray,  # rows from `bad_rows`
+    name: str,  # its name
+    source,  # row number -> source id
+    where: str = "",  # file, for messages
+) -> str:  # a sentence for the user
     "Put the first unusable row of a column into words."
     r = int(rows[0])
-    kind = "missing (NaN)" if np.isnan(values[r]) else "infinite" if np.isinf(values[r]) else f"{values[r]:g}, energies must be positive"
-    return (f"{where}source '{source(r)}', column '{name}': the value in row {r} is {kind}; {len(rows)} such row{'s'[:len(rows) > 1]} in all. "
-            "Mend the data, or read it with bad='drop' to leave these rows out and have them counted")
+    kind = (
+        "missing (NaN)"
+        if np.isnan(values[r])
+        else "infinite"
+        if np.isinf(values[r])
+        else f"{values[r]:g}, energies must be positive"
+    )
+    return (
+        f"{where}source '{source(r)}', column '{name}': the value in row {r} is {kind}; {len(rows)} such row{'s'[: len(rows) > 1]} in all. "
+        "Mend the data, or read it with bad='drop' to leave these rows out and have them counted"
+    )
 
 # %% ../nbs/00_data.ipynb #534ba8bf
 def _gti_array(gti, where=""):
     "Good time intervals of any kind as a (G, 2) array [s]; a table gives its columns START and STOP."
     named = {str(c).lower(): c for c in getattr(gti, "colnames", getattr(gti, "columns", ()))}
     if {"start", "stop"} <= set(named):
-        return np.stack([as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")],
-                        axis=-1)
+        return np.stack(
+            [as_numbers(gti[named[c]], f"GTI {c}", "s", where) for c in ("start", "stop")], axis=-1
+        )
     rows = gti if isinstance(gti, (list, tuple)) else ()
     if any(hasattr(v, "unit") for row in rows for v in (row, *np.atleast_1d(row)[:1])):
         gti = _quantity(gti, where)
-    try: flat = gti.ravel() if hasattr(gti, "ravel") else np.array(gti).ravel()
-    except (TypeError, ValueError): flat = np.empty(1)
+    try:
+        flat = gti.ravel() if hasattr(gti, "ravel") else np.array(gti).ravel()
+    except (TypeError, ValueError):
+        flat = np.empty(1)
     if len(flat) % 2:
         raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
     return np.array(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
 
-
+# %% ../nbs/00_data.ipynb #534ba8bf-1
 def _quantity(rows, where):
     "A list of quantities as one."
     from astropy import units as u
-    try: return u.Quantity(rows)
+
+    try:
+        return u.Quantity(rows)
     except (u.UnitsError, TypeError, ValueError) as err:
         raise EventDataError(f"{where}GTIs have no common unit ({err}); give seconds") from None
 
 # %% ../nbs/00_data.ipynb #bc3b072b
 def check_gti(
-    gti, # (G, 2) start and stop times [s]
-    where:str="", # source, for messages
-) -> np.ndarray: # (G, 2) float64, sorted by start
+    gti,  # (G, 2) start and stop times [s]
+    where: str = "",  # source, for messages
+) -> np.ndarray:  # (G, 2) float64, sorted by start
     "Validate good time intervals: finite, start before stop, no overlap."
     g = _gti_array(gti, where)
-    if not np.isfinite(g).all(): raise EventDataError(f"{where}GTI column has a missing or infinite start or stop")
+    if not np.isfinite(g).all():
+        raise EventDataError(f"{where}GTI column has a missing or infinite start or stop")
     if (g[:, 1] <= g[:, 0]).any():
         r = int(np.flatnonzero(g[:, 1] <= g[:, 0])[0])
         raise EventDataError(f"{where}GTI row {r} stops at {g[r, 1]!r}, not after its start {g[r, 0]!r}")
     g = g[np.argsort(g[:, 0], kind="stable")]
-    if (g[1:, 0] < g[:-1, 1]).any(): raise EventDataError(f"{where}GTI rows overlap; merge them first (`merge_gti`)")
+    if (g[1:, 0] < g[:-1, 1]).any():
+        raise EventDataError(f"{where}GTI rows overlap; merge them first (`merge_gti`)")
     return g
 
-
+# %% ../nbs/00_data.ipynb #bc3b072b-1
 def merge_gti(
-    gti, # (G, 2) intervals, in any order, overlapping or not [s]
-) -> np.ndarray: # (H, 2) disjoint sorted intervals
+    gti,  # (G, 2) intervals, in any order, overlapping or not [s]
+) -> np.ndarray:  # (H, 2) disjoint sorted intervals
     "Merge overlapping or touching intervals into disjoint ones."
     g = np.asarray(gti, dtype=np.float64).reshape(-1, 2)
     g = g[np.argsort(g[:, 0], kind="stable")]
-    if not len(g): return g
+    if not len(g):
+        return g
     reach = np.maximum.accumulate(g[:, 1])
     first = np.flatnonzero(np.r_[True, g[1:, 0] > reach[:-1]])
     return np.c_[g[first, 0], reach[np.r_[first[1:] - 1, len(g) - 1]]]
 
 # %% ../nbs/00_data.ipynb #f6b4c5c6
 def in_gti(
-    time:np.ndarray, # (N,) times [s]
-    gti:np.ndarray, # (G, 2) disjoint sorted intervals [s]
-) -> np.ndarray: # (N,) bool
+    time: np.ndarray,  # (N,) times [s]
+    gti: np.ndarray,  # (G, 2) disjoint sorted intervals [s]
+) -> np.ndarray:  # (N,) bool
     "Tell which times lie in an interval, start included, stop not."
     row = np.searchsorted(gti[:, 0], time, side="right") - 1
     return (row >= 0) & (time < gti[np.maximum(row, 0), 1]) if len(gti) else np.zeros(len(time), dtype=bool)
 
-
+# %% ../nbs/00_data.ipynb #f6b4c5c6-1
 def livetime_at(
-    time:np.ndarray, # (N,) times [s]
-    gti:np.ndarray, # (G, 2) disjoint sorted intervals [s]
-) -> np.ndarray: # (N,) good time elapsed before each time [s]
+    time: np.ndarray,  # (N,) times [s]
+    gti: np.ndarray,  # (G, 2) disjoint sorted intervals [s]
+) -> np.ndarray:  # (N,) good time elapsed before each time [s]
     "Read the clock that runs only inside good time intervals."
-    if not len(gti): return np.zeros(len(time))
+    if not len(gti):
+        return np.zeros(len(time))
     done = np.r_[0.0, np.cumsum(gti[:, 1] - gti[:, 0])]
     row = np.searchsorted(gti[:, 0], time, side="right") - 1
     inside = np.minimum(time, gti[row, 1]) - gti[row, 0]
@@ -503,38 +612,56 @@ def outside_gti(time, offsets, gti, gti_offsets) -> np.ndarray:
     look = np.flatnonzero((n > 0) & (g > 0))
     early = time[offsets[look]] < gti[gti_offsets[look], 0]
     late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
-    for s in look[early | late | (g[look] > 1)]:  # in a single interval, the first and the last photon speak for all
-        photons, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s]:gti_offsets[s + 1]]
+    for s in look[
+        early | late | (g[look] > 1)
+    ]:  # in a single interval, the first and the last photon speak for all
+        photons, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s] : gti_offsets[s + 1]]
         row = np.searchsorted(own[:, 0], time[photons], side="right") - 1
         out[photons] = (row < 0) | (time[photons] > own[np.maximum(row, 0), 1])
     return out
 
 # %% ../nbs/00_data.ipynb #673889b1
-WORDS = tuple("""obsid region_id target name mission telescope instrument detector filter datamode observer
-    timesys timeref radesys energy_rule quality_rule gti_rule region file release kind spectrum""".split())
+WORDS = tuple(
+    """obsid region_id target name mission telescope instrument detector filter datamode observer
+    timesys timeref radesys energy_rule quality_rule gti_rule region file release kind spectrum""".split()
+)
 
 MEASURES = {
-    "ra": "deg", "dec": "deg", "pos_err": "arcsec", "off_axis": "", "exposure": "s", "ontime": "s",
-    "livetime": "s", "deadtime_correction": "", "t_start": "s", "t_stop": "s", "frame_time": "s",
-    "mjdref": "d", "mjdreff": "d", "area_ratio": "",
-} # measure -> unit; RA and Dec are ICRS
+    "ra": "deg",
+    "dec": "deg",
+    "pos_err": "arcsec",
+    "off_axis": "",
+    "exposure": "s",
+    "ontime": "s",
+    "livetime": "s",
+    "deadtime_correction": "",
+    "t_start": "s",
+    "t_stop": "s",
+    "frame_time": "s",
+    "mjdref": "d",
+    "mjdreff": "d",
+    "area_ratio": "",
+}  # measure -> unit; RA and Dec are ICRS
 
 # %% ../nbs/00_data.ipynb #5547d8bf
 def _measure(value, name, where):
     "A fact as a float in its unit, or NaN."
-    if _is_missing(value): return np.nan
+    if _is_missing(value):
+        return np.nan
     try:
-        if hasattr(value, "to_value"): return float(value.to_value(MEASURES[name]))
+        if hasattr(value, "to_value"):
+            return float(value.to_value(MEASURES[name]))
         return float(value)
     except (TypeError, ValueError):
-        raise EventDataError(f"{where}meta column '{name}' must be a number, got "
-                             f"{str(value)[:60]!r}") from None
+        raise EventDataError(
+            f"{where}meta column '{name}' must be a number, got {str(value)[:60]!r}"
+        ) from None
 
 # %% ../nbs/00_data.ipynb #3f79d515
 def tidy_fact(
-    name:str,
+    name: str,
     value,
-    where:str="",
+    where: str = "",
 ):
     """Turn one fact about a source into its type.
 
@@ -558,8 +685,10 @@ def tidy_fact(
     EventDataError
         If a measure isn't a number.
     """
-    if name in WORDS: return _word(value)
-    if name in MEASURES: return _measure(value, name, where)
+    if name in WORDS:
+        return _word(value)
+    if name in MEASURES:
+        return _measure(value, name, where)
     return None if _is_missing(value) and not isinstance(value, float) else value
 
 # %% ../nbs/00_data.ipynb #941a8fe2
@@ -567,18 +696,20 @@ def _tidy_column(name, column, where=""):
     "A column of facts in its one type."
     if name in WORDS:
         if pd.api.types.infer_dtype(column, skipna=False) == "string" and column.dtype == object:
-            if (column.str.strip() == column).all() and (column != "").all(): return column
+            if (column.str.strip() == column).all() and (column != "").all():
+                return column
         words = np.array([_word(v) for v in column] + [None], dtype=object)[:-1]
         return pd.Series(words, index=column.index, dtype=object)
     if name in MEASURES:
-        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf": return column.astype(np.float64)
+        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+            return column.astype(np.float64)
         return pd.Series([_measure(v, name, where) for v in column], index=column.index, dtype=np.float64)
     return _plain_series(column)
 
 # %% ../nbs/00_data.ipynb #13b6efe1
 def tidy_meta(
-    meta:pd.DataFrame,
-    where:str="",
+    meta: pd.DataFrame,
+    where: str = "",
 ) -> pd.DataFrame:
     """Give every column of facts its one type.
 
@@ -613,27 +744,31 @@ def _check_columns(time, energy, columns, where=""):
     columns = {str(k): _plain_column(v) for k, v in (columns or {}).items()}
     for name, col in {"energy": energy, **columns}.items():
         if col is not None and len(col) != len(time):
-            raise EventDataError(f"{where}'time' and '{name}' must have the same length, got {len(time)} and {len(col)}")
+            raise EventDataError(
+                f"{where}'time' and '{name}' must have the same length, got {len(time)} and {len(col)}"
+            )
     return time, energy, columns
 
-
+# %% ../nbs/00_data.ipynb #b46ff7f6-1
 class EventList:
     "The photons of one source: times [s], energies [eV], good time intervals, and what is known about it."
+
     def __init__(
         self,
-        time, # (N,) arrival times [s]
-        energy=None, # (N,) photon energies [eV], or None where the instrument has none
-        id:str="", # source id, e.g. "23022_122"
-        gti=None, # (G, 2) good time intervals [s], or None if unknown
-        meta:dict|None=None, # flat dictionary of what is known about the source
-        columns:dict|None=None, # further per-photon columns, name -> (N,) array
+        time,  # (N,) arrival times [s]
+        energy=None,  # (N,) photon energies [eV], or None where the instrument has none
+        id: str = "",  # source id, e.g. "23022_122"
+        gti=None,  # (G, 2) good time intervals [s], or None if unknown
+        meta: dict | None = None,  # flat dictionary of what is known about the source
+        columns: dict | None = None,  # further per-photon columns, name -> (N,) array
     ):
         where = f"source '{id}': " if id else ""
         self.id = _id(id, "id", "") if str(id) else ""
         self.meta = {str(k): tidy_fact(str(k), v, where) for k, v in (meta or {}).items()}
         time, energy, columns = _check_columns(time, energy, columns, where)
         for name, col in {"time": time, "energy": energy}.items():
-            if col is not None and len(rows := bad_rows(col, name)): raise EventDataError(why_bad(col, rows, name, lambda r: id))
+            if col is not None and len(rows := bad_rows(col, name)):
+                raise EventDataError(why_bad(col, rows, name, lambda r: id))
         if (time[1:] < time[:-1]).any():
             warnings.warn(f"{where}times were not sorted; sorted now (stably)", XRTWarning, stacklevel=2)
             order = np.argsort(time, kind="stable")
@@ -643,94 +778,131 @@ class EventList:
         self.gti = None if gti is None else check_gti(gti, where)
         _cut_to_gti(self)
 
-    def __len__(self): return len(self.time)
-    def __eq__(self, other): return isinstance(other, EventList) and self.id == other.id and _same_events(self, other)
+    def __len__(self):
+        return len(self.time)
+
+    def __eq__(self, other):
+        return isinstance(other, EventList) and self.id == other.id and _same_events(self, other)
+
     __hash__ = None
 
 # %% ../nbs/00_data.ipynb #05dc6c40
 def _cut_to_gti(x):
     "Leave the photons of a list or a table that lie outside its good times out, and say how many."
-    if x.gti is None: return
+    if x.gti is None:
+        return
     many = hasattr(x, "offsets")
-    offsets, gti_offsets = (x.offsets, x.gti_offsets) if many else (np.array([0, len(x)]), np.array([0, len(x.gti)]))
+    offsets, gti_offsets = (
+        (x.offsets, x.gti_offsets) if many else (np.array([0, len(x)]), np.array([0, len(x.gti)]))
+    )
     out = outside_gti(x.time, offsets, x.gti, gti_offsets)
-    if not out.any(): return
+    if not out.any():
+        return
     n = np.bincount(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[out], minlength=len(offsets) - 1)
-    who = f"source '{x.ids[n.argmax()] if many else x.id}'" + (f" and {(n > 0).sum() - 1} others" if (n > 0).sum() > 1 else "")
-    warnings.warn(f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out "
-                  "(without GTIs they stay)", XRTWarning, stacklevel=4)
-    if many: x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
+    who = f"source '{x.ids[n.argmax()] if many else x.id}'" + (
+        f" and {(n > 0).sum() - 1} others" if (n > 0).sum() > 1 else ""
+    )
+    warnings.warn(
+        f"{who}: {out.sum()} of {len(out)} photons lie outside the good time intervals and were left out "
+        "(without GTIs they stay)",
+        XRTWarning,
+        stacklevel=4,
+    )
+    if many:
+        x.offsets = np.r_[0, np.cumsum(np.diff(offsets) - n)]
     x.time, x.energy = x.time[~out], None if x.energy is None else x.energy[~out]
     x.columns = {k: v[~out] for k, v in x.columns.items()}
 
 # %% ../nbs/00_data.ipynb #765f176d
 def _same_events(a, b):
     "Compare the arrays of two lists or tables."
-    def same(x, y): return (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
-    return (same(a.time, b.time) and same(a.energy, b.energy) and same(a.gti, b.gti) and a.columns.keys() == b.columns.keys()
-            and all(same(a.columns[k], b.columns[k]) for k in a.columns))
+
+    def same(x, y):
+        return (x is None and y is None) or (x is not None and y is not None and np.array_equal(x, y))
+
+    return (
+        same(a.time, b.time)
+        and same(a.energy, b.energy)
+        and same(a.gti, b.gti)
+        and a.columns.keys() == b.columns.keys()
+        and all(same(a.columns[k], b.columns[k]) for k in a.columns)
+    )
 
 # %% ../nbs/00_data.ipynb #b4302443
 def _time_or_nan(x):
     "A float, NaN where there is none."
-    try: return float(x)
-    except (TypeError, ValueError): return np.nan
+    try:
+        return float(x)
+    except (TypeError, ValueError):
+        return np.nan
 
-
+# %% ../nbs/00_data.ipynb #b4302443-1
 def _refuse_windows(window, ids, given):
     "Refuse exposures that are unknown, reversed or endless; `given` is what meta says, None for nothing."
-    with np.errstate(over="ignore", invalid="ignore"): width = window[:, 1] - window[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = window[:, 1] - window[:, 0]
     lost = np.flatnonzero(~((width > 0) & np.isfinite(width)))
-    if not len(lost): return
+    if not len(lost):
+        return
     start, stop = given[lost[0]]
     none = pd.isna(start) or pd.isna(stop)
-    why = "no GTIs and no t_start, t_stop in meta" if none else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
-    raise EventDataError(f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first "
-                         f"'{ids[lost[0]]}': {why}. "
-                         "Give GTIs or both times in seconds, or use time_axis='events' (first to last "
-                         "photon)")
+    why = (
+        "no GTIs and no t_start, t_stop in meta"
+        if none
+        else f"t_start {str(start)[:40]!r} and t_stop {str(stop)[:40]!r} in meta enclose no time"
+    )
+    raise EventDataError(
+        f"the exposure of {len(lost)} of {len(ids)} sources is unknown, first "
+        f"'{ids[lost[0]]}': {why}. "
+        "Give GTIs or both times in seconds, or use time_axis='events' (first to last "
+        "photon)"
+    )
 
 # %% ../nbs/00_data.ipynb #1dde87ed
 @patch_to(EventList, as_prop=True)
-def span(self) -> float: # [s]
+def span(self) -> float:  # [s]
     "Time from the first photon to the last; 0 with fewer than two photons."
     return float(self.time[-1] - self.time[0]) if len(self) else 0.0
 
-
+# %% ../nbs/00_data.ipynb #1dde87ed-1
 @patch_to(EventList, as_prop=True)
-def window(self) -> tuple: # (start, stop) [s]
+def window(self) -> tuple:  # (start, stop) [s]
     "The exposure window: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
-    if self.gti is not None and len(self.gti): return float(self.gti[0, 0]), float(self.gti[-1, 1])
+    if self.gti is not None and len(self.gti):
+        return float(self.gti[0, 0]), float(self.gti[-1, 1])
     span = np.array([[_time_or_nan(self.meta.get(k)) for k in ("t_start", "t_stop")]])
     _refuse_windows(span, [self.id], [(self.meta.get("t_start"), self.meta.get("t_stop"))])
     return float(span[0, 0]), float(span[0, 1])
 
-
+# %% ../nbs/00_data.ipynb #1dde87ed-2
 @patch_to(EventList, as_prop=True)
-def livetime(self) -> float: # [s]
+def livetime(self) -> float:  # [s]
     "Total good time; the length of the window where only that is known."
-    if self.gti is not None and len(self.gti): return float(np.sum(self.gti[:, 1] - self.gti[:, 0]))
+    if self.gti is not None and len(self.gti):
+        return float(np.sum(self.gti[:, 1] - self.gti[:, 0]))
     return self.window[1] - self.window[0]
 
 # %% ../nbs/00_data.ipynb #33d010b1
 def running_mean(
-    counts:np.ndarray, # (B,) counts
-    width:int=5, # bins to average over
-) -> np.ndarray: # (B,) centred mean; shorter at both ends
+    counts: np.ndarray,  # (B,) counts
+    width: int = 5,  # bins to average over
+) -> np.ndarray:  # (B,) centred mean; shorter at both ends
     "Average `counts` over `width` neighbouring bins."
-    if int(width) != width or width < 1: raise ValueError(f"`width` must be a whole number of bins, at least 1; got {width!r}")
+    if int(width) != width or width < 1:
+        raise ValueError(f"`width` must be a whole number of bins, at least 1; got {width!r}")
     c, half = np.r_[0.0, np.cumsum(counts)], int(width) // 2
     i = np.arange(len(counts))
     lo, hi = np.maximum(i - half, 0), np.minimum(i - half + int(width), len(counts))
     return (c[hi] - c[lo]) / (hi - lo)
 
-
+# %% ../nbs/00_data.ipynb #33d010b1-1
 def poisson_errors(
-    counts:np.ndarray, # (B,) counts
-    sigma:float=1.0, # confidence in Gaussian sigmas
-) -> tuple: # (B,) distance down, (B,) distance up [counts]
+    counts: np.ndarray,  # (B,) counts
+    sigma: float = 1.0,  # confidence in Gaussian sigmas
+) -> tuple:  # (B,) distance down, (B,) distance up [counts]
     "Frequentist (Garwood 1936) Poisson errors, right for small numbers."
     from scipy.stats import chi2, norm
+
     n, tail = np.asarray(counts, dtype=float), norm.sf(sigma)
     low = np.where(n > 0, chi2.ppf(tail, 2 * np.maximum(n, 1)) / 2, 0.0)
     return n - low, chi2.isf(tail, 2 * n + 2) / 2 - n
@@ -738,31 +910,46 @@ def poisson_errors(
 # %% ../nbs/00_data.ipynb #b282308f
 def _bins(x, bin_size, origin):
     "Start and number of the bins of a light curve, with what is asked checked."
-    if not (np.isfinite(bin_size) and bin_size > 0): raise ValueError(f"`bin_size` must be a positive number of seconds, got {bin_size!r}")
-    if origin not in ("events", "exposure"): raise ValueError(f"`origin` must be 'events' or 'exposure', got {origin!r}")
-    if origin == "events" and not len(x): raise EventDataError(f"source '{x.id}' has no photons; use origin='exposure'")
+    if not (np.isfinite(bin_size) and bin_size > 0):
+        raise ValueError(f"`bin_size` must be a positive number of seconds, got {bin_size!r}")
+    if origin not in ("events", "exposure"):
+        raise ValueError(f"`origin` must be 'events' or 'exposure', got {origin!r}")
+    if origin == "events" and not len(x):
+        raise EventDataError(f"source '{x.id}' has no photons; use origin='exposure'")
     t0, t1 = (x.time[0], x.time[-1]) if origin == "events" else x.window
     if len(x) and not t0 <= x.time[0] <= x.time[-1] <= t1:
-        raise EventDataError(f"source '{x.id}' has photons outside its exposure, {t0!r} to {t1!r} s; correct t_start and t_stop, "
-                             "or use origin='events'")
-    with np.errstate(over="ignore"): n = np.ceil((t1 - t0) / bin_size) if origin == "exposure" else (t1 - t0) // bin_size + 1
-    if not n <= 10_000_000: raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n:g} bins; choose a larger one")
+        raise EventDataError(
+            f"source '{x.id}' has photons outside its exposure, {t0!r} to {t1!r} s; correct t_start and t_stop, "
+            "or use origin='events'"
+        )
+    with np.errstate(over="ignore"):
+        n = np.ceil((t1 - t0) / bin_size) if origin == "exposure" else (t1 - t0) // bin_size + 1
+    if not n <= 10_000_000:
+        raise ValueError(f"`bin_size` {bin_size:g} s cuts {t1 - t0:g} s into {n:g} bins; choose a larger one")
     return float(t0), max(int(n), 1)
 
-
+# %% ../nbs/00_data.ipynb #b282308f-1
 def _exposures(x, edges):
     "Good time between edges [s]; where no exposure is known, all of it."
-    if x.gti is not None and len(x.gti): return np.diff(livetime_at(edges, x.gti))
-    try: start, stop = x.window
-    except EventDataError: return np.diff(edges)
+    if x.gti is not None and len(x.gti):
+        return np.diff(livetime_at(edges, x.gti))
+    try:
+        start, stop = x.window
+    except EventDataError:
+        return np.diff(edges)
     inside = not len(x) or start <= x.time[0] <= x.time[-1] <= stop
     return np.diff(np.clip(edges, start, stop) if inside else edges)
 
-
+# %% ../nbs/00_data.ipynb #b282308f-2
 def _running_rate(counts, exposure, width):
     "Counts over exposure in `width` neighbouring bins; NaN where none of them was exposed."
     time = running_mean(exposure, width)
-    return np.divide(running_mean(counts, width), time, out=np.full(len(time), np.nan), where=time > 1e-9 * exposure.max(initial=0))
+    return np.divide(
+        running_mean(counts, width),
+        time,
+        out=np.full(len(time), np.nan),
+        where=time > 1e-9 * exposure.max(initial=0),
+    )
 
 # %% ../nbs/00_data.ipynb #61535804
 @patch_to(EventList)
@@ -795,31 +982,52 @@ def light_curve(self, bin_size=500.0, origin="events", width=5, min_exposure=0.1
     ----------
     Garwood 1936, Biometrika 28, 437 (the Poisson intervals).
     """
-    if not 0 <= min_exposure <= 1: raise ValueError(f"`min_exposure` must be a share from 0 to 1, got {min_exposure!r}")
+    if not 0 <= min_exposure <= 1:
+        raise ValueError(f"`min_exposure` must be a share from 0 to 1, got {min_exposure!r}")
     t0, n = _bins(self, bin_size, origin)
     counts = np.bincount(np.minimum((self.time - t0) // bin_size, n - 1).astype(np.int64), minlength=n)
     low, high = poisson_errors(counts)
     good = _exposures(self, t0 + bin_size * np.arange(n + 1))
     seen = np.where((good > 0) & (good >= min_exposure * bin_size), good, np.nan)
     mean = np.where(np.isnan(seen), np.nan, _running_rate(counts, good, width))
-    return pd.DataFrame({"time_ks": (np.arange(n) + 0.5) * bin_size / 1e3, "counts": counts, "error_low": low,
-                         "error_high": high, "running_mean": running_mean(counts, width), "exposure": good,
-                         "rate": counts / seen, "rate_error_low": low / seen, "rate_error_high": high / seen, "rate_mean": mean})
+    return pd.DataFrame(
+        {
+            "time_ks": (np.arange(n) + 0.5) * bin_size / 1e3,
+            "counts": counts,
+            "error_low": low,
+            "error_high": high,
+            "running_mean": running_mean(counts, width),
+            "exposure": good,
+            "rate": counts / seen,
+            "rate_error_low": low / seen,
+            "rate_error_high": high / seen,
+            "rate_mean": mean,
+        }
+    )
 
 # %% ../nbs/00_data.ipynb #8a2d8ee7
 def _axes(ax=None):
     "The given axes, or the current ones."
     import matplotlib.pyplot as plt
+
     return plt.gca() if ax is None else ax
 
-
+# %% ../nbs/00_data.ipynb #8a2d8ee7-1
 def _hatch_gaps(ax, gone, bin_size):
     "Hatch the stretches of bins without a rate."
     step = np.diff(np.r_[0, np.asarray(gone, dtype=int), 0])
     for a, b in zip(np.flatnonzero(step > 0), np.flatnonzero(step < 0)):
-        ax.axvspan(a * bin_size / 1e3, b * bin_size / 1e3, facecolor="0.95", edgecolor="0.8", hatch="//", lw=0, zorder=0)
+        ax.axvspan(
+            a * bin_size / 1e3,
+            b * bin_size / 1e3,
+            facecolor="0.95",
+            edgecolor="0.8",
+            hatch="//",
+            lw=0,
+            zorder=0,
+        )
 
-
+# %% ../nbs/00_data.ipynb #8a2d8ee7-2
 @patch_to(EventList)
 def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *, min_exposure=0.1, **kwargs):
     """Draw the rate in each bin with its Poisson error; bins without enough exposure are empty and hatched.
@@ -840,27 +1048,43 @@ def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *,
     ax, lc = _axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
     kwargs = {"fmt": ".", "color": "#0072B2", "ecolor": "0.7", "elinewidth": 1, **kwargs}
     ax.errorbar(lc.time_ks, lc.rate, [lc.rate_error_low, lc.rate_error_high], **kwargs)
-    if width > 1: ax.plot(lc.time_ks, lc.rate_mean, color="#D55E00", lw=1.2)
+    if width > 1:
+        ax.plot(lc.time_ks, lc.rate_mean, color="#D55E00", lw=1.2)
     _hatch_gaps(ax, lc.rate.isna(), bin_size)
     since = "first photon" if origin == "events" else "start of exposure"
-    ax.set(xlabel=f"time since {since} [ks]", ylabel="rate [counts/s]", ylim=(0, None), xlim=(0, len(lc) * bin_size / 1e3))
+    ax.set(
+        xlabel=f"time since {since} [ks]",
+        ylabel="rate [counts/s]",
+        ylim=(0, None),
+        xlim=(0, len(lc) * bin_size / 1e3),
+    )
     return ax
 
-
+# %% ../nbs/00_data.ipynb #8a2d8ee7-3
 @patch_to(EventList)
 def plot_events(
     self,
-    origin:str="events", # "events" or "exposure"
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.scatter`
-): # the axes
+    origin: str = "events",  # "events" or "exposure"
+    ax=None,  # axes to draw into
+    **kwargs,  # to `Axes.scatter`
+):  # the axes
     "Draw every photon as a dot in time and energy."
-    if self.energy is None: raise EventDataError(f"source '{self.id}' has no energies to draw")
+    if self.energy is None:
+        raise EventDataError(f"source '{self.id}' has no energies to draw")
     ax, t0 = _axes(ax), self.window[0] if origin == "exposure" else (self.time[0] if len(self) else 0.0)
-    ax.scatter((self.time - t0) / 1e3, self.energy / 1e3, **{"s": 8, "color": "#0072B2", "alpha": 0.7, "linewidths": 0, **kwargs})
-    ax.set(xlabel=f"time since {'first photon' if origin == 'events' else 'start of exposure'} [ks]", ylabel="energy [keV]", yscale="log")
+    ax.scatter(
+        (self.time - t0) / 1e3,
+        self.energy / 1e3,
+        **{"s": 8, "color": "#0072B2", "alpha": 0.7, "linewidths": 0, **kwargs},
+    )
+    ax.set(
+        xlabel=f"time since {'first photon' if origin == 'events' else 'start of exposure'} [ks]",
+        ylabel="energy [keV]",
+        yscale="log",
+    )
     ticks = [0.5, 1, 2, 5]
-    ax.set_yticks(ticks, [f"{x:g}" for x in ticks]); ax.minorticks_off()
+    ax.set_yticks(ticks, [f"{x:g}" for x in ticks])
+    ax.minorticks_off()
     return ax
 
 # %% ../nbs/00_data.ipynb #0e353d07
@@ -887,75 +1111,104 @@ def plot_light_curves(lists, bin_size=500.0, origin="events", *, share=False, ax
     (n,) array of the axes.
     """
     import matplotlib.pyplot as plt
+
     lists = list(lists)
-    if not lists: raise ValueError("`lists` is empty: nothing to draw")
-    if axs is None: axs = plt.subplots(len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False)[1][:, 0]
-    if len(axs := np.ravel(axs)) != len(lists): raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
-    for x, ax in zip(lists, axs): x.plot_light_curve(bin_size, origin, ax=ax, **kwargs).set_title(plain(x.id), fontsize=9, loc="left")
-    for ax in axs[:-1]: ax.set_xlabel("")
+    if not lists:
+        raise ValueError("`lists` is empty: nothing to draw")
+    if axs is None:
+        axs = plt.subplots(
+            len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False
+        )[1][:, 0]
+    if len(axs := np.ravel(axs)) != len(lists):
+        raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
+    for x, ax in zip(lists, axs):
+        x.plot_light_curve(bin_size, origin, ax=ax, **kwargs).set_title(plain(x.id), fontsize=9, loc="left")
+    for ax in axs[:-1]:
+        ax.set_xlabel("")
     for side in ("x", "y") if share else ():
         top = max(getattr(ax, f"get_{side}lim")()[1] for ax in axs)
-        for ax in axs: ax.set(**{f"{side}lim": (0, top)})
+        for ax in axs:
+            ax.set(**{f"{side}lim": (0, top)})
     return axs
 
 # %% ../nbs/00_data.ipynb #aeab1911
 @patch_to(EventList)
 def plot_cumulative(
     self,
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.step`
-): # the axes
+    ax=None,  # axes to draw into
+    **kwargs,  # to `Axes.step`
+):  # the axes
     "Draw the cumulative share of photons against time, with that of a constant source in grey."
-    if not len(self): raise EventDataError(f"source '{self.id}' has no photons to draw")
+    if not len(self):
+        raise EventDataError(f"source '{self.id}' has no photons to draw")
     known = self.gti is not None and len(self.gti)
-    try: t0, t1 = self.window
-    except EventDataError: t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
+    try:
+        t0, t1 = self.window
+    except EventDataError:
+        t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
     ax, grid = _axes(ax), np.linspace(t0, t1, 400)
     flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
-    ax.step((self.time - t0) / 1e3, np.arange(1, len(self) + 1) / max(len(self), 1), where="post",
-            **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs})
-    ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02)); ax.legend(loc="lower right", frameon=False)
+    ax.step(
+        (self.time - t0) / 1e3,
+        np.arange(1, len(self) + 1) / max(len(self), 1),
+        where="post",
+        **{"color": "#0072B2", "label": plain(self.id) or "photons", **kwargs},
+    )
+    ax.set(xlabel="time [ks]", ylabel="share of photons", ylim=(0, 1.02))
+    ax.legend(loc="lower right", frameon=False)
     return ax
 
 # %% ../nbs/00_data.ipynb #5c2689af
 def _sort_within(time, offsets, src):
     "Row order that sorts times stably inside each source, and how many sources needed it; None if already sorted."
-    if len(time) < 2: return None, 0
+    if len(time) < 2:
+        return None, 0
     back = time[1:] < time[:-1]
-    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(time))] - 1] = False  # a new source may start earlier
-    if not back.any(): return None, 0
+    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(time))] - 1] = (
+        False  # a new source may start earlier
+    )
+    if not back.any():
+        return None, 0
     return np.lexsort((time, src)), len(np.unique(src[1:][back]))
 
-
+# %% ../nbs/00_data.ipynb #5c2689af-1
 def _check_offsets(offsets, n_sources, n_rows, name):
     "Validate a ragged offset array."
     o = np.ascontiguousarray(offsets, dtype=np.int64)
-    if o.shape != (n_sources + 1,) or (n_sources + 1 and (o[0] != 0 or o[-1] != n_rows)) or (np.diff(o) < 0).any():
+    if (
+        o.shape != (n_sources + 1,)
+        or (n_sources + 1 and (o[0] != 0 or o[-1] != n_rows))
+        or (np.diff(o) < 0).any()
+    ):
         raise EventDataError(f"`{name}` must be {n_sources + 1} non-decreasing numbers from 0 to {n_rows}")
     return o
 
-
+# %% ../nbs/00_data.ipynb #5c2689af-2
 def _check_shape(table):
     "Offsets and columns of a table that fit each other; returns the offsets."
     if table.has_energy and len(table.energy) != len(table.time):
-        raise EventDataError(f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns")
-    if table.gti is not None: _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
+        raise EventDataError(
+            f"there are {len(table.time)} times and {len(table.energy)} energies; make the table anew from its columns"
+        )
+    if table.gti is not None:
+        _check_offsets(table.gti_offsets, len(table), len(table.gti), "gti_offsets")
     return _check_offsets(table.offsets, len(table), len(table.time), "offsets")
 
 # %% ../nbs/00_data.ipynb #704014ba
 class EventTable:
     "Photon event lists of many sources in ragged columns; `table[id]` is one source as `EventList`."
+
     def __init__(
         self,
-        ids, # (S,) source ids
-        offsets, # (S+1,) where each source's photons begin
-        time, # (N,) arrival times [s]
-        energy=None, # (N,) energies [eV], or None
-        gti=None, # (G, 2) good time intervals of all sources [s], or None
-        gti_offsets=None, # (S+1,) where each source's intervals begin
-        meta:pd.DataFrame|None=None, # what is known per source, indexed by id
-        columns:dict|None=None, # further per-photon columns, name -> (N,)
+        ids,  # (S,) source ids
+        offsets,  # (S+1,) where each source's photons begin
+        time,  # (N,) arrival times [s]
+        energy=None,  # (N,) energies [eV], or None
+        gti=None,  # (G, 2) good time intervals of all sources [s], or None
+        gti_offsets=None,  # (S+1,) where each source's intervals begin
+        meta: pd.DataFrame | None = None,  # what is known per source, indexed by id
+        columns: dict | None = None,  # further per-photon columns, name -> (N,)
     ):
         self.ids = np.array(_clean_ids(ids), dtype=np.str_)
         time, energy, columns = _check_columns(time, energy, columns)
@@ -970,11 +1223,23 @@ class EventTable:
         _cut_to_gti(self)
         self.meta = self._check_meta(meta)
 
-    def __len__(self): return len(self.ids)
-    def __contains__(self, id): return str(id) in self._index
-    def __iter__(self): return (self[i] for i in self.ids.tolist())
+    def __len__(self):
+        return len(self.ids)
+
+    def __contains__(self, id):
+        return str(id) in self._index
+
+    def __iter__(self):
+        return (self[i] for i in self.ids.tolist())
+
     def __eq__(self, other):
-        return isinstance(other, EventTable) and np.array_equal(self.ids, other.ids) and np.array_equal(self.offsets, other.offsets) and _same_events(self, other)
+        return (
+            isinstance(other, EventTable)
+            and np.array_equal(self.ids, other.ids)
+            and np.array_equal(self.offsets, other.offsets)
+            and _same_events(self, other)
+        )
+
     __hash__ = None
 
 # %% ../nbs/00_data.ipynb #ebe60063
@@ -983,19 +1248,29 @@ def _check_values(self):
     "All times and energies usable, times sorted within each source."
     for name, col in {"time": self.time, "energy": self.energy}.items():
         if col is not None and len(rows := bad_rows(col, name)):
-            raise EventDataError(why_bad(col, rows, name, lambda r: self.ids[np.searchsorted(self.offsets, r, side="right") - 1]))
+            raise EventDataError(
+                why_bad(
+                    col, rows, name, lambda r: self.ids[np.searchsorted(self.offsets, r, side="right") - 1]
+                )
+            )
     order, n = _sort_within(self.time, self.offsets, self.source_index)
     if order is not None:
-        warnings.warn(f"times of {n} source{'s'[:n > 1]} were not sorted; sorted now (stably)", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"times of {n} source{'s'[: n > 1]} were not sorted; sorted now (stably)",
+            XRTWarning,
+            stacklevel=3,
+        )
         self.time, self.energy = self.time[order], None if self.energy is None else self.energy[order]
         self.columns = {k: v[order] for k, v in self.columns.items()}
 
-
+# %% ../nbs/00_data.ipynb #ebe60063-1
 @patch_to(EventTable)
 def _check_gtis(self, gti, gti_offsets):
     "Good time intervals valid within each source."
-    if gti is None and gti_offsets is None: return None, None
-    if gti is None or gti_offsets is None: raise ValueError("give `gti` and `gti_offsets` together, or neither")
+    if gti is None and gti_offsets is None:
+        return None, None
+    if gti is None or gti_offsets is None:
+        raise ValueError("give `gti` and `gti_offsets` together, or neither")
     g = _gti_array(gti)
     o = _check_offsets(gti_offsets, len(self), len(g), "gti_offsets")
     src = np.repeat(np.arange(len(self)), np.diff(o))
@@ -1004,37 +1279,40 @@ def _check_gtis(self, gti, gti_offsets):
         g = np.concatenate([check_gti(g[a:b], f"source '{i}': ") for i, a, b in zip(self.ids, o[:-1], o[1:])])
     return g, o
 
-
+# %% ../nbs/00_data.ipynb #ebe60063-2
 @patch_to(EventTable)
 def _check_meta(self, meta):
     "The per-source frame, aligned to `ids`."
-    if meta is None: return pd.DataFrame(index=pd.Index(self.ids.tolist(), name="obsreg_id", dtype=object))
+    if meta is None:
+        return pd.DataFrame(index=pd.Index(self.ids.tolist(), name="obsreg_id", dtype=object))
     meta = meta.copy()
     meta.index = pd.Index([str(i) for i in meta.index], name="obsreg_id", dtype=object)
-    if meta.index.has_duplicates: raise EventDataError(f"meta has repeated ids, first '{meta.index[meta.index.duplicated()][0]}'")
+    if meta.index.has_duplicates:
+        raise EventDataError(f"meta has repeated ids, first '{meta.index[meta.index.duplicated()][0]}'")
     lost = [i for i in self.ids.tolist() if i not in meta.index]
-    if lost: raise EventDataError(f"meta has no row for {len(lost)} of {len(self)} sources, first '{lost[0]}'")
+    if lost:
+        raise EventDataError(f"meta has no row for {len(lost)} of {len(self)} sources, first '{lost[0]}'")
     return tidy_meta(meta.loc[self.ids.tolist()])
 
 # %% ../nbs/00_data.ipynb #075d0627
 @patch_to(EventTable, as_prop=True)
-def n_events(self) -> int: # photons in the table
+def n_events(self) -> int:  # photons in the table
     "Photons in all sources together."
     return len(self.time)
 
-
+# %% ../nbs/00_data.ipynb #075d0627-1
 @patch_to(EventTable, as_prop=True)
-def counts(self) -> np.ndarray: # (S,) int64
+def counts(self) -> np.ndarray:  # (S,) int64
     "Photons per source."
     return np.diff(self.offsets)
 
-
+# %% ../nbs/00_data.ipynb #075d0627-2
 @patch_to(EventTable, as_prop=True)
-def source_index(self) -> np.ndarray: # (N,) int64
+def source_index(self) -> np.ndarray:  # (N,) int64
     "Source number of each photon."
     return np.repeat(np.arange(len(self)), self.counts)
 
-
+# %% ../nbs/00_data.ipynb #075d0627-3
 @patch_to(EventTable, as_prop=True)
 def has_energy(self) -> bool:
     "Whether the table holds photon energies."
@@ -1044,24 +1322,36 @@ def has_energy(self) -> bool:
 @patch_to(EventTable)
 def position(
     self,
-    id:str, # source id
-) -> int: # its number in the table
+    id: str,  # source id
+) -> int:  # its number in the table
     "Find a source's position, or say that it isn't there."
     k = self._index.get(str(id))
-    if k is not None: return k
+    if k is not None:
+        return k
     import difflib
+
     near = difflib.get_close_matches(str(id), self.ids[:20000].tolist(), n=3) if len(str(id)) < 60 else []
-    hint = f"; similar ids: {', '.join(near)}" if near else f"; ids look like '{self.ids[0]}'" if len(self) else ""
+    hint = (
+        f"; similar ids: {', '.join(near)}"
+        if near
+        else f"; ids look like '{self.ids[0]}'"
+        if len(self)
+        else ""
+    )
     raise UnknownSourceError(f"no source '{printable(id)}' among the {len(self)} of this table{hint}")
 
-
+# %% ../nbs/00_data.ipynb #106ef66c-1
 @patch_to(EventTable)
 def _list(self, k):
     "Source number `k` as an `EventList` of views."
     s, out = slice(self.offsets[k], self.offsets[k + 1]), EventList.__new__(EventList)
-    out.id, out.time, out.energy = str(self.ids[k]), self.time[s], None if self.energy is None else self.energy[s]
+    out.id, out.time, out.energy = (
+        str(self.ids[k]),
+        self.time[s],
+        None if self.energy is None else self.energy[s],
+    )
     out.columns = {n: c[s] for n, c in self.columns.items()}
-    out.gti = None if self.gti is None else self.gti[self.gti_offsets[k]:self.gti_offsets[k + 1]]
+    out.gti = None if self.gti is None else self.gti[self.gti_offsets[k] : self.gti_offsets[k + 1]]
     out.meta = {} if self.meta.columns.empty else {c: v for c, v in zip(self.meta.columns, self.meta.iloc[k])}
     return out
 
@@ -1080,7 +1370,8 @@ def _take(self, which):
     rows, out.offsets = _ragged_rows(self.offsets, which)
     out.ids = self.ids[which]
     out._index = {i: k for k, i in enumerate(out.ids.tolist())}
-    if len(out._index) != len(which): raise ValueError("a source was asked for twice; ids of a table are unique")
+    if len(out._index) != len(which):
+        raise ValueError("a source was asked for twice; ids of a table are unique")
     out.time, out.energy = self.time[rows], None if self.energy is None else self.energy[rows]
     out.columns, out.meta = {k: v[rows] for k, v in self.columns.items()}, self.meta.iloc[which]
     out.gti = out.gti_offsets = None
@@ -1089,30 +1380,38 @@ def _take(self, which):
         out.gti = self.gti[rows]
     return out
 
-
+# %% ../nbs/00_data.ipynb #095bebe1-1
 @patch_to(EventTable)
 def __getitem__(
     self,
-    key, # an id; or ids, a boolean mask, positions, a slice
-): # `EventList` for one id, `EventTable` otherwise
+    key,  # an id; or ids, a boolean mask, positions, a slice
+):  # `EventList` for one id, `EventTable` otherwise
     "Take out one source by id, or several by ids, mask, positions or slice."
-    if isinstance(key, str): return self._list(self.position(key))
-    if isinstance(key, slice): return self._take(np.arange(len(self))[key])
+    if isinstance(key, str):
+        return self._list(self.position(key))
+    if isinstance(key, slice):
+        return self._take(np.arange(len(self))[key])
     keys = np.asarray(key)
-    if keys.ndim == 0: raise TypeError(f"a source is chosen by its id (a string), got {key!r}; for a position use table[[{key!r}]]")
+    if keys.ndim == 0:
+        raise TypeError(
+            f"a source is chosen by its id (a string), got {key!r}; for a position use table[[{key!r}]]"
+        )
     if keys.dtype == bool:
-        if keys.shape != (len(self),): raise ValueError(f"a mask must have one entry per source ({len(self)}), got shape {keys.shape}")
+        if keys.shape != (len(self),):
+            raise ValueError(f"a mask must have one entry per source ({len(self)}), got shape {keys.shape}")
         return self._take(np.flatnonzero(keys))
-    if keys.size == 0: return self._take(np.empty(0, dtype=np.int64))
-    if keys.dtype.kind in "iu": return self._take(np.arange(len(self))[keys])
+    if keys.size == 0:
+        return self._take(np.empty(0, dtype=np.int64))
+    if keys.dtype.kind in "iu":
+        return self._take(np.arange(len(self))[keys])
     return self._take(np.array([self.position(i) for i in keys]))
 
 # %% ../nbs/00_data.ipynb #75b167c8
 @patch_to(EventTable)
 def chunks(
     self,
-    n_events:int=2_000_000, # photons per piece, unless one source has more
-): # yields EventTables
+    n_events: int = 2_000_000,  # photons per piece, unless one source has more
+):  # yields EventTables
     "Go through the table in pieces of whole sources."
     _check_shape(self)
     a = 0
@@ -1124,24 +1423,43 @@ def chunks(
 # %% ../nbs/00_data.ipynb #fbda5d60
 @patch_to(EventTable, static=True)
 def from_lists(
-    lists, # EventLists with distinct ids
-) -> EventTable: # one table
+    lists,  # EventLists with distinct ids
+) -> EventTable:  # one table
     "Join single sources into one table; columns that not all of them have are refused."
     lists = list(lists)
     offsets = np.r_[0, np.cumsum([len(x) for x in lists])].astype(np.int64)
     join = lambda parts: np.concatenate(parts) if parts else np.empty(0)
-    for what, has in {"energies": [x.energy is not None for x in lists], "GTIs": [x.gti is not None for x in lists]}.items():
-        if any(has) and not all(has): raise EventDataError(f"source '{lists[has.index(False)].id}' has no {what} while others have; they can't share a table")
+    for what, has in {
+        "energies": [x.energy is not None for x in lists],
+        "GTIs": [x.gti is not None for x in lists],
+    }.items():
+        if any(has) and not all(has):
+            raise EventDataError(
+                f"source '{lists[has.index(False)].id}' has no {what} while others have; they can't share a table"
+            )
     names = list(lists[0].columns) if lists else []
     for x in lists:
-        if set(x.columns) != set(names): raise EventDataError(f"source '{x.id}' has columns {sorted(x.columns)}, source '{lists[0].id}' {sorted(names)}; they must be the same")
+        if set(x.columns) != set(names):
+            raise EventDataError(
+                f"source '{x.id}' has columns {sorted(x.columns)}, source '{lists[0].id}' {sorted(names)}; they must be the same"
+            )
     gti = gti_offsets = None
     if lists and lists[0].gti is not None:
-        gti, gti_offsets = np.concatenate([x.gti for x in lists]), np.r_[0, np.cumsum([len(x.gti) for x in lists])]
+        gti, gti_offsets = (
+            np.concatenate([x.gti for x in lists]),
+            np.r_[0, np.cumsum([len(x.gti) for x in lists])],
+        )
     meta = pd.DataFrame([x.meta for x in lists], index=[x.id for x in lists])
-    return EventTable([x.id for x in lists], offsets, join([x.time for x in lists]),
-                      join([x.energy for x in lists]) if not lists or lists[0].energy is not None else None,
-                      gti, gti_offsets, meta, {k: join([x.columns[k] for x in lists]) for k in names})
+    return EventTable(
+        [x.id for x in lists],
+        offsets,
+        join([x.time for x in lists]),
+        join([x.energy for x in lists]) if not lists or lists[0].energy is not None else None,
+        gti,
+        gti_offsets,
+        meta,
+        {k: join([x.columns[k] for x in lists]) for k in names},
+    )
 
 # %% ../nbs/00_data.ipynb #e7668444
 def _drop_bad(cols, ids, where):
@@ -1151,10 +1469,14 @@ def _drop_bad(cols, ids, where):
     keep[bad] = False
     if len(bad):
         n = pd.Series(ids[bad]).nunique()
-        warnings.warn(f"{where}{len(bad)} of {len(ids)} rows dropped (missing, infinite or non-positive values) in {n} source{'s'[:n > 1]}", XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}{len(bad)} of {len(ids)} rows dropped (missing, infinite or non-positive values) in {n} source{'s'[: n > 1]}",
+            XRTWarning,
+            stacklevel=4,
+        )
     return keep
 
-
+# %% ../nbs/00_data.ipynb #e7668444-1
 def _split_csc_ids(meta):
     "Fill obsid and region_id from ids like '23022_122', where all are of that form and nothing else is known."
     m = [re.fullmatch(r"(\d+)_(\d+)", i) for i in meta.index]
@@ -1165,10 +1487,14 @@ def _split_csc_ids(meta):
 # %% ../nbs/00_data.ipynb #6dc97b67
 def _columns_of(frame, where=""):
     "The columns of a frame, dictionary, record array, astropy, Arrow or polars table: name -> column."
-    if hasattr(frame, "colnames"): names = list(frame.colnames)
-    elif getattr(getattr(frame, "dtype", None), "names", None): names = list(frame.dtype.names)
-    elif hasattr(frame, "column_names"): names = list(frame.column_names)
-    elif hasattr(frame, "columns"): names = list(frame.columns)
+    if hasattr(frame, "colnames"):
+        names = list(frame.colnames)
+    elif getattr(getattr(frame, "dtype", None), "names", None):
+        names = list(frame.dtype.names)
+    elif hasattr(frame, "column_names"):
+        names = list(frame.column_names)
+    elif hasattr(frame, "columns"):
+        names = list(frame.columns)
     else:
         frame = dict(frame)
         names = list(frame)
@@ -1182,16 +1508,18 @@ def _columns_of(frame, where=""):
         raise EventDataError(f"{where}'{b}' and '{a}' must have the same length, got {size[b]} and {size[a]}")
     return columns
 
-
+# %% ../nbs/00_data.ipynb #6dc97b67-1
 def _fits_column(frame, name):
     "A column of a table; one of a FITS record array gets its unit and its mask."
-    if not hasattr(getattr(frame, "columns", None), "units"): return frame[name]
+    if not hasattr(getattr(frame, "columns", None), "units"):
+        return frame[name]
     from astropy.table import MaskedColumn
+
     told = frame.columns[name]
     mask = np.zeros(len(frame), bool) if told.null in (None, "") else frame[name] == told.null
     return MaskedColumn(frame[name], mask=mask, unit=told.unit or None)
 
-
+# %% ../nbs/00_data.ipynb #6dc97b67-2
 def _some(names, most=12):
     "A list of names, not longer than a message may be."
     names = [printable(n, 40) for n in names]
@@ -1209,44 +1537,52 @@ def _from_columns(code, names, cols, rest, bad, where, units):
     order = np.arange(len(code))[keep][order]
     offsets = np.r_[0, np.cumsum(np.bincount(code[order], minlength=len(names)))]
     meta = _split_csc_ids(pd.DataFrame(index=pd.Index(names, dtype=object)))
-    if bad == "drop": meta["n_dropped"] = np.bincount(code, minlength=len(names)) - np.diff(offsets)
+    if bad == "drop":
+        meta["n_dropped"] = np.bincount(code, minlength=len(names)) - np.diff(offsets)
     energy = cols["energy"][order] if "energy" in cols else None
     rest = {c: _plain_column(v)[order] for c, v in rest.items()}
     return EventTable(names, offsets, cols["time"][order], energy, meta=meta, columns=rest)
 
 # %% ../nbs/00_data.ipynb #1a42845b
-DATES = {"MJD": (4e4, 8e4), "JD": (2.44e6, 2.48e6)} # what dates since 1968 look like
+DATES = {"MJD": (4e4, 8e4), "JD": (2.44e6, 2.48e6)}  # what dates since 1968 look like
 
-
+# %% ../nbs/00_data.ipynb #1a42845b-1
 def _doubts(cols, code, units, where):
     "Warn of energies that look like keV and times that look like dates."
     t, e = cols["time"], cols.get("energy")
     if e is not None and units["energy"] is None and len(e) and np.quantile(e, 0.99) < 100:
-        warnings.warn(f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-                      "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
-                      XRTWarning, stacklevel=4)
+        warnings.warn(
+            f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
+            "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
+            XRTWarning,
+            stacklevel=4,
+        )
     for name, (lo, hi) in DATES.items():
-        if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all(): continue
+        if units["time"] is not None or len(t) < 2 or not ((t >= lo) & (t <= hi)).all():
+            continue
         first = np.full(code.max() + 1, np.inf)
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
-            warnings.warn(f"{where}times lie between {t.min():g} and {t.max():g} and are taken as "
-                          f"seconds, but look "
-                          f"like {name}; read them with time_unit='d' (--time-unit d)",
-                          XRTWarning, stacklevel=4)
+            warnings.warn(
+                f"{where}times lie between {t.min():g} and {t.max():g} and are taken as "
+                f"seconds, but look "
+                f"like {name}; read them with time_unit='d' (--time-unit d)",
+                XRTWarning,
+                stacklevel=4,
+            )
 
 # %% ../nbs/00_data.ipynb #e0efa4e5
 @patch_to(EventTable, static=True)
 def from_frame(
     frame,
-    id:str="obsreg_id",
-    time:str="time",
-    energy:str|None="energy",
-    bad:str="raise",
-    where:str="",
+    id: str = "obsreg_id",
+    time: str = "time",
+    energy: str | None = "energy",
+    bad: str = "raise",
+    where: str = "",
     *,
-    time_unit:str|None=None,
-    energy_unit:str|None=None,
+    time_unit: str | None = None,
+    energy_unit: str | None = None,
 ) -> EventTable:
     """Make a table from one row per photon; sources in order of first appearance.
 
@@ -1273,24 +1609,29 @@ def from_frame(
     EventDataError
         If a column is missing, no number, in a unit of another kind, or holds unusable rows.
     """
-    if bad not in ("raise", "drop"): raise ValueError(f"`bad` must be 'raise' or 'drop', got {bad!r}")
-    if getattr(getattr(frame, "index", None), "name", None) == id: frame = frame.reset_index()
+    if bad not in ("raise", "drop"):
+        raise ValueError(f"`bad` must be 'raise' or 'drop', got {bad!r}")
+    if getattr(getattr(frame, "index", None), "name", None) == id:
+        frame = frame.reset_index()
     columns = _columns_of(frame, where)
     needed = {"time": time} | ({} if energy is None else {"energy": energy})
     if lost := [c for c in (id, *needed.values()) if c not in columns]:
-        raise EventDataError(f"{where}column{'s'[:len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
-                             f"there are {_some(columns)}. Name yours with id=, time=, energy=")
+        raise EventDataError(
+            f"{where}column{'s'[: len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
+            f"there are {_some(columns)}. Name yours with id=, time=, energy="
+        )
     code, names = _codes(columns.pop(id), id, where)
     units = {"time": time_unit, "energy": energy_unit}
-    cols = {k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k,
-            c in needed.items()}
+    cols = {
+        k: as_column(columns.pop(c), k, where, lambda r: names[code[r]], units[k]) for k, c in needed.items()
+    }
     return _from_columns(code, names, cols, columns, bad, where, units)
 
 # %% ../nbs/00_data.ipynb #aff1964c
 @patch_to(EventTable, static=True)
 def from_dict(
-    sources:Mapping, # id -> (time, energy), or id -> {"time": ..., "energy": ..., further columns}
-) -> EventTable: # sources in the mapping's order
+    sources: Mapping,  # id -> (time, energy), or id -> {"time": ..., "energy": ..., further columns}
+) -> EventTable:  # sources in the mapping's order
     """Make a table from a dictionary of arrays per source.
 
     Parameters
@@ -1312,30 +1653,35 @@ def from_dict(
     lists = []
     for id, v in sources.items():
         d = dict(v) if isinstance(v, Mapping) else dict(zip(("time", "energy"), v))
-        if "time" not in d: raise EventDataError(f"source '{id}' has no 'time'; there are {', '.join(map(str, d))}")
+        if "time" not in d:
+            raise EventDataError(f"source '{id}' has no 'time'; there are {', '.join(map(str, d))}")
         id = _id(id, "id", "")
-        lists.append(EventList(d.pop("time"), d.pop("energy", None), id=str(id), gti=d.pop("gti", None), columns=d))
+        lists.append(
+            EventList(d.pop("time"), d.pop("energy", None), id=str(id), gti=d.pop("gti", None), columns=d)
+        )
     return EventTable.from_lists(lists)
 
 # %% ../nbs/00_data.ipynb #8a0f69c1
 def _pair(value, name, unit):
     "Check a (low, high) range, Quantities allowed."
     lo, hi = (float(v.to_value(unit)) if hasattr(v, "to_value") else float(v) for v in value)
-    if not lo < hi: raise ValueError(f"`{name}` must be (low, high) with low < high [{unit}], got ({lo:g}, {hi:g})")
+    if not lo < hi:
+        raise ValueError(f"`{name}` must be (low, high) with low < high [{unit}], got ({lo:g}, {hi:g})")
     return lo, hi
 
-
+# %% ../nbs/00_data.ipynb #8a0f69c1-1
 @patch_to(EventTable)
 def filter(
     self,
-    energy:tuple|None=None, # (low, high), both included [eV]
-    time:tuple|None=None, # (start, stop), stop excluded [s]
-    min_counts:int=0, # drop sources with fewer photons after the cuts
-) -> EventTable: # a new table
+    energy: tuple | None = None,  # (low, high), both included [eV]
+    time: tuple | None = None,  # (start, stop), stop excluded [s]
+    min_counts: int = 0,  # drop sources with fewer photons after the cuts
+) -> EventTable:  # a new table
     "Cut photons by energy and time, then sources by their remaining counts."
     keep = np.ones(self.n_events, dtype=bool)
     if energy is not None:
-        if not self.has_energy: raise EventDataError("this table has no energies to filter by")
+        if not self.has_energy:
+            raise EventDataError("this table has no energies to filter by")
         lo, hi = _pair(energy, "energy", "eV")
         keep &= (self.energy >= lo) & (self.energy <= hi)
     gti, gti_offsets = self.gti, self.gti_offsets
@@ -1347,24 +1693,34 @@ def filter(
             ok = g[:, 1] > g[:, 0]
             gti, gti_offsets = g[ok], np.r_[0, np.cumsum(np.bincount(src[ok], minlength=len(self)))]
     n = np.bincount(self.source_index[keep], minlength=len(self))
-    out = EventTable(self.ids, np.r_[0, np.cumsum(n)], self.time[keep], self.energy[keep] if self.has_energy else None,
-                     gti, gti_offsets, self.meta, {k: v[keep] for k, v in self.columns.items()})
+    out = EventTable(
+        self.ids,
+        np.r_[0, np.cumsum(n)],
+        self.time[keep],
+        self.energy[keep] if self.has_energy else None,
+        gti,
+        gti_offsets,
+        self.meta,
+        {k: v[keep] for k, v in self.columns.items()},
+    )
     return out[out.counts >= min_counts] if min_counts > 0 else out
 
 # %% ../nbs/00_data.ipynb #0069074c
 def _join_meta(metas):
     "Frames of facts one below the other; a column that one of them lacks is missing there."
     names = list(dict.fromkeys(c for m in metas for c in m.columns))
-    columns = {c: [m[c].astype(object) if c in m else pd.Series(None, m.index,
-                                                                dtype=object) for m in metas] for c in names}
+    columns = {
+        c: [m[c].astype(object) if c in m else pd.Series(None, m.index, dtype=object) for m in metas]
+        for c in names
+    }
     index = pd.Index(np.concatenate([m.index.to_numpy(dtype=object) for m in metas]), dtype=object)
     return pd.DataFrame({c: pd.concat(parts).array for c, parts in columns.items()}, index=index)
 
 # %% ../nbs/00_data.ipynb #19252276
 def concat(
-    tables, # EventTables
-    names=None, # what to call them in messages, e.g. their files
-) -> EventTable: # all sources, in order
+    tables,  # EventTables
+    names=None,  # what to call them in messages, e.g. their files
+) -> EventTable:  # all sources, in order
     """Join tables into one; the same id in two of them is refused.
 
     Parameters
@@ -1386,33 +1742,54 @@ def concat(
     """
     tables = list(tables)
     names = [f"table {n}" for n in range(len(tables))] if names is None else [str(n) for n in names]
-    if not tables: raise ValueError("`tables` is empty: nothing to join")
+    if not tables:
+        raise ValueError("`tables` is empty: nothing to join")
     seen = {}
     for name, t in zip(names, tables):
         both = [i for i in t.ids.tolist() if i in seen]
-        if both: raise EventDataError(f"source '{both[0]}' stands in {seen[both[0]]} and in {name} ({len(both)} ids twice in all); "
-                                      "drop one of them, e.g. table[~np.isin(table.ids, other.ids)], or rename it")
+        if both:
+            raise EventDataError(
+                f"source '{both[0]}' stands in {seen[both[0]]} and in {name} ({len(both)} ids twice in all); "
+                "drop one of them, e.g. table[~np.isin(table.ids, other.ids)], or rename it"
+            )
         seen |= dict.fromkeys(t.ids.tolist(), name)
     full = [t for t in tables if len(t)] or tables[:1]
     called = [n for n, t in zip(names, tables) if len(t)] or names[:1]
-    for what, has in {"energies": [t.has_energy for t in full], "GTIs": [t.gti is not None for t in full]}.items():
-        if any(has) and not all(has): raise EventDataError(f"{called[has.index(False)]} has no {what} while others have; they can't be joined")
-    if any(set(t.columns) != set(full[0].columns) for t in full): raise EventDataError(f"tables have different event columns: {[sorted(t.columns) for t in full]}")
+    for what, has in {
+        "energies": [t.has_energy for t in full],
+        "GTIs": [t.gti is not None for t in full],
+    }.items():
+        if any(has) and not all(has):
+            raise EventDataError(
+                f"{called[has.index(False)]} has no {what} while others have; they can't be joined"
+            )
+    if any(set(t.columns) != set(full[0].columns) for t in full):
+        raise EventDataError(f"tables have different event columns: {[sorted(t.columns) for t in full]}")
     off = lambda parts: np.r_[0, np.cumsum(np.concatenate([np.diff(o) for o in parts]))]
     has_gti = full[0].gti is not None
-    return EventTable(np.concatenate([t.ids for t in full]), off([t.offsets for t in full]), np.concatenate([t.time for t in full]),
-                      np.concatenate([t.energy for t in full]) if full[0].has_energy else None,
-                      np.concatenate([t.gti for t in full]) if has_gti else None, off([t.gti_offsets for t in full]) if has_gti else None,
-                      _join_meta([t.meta for t in full]), {k: np.concatenate([t.columns[k] for t in full]) for k in full[0].columns})
+    return EventTable(
+        np.concatenate([t.ids for t in full]),
+        off([t.offsets for t in full]),
+        np.concatenate([t.time for t in full]),
+        np.concatenate([t.energy for t in full]) if full[0].has_energy else None,
+        np.concatenate([t.gti for t in full]) if has_gti else None,
+        off([t.gti_offsets for t in full]) if has_gti else None,
+        _join_meta([t.meta for t in full]),
+        {k: np.concatenate([t.columns[k] for t in full]) for k in full[0].columns},
+    )
 
 # %% ../nbs/00_data.ipynb #0df553ea
 @patch_to(EventTable)
-def windows(self) -> np.ndarray: # (S, 2) start and stop [s]
+def windows(self) -> np.ndarray:  # (S, 2) start and stop [s]
     "Exposure window of each source: first GTI start to last GTI stop, else `t_start`, `t_stop` of `meta`."
     out, given = np.full((len(self), 2), np.nan), np.full((len(self), 2), None, dtype=object)
     if {"t_start", "t_stop"} <= set(self.meta.columns):
         given = self.meta[["t_start", "t_stop"]].to_numpy(dtype=object)
-        out[:] = self.meta[["t_start", "t_stop"]].apply(pd.to_numeric, errors="coerce").to_numpy(float, na_value=np.nan)
+        out[:] = (
+            self.meta[["t_start", "t_stop"]]
+            .apply(pd.to_numeric, errors="coerce")
+            .to_numpy(float, na_value=np.nan)
+        )
     if self.gti is not None:
         some = np.diff(self.gti_offsets) > 0
         out[some, 0] = self.gti[self.gti_offsets[:-1][some], 0]
@@ -1420,9 +1797,9 @@ def windows(self) -> np.ndarray: # (S, 2) start and stop [s]
     _refuse_windows(out, self.ids, given)
     return out
 
-
+# %% ../nbs/00_data.ipynb #0df553ea-1
 @patch_to(EventTable)
-def livetimes(self) -> np.ndarray: # (S,) [s]
+def livetimes(self) -> np.ndarray:  # (S,) [s]
     "Good time of each source; the window's length where only that is known."
     out = np.diff(self.windows(), axis=1)[:, 0]
     if self.gti is not None:
@@ -1431,9 +1808,9 @@ def livetimes(self) -> np.ndarray: # (S,) [s]
         out = np.where(n > 0, total, out)
     return out
 
-
+# %% ../nbs/00_data.ipynb #0df553ea-2
 @patch_to(EventTable)
-def livetime_clock(self) -> np.ndarray: # (N,) [s], from 0 to the source's live time
+def livetime_clock(self) -> np.ndarray:  # (N,) [s], from 0 to the source's live time
     "Good time elapsed before each photon since its source's exposure began."
     return checked_clock(self, "livetime")[0]
 
@@ -1441,41 +1818,51 @@ def livetime_clock(self) -> np.ndarray: # (N,) [s], from 0 to the source's live 
 def _first_of(bad, table):
     "The first source with a bad photon, and how many it has, in words."
     s = int(np.searchsorted(table.offsets, np.flatnonzero(bad)[0], side="right")) - 1
-    a, b = table.offsets[s:s + 2]
+    a, b = table.offsets[s : s + 2]
     return f"source '{table.ids[s]}': {bad[a:b].sum()} of {b - a} photons (first at {table.time[a:b][bad[a:b]][0]!r} s)"
 
-
+# %% ../nbs/00_data.ipynb #843570aa-1
 def _check_photons(table, good=True):
     "What the constructor promised: offsets that fit, finite times in order, and, where it matters, all of them in good time."
     offsets = _check_shape(table)
     back = ~(table.time[1:] >= table.time[:-1])  # NaN is in no order either
-    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = False  # a new source may start earlier
+    back[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(table.time))] - 1] = (
+        False  # a new source may start earlier
+    )
     if back.any() or not np.isfinite(table.time).all():
-        bad = np.r_[False, back][:len(table.time)] | ~np.isfinite(table.time)
-        raise EventDataError(f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns")
-    if table.gti is None or not good: return
+        bad = np.r_[False, back][: len(table.time)] | ~np.isfinite(table.time)
+        raise EventDataError(
+            f"{_first_of(bad, table)} are not finite or out of order; make the table anew from its columns"
+        )
+    if table.gti is None or not good:
+        return
     bad = outside_gti(table.time, offsets, table.gti, table.gti_offsets)
-    if bad.any(): raise EventDataError(f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out")
+    if bad.any():
+        raise EventDataError(
+            f"{_first_of(bad, table)} lie outside its good time intervals; make the table anew, which leaves them out"
+        )
 
 # %% ../nbs/00_data.ipynb #fbb94863
 def _live(table):
     "Good time before each photon of a checked table, [s]; since the window's start where no intervals are known."
     clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
-    if table.gti is None or not len(table.gti): return clock
+    if table.gti is None or not len(table.gti):
+        return clock
     length, n = table.gti[:, 1] - table.gti[:, 0], np.diff(table.gti_offsets)
     done = np.zeros(len(length))
     for s in np.flatnonzero(n > 1):
-        a, b = table.gti_offsets[s:s + 2]
-        done[a + 1:b] = np.cumsum(length[a:b - 1])
+        a, b = table.gti_offsets[s : s + 2]
+        done[a + 1 : b] = np.cumsum(length[a : b - 1])
     row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets)[0], 0)
     return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
 
-
+# %% ../nbs/00_data.ipynb #fbb94863-1
 def _first_to_last(table):
     "First photon and span of each source; 0 without photons."
     start, stop, some = np.zeros(len(table)), np.zeros(len(table)), table.counts > 0
     start[some], stop[some] = table.time[table.offsets[:-1][some]], table.time[table.offsets[1:][some] - 1]
-    with np.errstate(over="ignore"): return start, stop - start
+    with np.errstate(over="ignore"):
+        return start, stop - start
 
 # %% ../nbs/00_data.ipynb #20009e2e
 def checked_clock(events, time_axis="livetime"):
@@ -1505,14 +1892,21 @@ def checked_clock(events, time_axis="livetime"):
     _check_photons(events, good=time_axis != "events")  # from first to last photon, good times play no part
     start, width = _first_to_last(events)
     if (wide := np.flatnonzero(~np.isfinite(width))).size:
-        raise EventDataError(f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds")
-    if time_axis == "events": return events.time, start, width
+        raise EventDataError(
+            f"source '{events.ids[wide[0]]}': its times span more than a number can hold; they are not seconds"
+        )
+    if time_axis == "events":
+        return events.time, start, width
     window = events.windows()
     begin, stop = (np.repeat(edge, events.counts) for edge in window.T)
     bad = (events.time < begin) | (events.time > stop)
-    if bad.any(): raise EventDataError(f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
-                                       "cut the photons (`filter(time=...)`), or use time_axis='events'")
-    if time_axis == "exposure": return events.time, window[:, 0], window[:, 1] - window[:, 0]
+    if bad.any():
+        raise EventDataError(
+            f"{_first_of(bad, events)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
+            "cut the photons (`filter(time=...)`), or use time_axis='events'"
+        )
+    if time_axis == "exposure":
+        return events.time, window[:, 0], window[:, 1] - window[:, 0]
     total = events.livetimes()
     return np.clip(_live(events), 0, np.repeat(total, events.counts)), np.zeros(len(events)), total
 
@@ -1521,24 +1915,25 @@ _all_ = ["XRTError", "atomic", "file_hash"]
 
 # %% ../nbs/00_data.ipynb #43d67ba4
 @patch_to(EventTable)
-def to_frame(self) -> pd.DataFrame: # obsreg_id, time [s], energy [eV], further columns; one row per photon
+def to_frame(self) -> pd.DataFrame:  # obsreg_id, time [s], energy [eV], further columns; one row per photon
     "The events in the published layout."
     out = {"obsreg_id": np.repeat(self.ids.astype(object), self.counts), "time": self.time}
-    if self.has_energy: out["energy"] = self.energy
+    if self.has_energy:
+        out["energy"] = self.energy
     return pd.DataFrame(out | self.columns)
 
-
-
+# %% ../nbs/00_data.ipynb #43d67ba4-1
 def _csv_ready(frame):
     "Texts of a frame as a spreadsheet shows and never computes them; `read_table` takes that back."
     out = frame.copy(deep=False)
     for c in frame.columns[[t.kind not in "biufcmM" for t in frame.dtypes]]:
         code, seen = pd.factorize(frame[c])
         safe = [csv_cell(v) if isinstance(v, str) else v for v in seen] + [None]
-        if safe[:-1] != list(seen): out[c] = np.array(safe, dtype=object)[code]
+        if safe[:-1] != list(seen):
+            out[c] = np.array(safe, dtype=object)[code]
     return out
 
-
+# %% ../nbs/00_data.ipynb #43d67ba4-2
 @patch_to(EventTable)
 def _write_csv(self, path, zipped):
     "Write the published layout, plain or gzipped; the bytes depend on the content only."
@@ -1548,49 +1943,60 @@ def _write_csv(self, path, zipped):
         text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
         warnings.warn(text, XRTWarning, stacklevel=3)
     quote = csv.QUOTE_NONNUMERIC if any(i.startswith("#") for i in self.ids) else csv.QUOTE_MINIMAL
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw,
-                                               mtime=0) if zipped else nullcontext(raw) as f:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if zipped else nullcontext(raw) as f,
+    ):
         _csv_ready(self.to_frame()).to_csv(f, index=False, lineterminator="\n", quoting=quote)
 
 # %% ../nbs/00_data.ipynb #a25eae9b
-MOST_EXPANSION = 100 # times its size that a compressed file may have
-SMALL = 64 * 2**20 # bytes that are never too many
+MOST_EXPANSION = 100  # times its size that a compressed file may have
+SMALL = 64 * 2**20  # bytes that are never too many
 
-
+# %% ../nbs/00_data.ipynb #a25eae9b-1
 def _too_large(path, size, n_bytes):
     "Refuse a compressed file that would fill the memory."
     if size > max(MOST_EXPANSION * n_bytes, SMALL):
-        raise EventDataError(f"{path}: {n_bytes:,} bytes expand to more than "
-                             f"{max(MOST_EXPANSION * n_bytes, SMALL):,}; "
-                             "that is no table of photons. If it is, unpack it yourself first")
+        raise EventDataError(
+            f"{path}: {n_bytes:,} bytes expand to more than "
+            f"{max(MOST_EXPANSION * n_bytes, SMALL):,}; "
+            "that is no table of photons. If it is, unpack it yourself first"
+        )
 
-
+# %% ../nbs/00_data.ipynb #a25eae9b-2
 def _check_utf8(path, data):
     "Refuse what is no UTF-8 text, before a parser meets it."
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for a in range(0, len(data), 2**20): decoder.decode(data[a:a + 2**20])
+        for a in range(0, len(data), 2**20):
+            decoder.decode(data[a : a + 2**20])
         decoder.decode(b"", final=True)
-    except UnicodeDecodeError: raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise EventDataError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 
-
+# %% ../nbs/00_data.ipynb #a25eae9b-3
 def _text_bytes(path):
     "The bytes of a text file, unpacked if it is gzipped, without a byte-order mark."
     n_bytes, out = ordinary(path).stat().st_size, bytearray()
-    with open(path, "rb") as f: packed = f.read(2) == b"\x1f\x8b"
+    with open(path, "rb") as f:
+        packed = f.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path, "rb") if packed or str(path).endswith(".gz") else open(path, "rb") as f:
             while chunk := f.read(2**20):
                 out += chunk
-                if packed: _too_large(path, len(out), n_bytes)
+                if packed:
+                    _too_large(path, len(out), n_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-        raise EventDataError(f"{path}: the gzip file is damaged or cut short ({err}); copy it "
-                             f"again") from None
+        raise EventDataError(
+            f"{path}: the gzip file is damaged or cut short ({err}); copy it again"
+        ) from None
     data = bytes(out[3:] if out[:3] == b"\xef\xbb\xbf" else out)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"): raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise EventDataError(f"{path}: UTF-16 text; save it as UTF-8")
     if b"\0" in data:
-        raise EventDataError(f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it "
-                             f"again")
+        raise EventDataError(
+            f"{path}: holds NUL bytes, so it is no CSV text, or a damaged one; copy it again"
+        )
     _check_utf8(path, data)
     return data
 
@@ -1598,59 +2004,76 @@ def _text_bytes(path):
 def _uncommented(path, data):
     "The text from its header on, without lines that begin with #; those below the header are counted."
     data = re.sub(rb"\A(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+", b"", data)
-    if b'"' in data or not re.search(rb"[\r\n]#", data): return data
+    if b'"' in data or not re.search(rb"[\r\n]#", data):
+        return data
     data, n = re.subn(rb"(?<=[\r\n])#[^\r\n]*(?:\r\n|\r|\n|\Z)", b"", data)
-    warnings.warn(f"{path}: {n} line{'s'[:n > 1]} below the header that begin with # passed over",
-                  XRTWarning, stacklevel=5)
+    warnings.warn(
+        f"{path}: {n} line{'s'[: n > 1]} below the header that begin with # passed over",
+        XRTWarning,
+        stacklevel=5,
+    )
     return data
 
-
+# %% ../nbs/00_data.ipynb #e5df4727-1
 def _header(path, data, needed):
     "Names of the columns, the separator, and the rows below."
     body = _uncommented(path, data)
     end = re.search(rb"\r\n|\r|\n|\Z", body)
     if end.start() > 100_000:
         raise EventDataError(f"{path}: not a readable CSV file: a first line of {end.start():,} bytes")
-    line = body[:end.start()].decode("utf-8")
+    line = body[: end.start()].decode("utf-8")
     if not line.strip():
         raise EventDataError(f"{path}: the file is empty; expected a header {','.join(needed)}")
-    split = {d: [n.strip() for n in next(csv.reader([line], delimiter=d,
-                                                    skipinitialspace=True))] for d in ",;\t|"}
-    def fits(d): return len(set(needed) & set(split[d])), len(split[d])
+    split = {
+        d: [n.strip() for n in next(csv.reader([line], delimiter=d, skipinitialspace=True))] for d in ",;\t|"
+    }
+
+    def fits(d):
+        return len(set(needed) & set(split[d])), len(split[d])
+
     best = max(split, key=fits)
     names = [csv_text(n) or f"column {k + 1}" for k, n in enumerate(split[best])]
     if twice := {n for n in names if names.count(n) > 1}:
         raise EventDataError(f"{path}: column '{printable(min(twice), 60)}' stands twice; rename one of them")
-    if len(names) > 2000: raise EventDataError(f"{path}: {len(names):,} columns; that is no table of photons")
-    return names, best, body[end.end():]
+    if len(names) > 2000:
+        raise EventDataError(f"{path}: {len(names):,} columns; that is no table of photons")
+    return names, best, body[end.end() :]
 
 # %% ../nbs/00_data.ipynb #f6193819
 def _parse(path, names, separator, body, decimal, text):
     "The rows of a CSV body as an Arrow table; `text` names the columns that are text, None asks for all."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
+
     odd = []
+
     def strict(row):
         odd.append(row)
         return "error"
+
     words = {n: pa.dictionary(pa.int32(), pa.string()) for n in (names if text is None else text)}
     try:
         return arrow_csv.read_csv(
-            pa.BufferReader(body or b"\n"), arrow_csv.ReadOptions(column_names=names, use_threads=False),
+            pa.BufferReader(body or b"\n"),
+            arrow_csv.ReadOptions(column_names=names, use_threads=False),
             arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=strict),
-            arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal))
+            arrow_csv.ConvertOptions(column_types=words, timestamp_parsers=["\x01"], decimal_point=decimal),
+        )
     except pa.ArrowInvalid as err:
-        if odd: raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
+        if odd:
+            raise EventDataError(f"{path}: {_odd_row(odd[0], separator)}") from None
         raise EventDataError(f"{path}: not a readable CSV file ({printable(err, 200)})") from None
 
-
+# %% ../nbs/00_data.ipynb #f6193819-1
 def _odd_row(row, separator):
     "Put a row whose fields don't fit the header into words."
     more = row.actual_columns > row.expected_columns
     why = "; decimal commas, or a separator inside a value?" if more else ""
-    return (f"row {row.number} below the header has {row.actual_columns} fields, the header "
-            f"{row.expected_columns}"
-            f"{why}: '{printable(row.text, 80)}'")
+    return (
+        f"row {row.number} below the header has {row.actual_columns} fields, the header "
+        f"{row.expected_columns}"
+        f"{why}: '{printable(row.text, 80)}'"
+    )
 
 # %% ../nbs/00_data.ipynb #d7724590
 def _plain_text(column):
@@ -1658,13 +2081,15 @@ def _plain_text(column):
     cats = column.to_pandas().array
     words = [csv_text(w.strip()) for w in cats.categories]
     code, words = pd.factorize(np.array([*words, None], dtype=object)[:-1])
-    if len(words) == len(cats.categories): return cats.rename_categories(words)
+    if len(words) == len(cats.categories):
+        return cats.rename_categories(words)
     return pd.Categorical.from_codes(np.where(cats.codes < 0, -1, code[cats.codes]), words)
 
-
+# %% ../nbs/00_data.ipynb #d7724590-1
 def _dates(table):
     "Names of columns in which Arrow saw dates or times of day; a table of photons keeps them as text."
     import pyarrow.types as kinds
+
     return [n for n, t in zip(table.column_names, table.schema.types) if kinds.is_temporal(t)]
 
 # %% ../nbs/00_data.ipynb #cb58f948
@@ -1672,14 +2097,17 @@ def _rows(path, raw, needed, text, decimal):
     "The rows of a CSV file's bytes as a frame; texts as categories."
     names, separator, body = _header(path, raw, needed)
     if lost := [c for c in needed if c not in names]:
-        raise EventDataError(f"{path}: column{'s'[:len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
-                             f"there are {_some(names)}. Name yours with id=, time=, energy=")
+        raise EventDataError(
+            f"{path}: column{'s'[: len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
+            f"there are {_some(names)}. Name yours with id=, time=, energy="
+        )
     words = None if text is None else [c for c in text if c in names]
     table = _parse(path, names, separator, body, decimal, words)
-    if late := _dates(table): table = _parse(path, names, separator, body, decimal, [*words, *late])
+    if late := _dates(table):
+        table = _parse(path, names, separator, body, decimal, [*words, *late])
     return _to_frame(table)
 
-
+# %% ../nbs/00_data.ipynb #cb58f948-1
 def _to_frame(table):
     "An Arrow table as a frame: texts that were asked for as categories, nothing as missing."
     columns = {}
@@ -1696,7 +2124,7 @@ def read_table(
     path,
     needed=(),
     text=(),
-    decimal:str=".",
+    decimal: str = ".",
 ) -> pd.DataFrame:
     """Read a CSV table strictly: events, lists of known transients, truth, labels, selections.
 
@@ -1723,7 +2151,8 @@ def read_table(
         If a row has more or fewer fields than the header, a column is missing or stands twice, or the file
         is no CSV text in UTF-8, or no whole gzip file.
     """
-    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    if decimal not in (".", ","):
+        raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
     frame = _rows(path, _text_bytes(path), list(needed), text, decimal)
     for name in frame.select_dtypes("category"):
         words = frame[name].astype(object)
@@ -1734,31 +2163,36 @@ def read_table(
 def _read_ecsv(path, raw):
     "An astropy table with units, as `Table.write(format='ascii.ecsv')` leaves it."
     from astropy.table import Table
-    try: return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
-    except EventDataError: raise
-    except Exception as err: # whatever a damaged header makes of YAML
-        raise EventDataError(f"{path}: not a readable ECSV table ({type(err).__name__}: "
-                             f"{printable(err, 200)})") from None
 
+    try:
+        return Table.read(raw.decode("utf-8").splitlines(), format="ascii.ecsv")
+    except EventDataError:
+        raise
+    except Exception as err:  # whatever a damaged header makes of YAML
+        raise EventDataError(
+            f"{path}: not a readable ECSV table ({type(err).__name__}: {printable(err, 200)})"
+        ) from None
 
+# %% ../nbs/00_data.ipynb #f0ecbf23-1
 def _read_csv(path, id, time, energy, bad, decimal=".", **units):
     "Read one row per photon from a CSV file, plain or gzipped."
-    if decimal not in (".", ","): raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
+    if decimal not in (".", ","):
+        raise ValueError(f"`decimal` must be '.' or ',', got {decimal!r}")
     raw, needed = _text_bytes(path), [c for c in (id, time, energy) if c is not None]
     frame = _read_ecsv(path, raw) if raw[:8] == b"# %ECSV " else _rows(path, raw, needed, [id], decimal)
     return EventTable.from_frame(frame, id, time, energy, bad, where=f"{path}: ", **units)
 
 # %% ../nbs/00_data.ipynb #7abb8502
-ROW_GROUP = 131_072 # photons in a row group: a source is read back through one or two of them
-MARK = b"xrt_nb.2" # begins and ends the seal
-SEAL = struct.Struct("<8sII16s16sI4x8s") # mark, sizes and digests of index and footer, checksum, mark
+ROW_GROUP = 131_072  # photons in a row group: a source is read back through one or two of them
+MARK = b"xrt_nb.2"  # begins and ends the seal
+SEAL = struct.Struct("<8sII16s16sI4x8s")  # mark, sizes and digests of index and footer, checksum, mark
 
-
+# %% ../nbs/00_data.ipynb #7abb8502-1
 def _digest(data):
     "Sixteen bytes that change with every bit of `data`."
     return hashlib.blake2b(data, digest_size=16).digest()
 
-
+# %% ../nbs/00_data.ipynb #7abb8502-2
 def _seal(index, footer):
     "The seal of an index and a footer."
     head = SEAL.pack(MARK, len(index), len(footer), _digest(index), _digest(footer), 0, MARK)
@@ -1767,60 +2201,80 @@ def _seal(index, footer):
 # %% ../nbs/00_data.ipynb #44b4b3bf
 class _Counted:
     "A file to write Parquet into, which knows its length and the digest of what came since the last `cut`."
+
     closed = False
+
     def __init__(self, path):
         self.file, self.at, self.seen = open(path, "wb"), 0, hashlib.blake2b(digest_size=16)
+
     def write(self, data):
-        if self.file.closed: return len(data)
+        if self.file.closed:
+            return len(data)
         self.file.write(data)
         self.seen.update(data)
         self.at += len(data)
         return len(data)
+
     def cut(self):
         "Where the file ends now, and the digest of the part that ends here."
         part, self.seen = self.seen.hexdigest(), hashlib.blake2b(digest_size=16)
         return self.at, part
-    def flush(self): pass
-    def close(self): pass # Arrow closes what it is given; the file is closed by its owner
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass  # Arrow closes what it is given; the file is closed by its owner
 
 # %% ../nbs/00_data.ipynb #8b497edc
 def _arrow(name, values):
     "A column as an Arrow array, or a refusal that names it."
     import pyarrow as pa
+
     try:
-        if np.ndim(values) > 1: raise pa.ArrowInvalid(f"{np.ndim(values)} dimensions")
+        if np.ndim(values) > 1:
+            raise pa.ArrowInvalid(f"{np.ndim(values)} dimensions")
         return pa.array(values, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as err:
-        raise EventDataError(f"column '{printable(name, 60)}' can't be written: values of mixed or odd types "
-                             f"({printable(err, 120)})") from None
+        raise EventDataError(
+            f"column '{printable(name, 60)}' can't be written: values of mixed or odd types "
+            f"({printable(err, 120)})"
+        ) from None
 
-
+# %% ../nbs/00_data.ipynb #8b497edc-1
 def _photon_rows(table, a, b):
     "Photons `a` to `b` of an EventTable as an Arrow table."
     import pyarrow as pa
+
     i, j = np.searchsorted(table.offsets, (a, b - 1), side="right") - 1 if b > a else (0, -1)
-    each = np.diff(np.clip(table.offsets[i:j + 2], a, b))
+    each = np.diff(np.clip(table.offsets[i : j + 2], a, b))
     number = pa.array(np.repeat(np.arange(j - i + 1, dtype=np.int32), each))
-    ids = pa.DictionaryArray.from_arrays(number, pa.array(table.ids[i:j + 1].tolist(), pa.string()))
+    ids = pa.DictionaryArray.from_arrays(number, pa.array(table.ids[i : j + 1].tolist(), pa.string()))
     cols = {"obsreg_id": ids, "time": pa.array(table.time[a:b])}
-    if table.has_energy: cols["energy"] = pa.array(table.energy[a:b])
+    if table.has_energy:
+        cols["energy"] = pa.array(table.energy[a:b])
     return pa.table(cols | {k: _arrow(k, v[a:b]) for k, v in table.columns.items()})
 
 # %% ../nbs/00_data.ipynb #d87aedb7
 def _source_table(metas, counts, n_gti):
     "Ids, counts, numbers of GTIs and meta as one Arrow table."
     import pyarrow as pa
+
     meta = tidy_meta(_join_meta(metas))
-    cols = {"obsreg_id": pa.array(meta.index.tolist(), pa.string()),
-            "counts": pa.array(np.concatenate(counts))}
-    if n_gti: cols["n_gti"] = pa.array(np.concatenate(n_gti))
+    cols = {
+        "obsreg_id": pa.array(meta.index.tolist(), pa.string()),
+        "counts": pa.array(np.concatenate(counts)),
+    }
+    if n_gti:
+        cols["n_gti"] = pa.array(np.concatenate(n_gti))
     return pa.table(cols | {f"meta:{c}": _arrow(f"meta:{c}", meta[c]) for c in meta.columns})
 
-
+# %% ../nbs/00_data.ipynb #d87aedb7-1
 def _parquet_bytes(table):
     "An Arrow table as a Parquet file in memory."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
@@ -1841,15 +2295,18 @@ class ParquetEvents:
     XRTError
         If what was written can't be read back.
     """
+
     def __init__(self, path):
         self.path, self.writer, self.sink = Path(path), None, None
         self.groups, self.sums, self.metas, self.counts, self.n_gti, self.gtis = [], [], [], [], [], []
 
-    def __enter__(self): return self
+    def __enter__(self):
+        return self
 
     def write(self, table):
         "Append the sources of a table."
-        if self.writer is None: _begin(self, table)
+        if self.writer is None:
+            _begin(self, table)
         _check_fits(self, table)
         for a in range(0, table.n_events, ROW_GROUP):
             rows = _photon_rows(table, a, min(a + ROW_GROUP, table.n_events))
@@ -1858,37 +2315,45 @@ class ParquetEvents:
             self.sums.append(_sums(rows))
         self.metas.append(table.meta)
         self.counts.append(table.counts)
-        if table.gti is None: return
+        if table.gti is None:
+            return
         self.n_gti.append(np.diff(table.gti_offsets))
         self.gtis.append(table.gti)
 
     def __exit__(self, kind, *_):
-        if self.writer is None: return
+        if self.writer is None:
+            return
         try:
-            if kind is None: _finish(self)
+            if kind is None:
+                _finish(self)
         finally:
             self.sink.file.close()
-            with suppress(Exception): self.writer.close()
-        if kind is None: _read_back(self)
+            with suppress(Exception):
+                self.writer.close()
+        if kind is None:
+            _read_back(self)
 
 # %% ../nbs/00_data.ipynb #5b41341a
 def _begin(out, table):
     "Open the file and write what Parquet begins with."
     import pyarrow.parquet as pq
+
     rows = _photon_rows(table, 0, min(ROW_GROUP, table.n_events))
     out.schema = rows.schema.with_metadata({"xrt_nb.2": "photons; sources and GTIs lie before the footer"})
     out.sink = _Counted(out.path)
-    out.writer = pq.ParquetWriter(out.sink, out.schema, compression="zstd", use_dictionary=["obsreg_id"],
-                                   write_page_checksum=True)
-    out.sink.cut() # what Parquet begins with is no part
+    out.writer = pq.ParquetWriter(
+        out.sink, out.schema, compression="zstd", use_dictionary=["obsreg_id"], write_page_checksum=True
+    )
+    out.sink.cut()  # what Parquet begins with is no part
 
-
+# %% ../nbs/00_data.ipynb #5b41341a-1
 def _finish(out):
     "Write sources, GTIs, index, footer and seal."
     out.sources = _source_table(out.metas, out.counts, out.n_gti)
     index = {"format": 2, "groups": out.groups}
     for name, table in (("sources", out.sources), ("gtis", _gti_table(out.gtis))):
-        if table is None: continue
+        if table is None:
+            continue
         out.sink.write(_parquet_bytes(table))
         index[name] = [table.num_rows, *out.sink.cut()]
     index, at = json.dumps(index).encode(), out.sink.at
@@ -1902,11 +2367,13 @@ def _finish(out):
 def _gti_table(gtis):
     "Good time intervals one below the other as an Arrow table; None if there are none."
     import pyarrow as pa
-    if not gtis: return None
+
+    if not gtis:
+        return None
     gti = np.concatenate(gtis)
     return pa.table({"start": np.ascontiguousarray(gti[:, 0]), "stop": np.ascontiguousarray(gti[:, 1])})
 
-
+# %% ../nbs/00_data.ipynb #6b8d9db2-1
 def _put_seal(path, at, index):
     "Seal a closed file whose index begins at byte `at`."
     with open(path, "r+b") as f:
@@ -1915,55 +2382,64 @@ def _put_seal(path, at, index):
         f.seek(at + len(index))
         f.write(_seal(index, footer))
 
-
+# %% ../nbs/00_data.ipynb #6b8d9db2-2
 def _check_fits(out, table):
     "Refuse a table whose energies, GTIs or columns aren't those of the tables before it."
     names = ["obsreg_id", "time", *["energy"] * table.has_energy, *table.columns]
     if sorted(names) != sorted(out.schema.names):
-        raise EventDataError(f"tables of one file need the same columns, got {_some(names)} after "
-                             f"{_some(out.schema.names)}")
+        raise EventDataError(
+            f"tables of one file need the same columns, got {_some(names)} after {_some(out.schema.names)}"
+        )
     if out.metas and (table.gti is None) != (not out.n_gti):
         raise EventDataError("tables of one file have either all GTIs or none")
 
-
+# %% ../nbs/00_data.ipynb #6b8d9db2-3
 def _as_schema(rows, schema):
     "Rows in the file's order and types of columns."
     import pyarrow as pa
+
     try:
         rows = rows.select(schema.names).cast(schema.remove_metadata())
         return rows.replace_schema_metadata(schema.metadata)
     except (pa.ArrowException, TypeError, ValueError) as err:
-        raise EventDataError(f"a column has another type than in the tables before "
-                             f"({printable(err, 200)})") from None
+        raise EventDataError(
+            f"a column has another type than in the tables before ({printable(err, 200)})"
+        ) from None
 
 # %% ../nbs/00_data.ipynb #cfc6eaa0
 def _damaged(path, what):
     "The refusal of a file that isn't what it was."
-    return EventDataError(f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or "
-                          f"cut short, "
-                          "copy it again or make it anew")
+    return EventDataError(
+        f"{path}: not a whole Parquet file ({printable(what, 200)}); it was damaged or "
+        f"cut short, "
+        "copy it again or make it anew"
+    )
 
-
+# %% ../nbs/00_data.ipynb #cfc6eaa0-1
 def _tail(path):
     "Footer, what the seal says (None for a file that isn't ours), and the file's size."
     size = path.stat().st_size
     with open(path, "rb") as f:
-        if size < 12 or f.read(4) != b"PAR1": raise _damaged(path, "it doesn't begin as one")
+        if size < 12 or f.read(4) != b"PAR1":
+            raise _damaged(path, "it doesn't begin as one")
         f.seek(size - 8)
         length, end = struct.unpack("<I4s", f.read(8))
-        if end != b"PAR1" or length > size - 12: raise _damaged(path, "it doesn't end as one")
+        if end != b"PAR1" or length > size - 12:
+            raise _damaged(path, "it doesn't end as one")
         f.seek(max(size - 8 - length - SEAL.size, 0))
         seal, footer = f.read(SEAL.size), f.read(length)
         f.seek(max(size - 2**23, 0))
         ours = b"xrt_nb.2" in f.read()
     return footer, seal if ours else None, size
 
-
+# %% ../nbs/00_data.ipynb #cfc6eaa0-2
 def _index(path):
     "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
     footer, seal, size = _tail(path)
-    if seal is None: return None
-    if len(seal) != SEAL.size: raise _damaged(path, "its seal is missing")
+    if seal is None:
+        return None
+    if len(seal) != SEAL.size:
+        raise _damaged(path, "its seal is missing")
     _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
     at = size - 8 - len(footer) - SEAL.size - n_index
     if n_footer != len(footer) or at < 4:
@@ -1971,7 +2447,8 @@ def _index(path):
     with open(path, "rb") as f:
         f.seek(at)
         index = f.read(n_index)
-    if seal != _seal(index, footer): raise _damaged(path, "its index or footer was changed")
+    if seal != _seal(index, footer):
+        raise _damaged(path, "its index or footer was changed")
     return _checked_index(path, index, at)
 
 # %% ../nbs/00_data.ipynb #50ffed12
@@ -1983,23 +2460,32 @@ def _checked_index(path, text, at):
         flat = [(str(k), int(n), int(stop), str(d)) for k, v in parts.items() for n, stop, d in v]
         stops = [stop for _, _, stop, _ in flat]
         starts = [4, *stops[:-1]]
-        fine = index["format"] == 2 and "sources" in parts and stops[-1] == at and all(n >= 0 for _, n, _,
-                                                                                       _ in flat)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError): fine = False
-    if not fine or any(a > b for a, b in zip(starts, stops)): raise _damaged(path, "its index is not one")
-    if any(n > ROW_GROUP for n, _, _ in parts["groups"]): raise _damaged(path, "a row group is too large")
+        fine = (
+            index["format"] == 2
+            and "sources" in parts
+            and stops[-1] == at
+            and all(n >= 0 for _, n, _, _ in flat)
+        )
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError):
+        fine = False
+    if not fine or any(a > b for a, b in zip(starts, stops)):
+        raise _damaged(path, "its index is not one")
+    if any(n > ROW_GROUP for n, _, _ in parts["groups"]):
+        raise _damaged(path, "a row group is too large")
     out = {"groups": [], "sources": [], "gtis": []}
-    for (k, n, stop, d), start in zip(flat, starts): out[k].append((n, start, stop, d))
+    for (k, n, stop, d), start in zip(flat, starts):
+        out[k].append((n, start, stop, d))
     return out
 
-
+# %% ../nbs/00_data.ipynb #50ffed12-1
 def _part(path, part):
     "The bytes of a part of the file, if they are what was written."
     _, start, stop, digest = part
     with open(path, "rb") as f:
         f.seek(start)
         data = f.read(stop - start)
-    if _digest(data).hex() != digest: raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
+    if _digest(data).hex() != digest:
+        raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
     return data
 
 # %% ../nbs/00_data.ipynb #a46f0cc3
@@ -2007,30 +2493,46 @@ def _part(path, part):
 def _decoding(path):
     "Turn what Arrow says about a file into one sentence of ours."
     import pyarrow as pa
-    try: yield
-    except (XRTError, FileNotFoundError): raise
-    except (pa.ArrowException, MemoryError, OSError, ValueError, KeyError, TypeError, IndexError,
-            OverflowError) as err:
+
+    try:
+        yield
+    except (XRTError, FileNotFoundError):
+        raise
+    except (
+        pa.ArrowException,
+        MemoryError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        OverflowError,
+    ) as err:
         raise _damaged(path, err) from None
 
-
+# %% ../nbs/00_data.ipynb #a46f0cc3-1
 def _fits_memory(path, n_bytes):
     "Refuse what can't fit into this machine's memory."
-    if not hasattr(os, "sysconf"): return
+    if not hasattr(os, "sysconf"):
+        return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if n_bytes > memory:
-        raise EventDataError(f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has "
-                             f"{memory / 2**30:,.0f}; "
-                             "read it in parts with ids=, or is it damaged?")
+        raise EventDataError(
+            f"{path}: its tables take {n_bytes / 2**30:,.0f} GiB, this machine has "
+            f"{memory / 2**30:,.0f}; "
+            "read it in parts with ids=, or is it damaged?"
+        )
 
-
+# %% ../nbs/00_data.ipynb #a46f0cc3-2
 def _small_table(path, parts):
     "One of the tables before the footer."
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     data = _part(path, parts[0])
     with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
-        if f.metadata.num_rows != parts[0][0]: raise _damaged(path, "rows are missing")
+        if f.metadata.num_rows != parts[0][0]:
+            raise _damaged(path, "rows are missing")
         _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
         table = f.read()
         table.validate(full=True)
@@ -2040,12 +2542,14 @@ def _small_table(path, parts):
 def _lengths(path, column, total, what):
     "Numbers of rows per source: whole, not negative, and together `total`."
     n = column.to_numpy() if column.null_count == 0 else np.array([-1])
-    fine = n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n,
-                                                                                  dtype=np.float64)) == total
-    if not fine: raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
+    fine = (
+        n.dtype == np.int64 and ((n >= 0) & (n <= total)).all() and int(np.sum(n, dtype=np.float64)) == total
+    )
+    if not fine:
+        raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
     return n
 
-
+# %% ../nbs/00_data.ipynb #780f8283-1
 def _sources(path, index):
     "Ids, counts, GTIs with their offsets, and meta from the tables before the footer."
     src = _small_table(path, index["sources"])
@@ -2067,16 +2571,22 @@ def _sources(path, index):
 def _photons(path, index, groups):
     "The photons of chosen row groups, after their bytes were checked: name -> array."
     import pyarrow.parquet as pq
-    for g in groups: _part(path, index["groups"][g])
+
+    for g in groups:
+        _part(path, index["groups"][g])
     with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True) as f:
         m = f.metadata
-        if m.num_row_groups != len(index["groups"]): raise _damaged(path, "row groups are missing")
+        if m.num_row_groups != len(index["groups"]):
+            raise _damaged(path, "row groups are missing")
         if any(m.row_group(g).num_rows != index["groups"][g][0] for g in groups):
             raise _damaged(path, "photons are missing")
         names = [c for c in f.schema_arrow.names if c != "obsreg_id"]
         _fits_memory(path, 8 * len(names) * sum(index["groups"][g][0] for g in groups))
-        rows = f.read_row_groups(list(groups),
-                                 columns=names) if len(groups) else f.schema_arrow.empty_table().select(names)
+        rows = (
+            f.read_row_groups(list(groups), columns=names)
+            if len(groups)
+            else f.schema_arrow.empty_table().select(names)
+        )
         rows.validate(full=True)
         if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS):
             raise _damaged(path, "times aren't numbers")
@@ -2086,10 +2596,12 @@ def _photons(path, index, groups):
 def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
     "The table, its own checks included; what they find names the file."
     time, energy = columns.pop("time"), columns.pop("energy", None)
-    try: return EventTable(ids, offsets, time, energy, gti, gti_offsets, meta, columns)
-    except EventDataError as err: raise EventDataError(f"{path}: {err}") from None
+    try:
+        return EventTable(ids, offsets, time, energy, gti, gti_offsets, meta, columns)
+    except EventDataError as err:
+        raise EventDataError(f"{path}: {err}") from None
 
-
+# %% ../nbs/00_data.ipynb #400694af-1
 def _read_own(path, index, ids=None):
     "All sources of a file of ours, or some."
     names, counts, gti, gti_offsets, meta = _sources(path, index)
@@ -2111,11 +2623,12 @@ def _wanted(path, names, ids):
     at = {s: k for k, s in enumerate(names)}
     ids = [str(i) for i in ids]
     if lost := [i for i in ids if i not in at]:
-        raise UnknownSourceError(f"{path}: no source '{printable(lost[0])}' among its {len(at)} "
-                                 f"({len(lost)} unknown in all)")
+        raise UnknownSourceError(
+            f"{path}: no source '{printable(lost[0])}' among its {len(at)} ({len(lost)} unknown in all)"
+        )
     return np.array([at[i] for i in ids], dtype=np.int64)
 
-
+# %% ../nbs/00_data.ipynb #75ac9598-1
 def _some_photons(path, index, rows):
     "Photons by their row numbers in the file."
     starts = np.r_[0, np.cumsum([g[0] for g in index["groups"]])].astype(np.int64)
@@ -2129,11 +2642,14 @@ def _some_photons(path, index, rows):
 # %% ../nbs/00_data.ipynb #a0cd616a
 def _sums(rows):
     "Checksums of the numbers in photon rows."
-    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in ("double", "int64",
-                                                                                "int32", "int16", "float")]
+    names = [
+        c
+        for c in rows.column_names
+        if str(rows.schema.field(c).type) in ("double", "int64", "int32", "int16", "float")
+    ]
     return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
-
+# %% ../nbs/00_data.ipynb #a0cd616a-1
 def _read_back(out):
     "Read what was just written, bytes and values, and compare."
     index = _index(out.path)
@@ -2144,7 +2660,8 @@ def _read_back(out):
         if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()):
             raise _damaged(out.path, f"group {g}")
     src, gtis = _small_table(out.path, index["sources"]), _gti_table(out.gtis)
-    if not src.equals(out.sources): raise _damaged(out.path, "its sources")
+    if not src.equals(out.sources):
+        raise _damaged(out.path, "its sources")
     if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis):
         raise _damaged(out.path, "its GTIs")
 
@@ -2152,6 +2669,7 @@ def _read_back(out):
 def _read_first_format(path, f, blob, ids):
     "A file of version 0.1."
     import pyarrow as pa
+
     src = pa.ipc.open_stream(base64.b64decode(blob, validate=True)).read_all()
     src.validate(full=True)
     counts = _lengths(path, src["counts"], f.metadata.num_rows, "photons")
@@ -2165,7 +2683,7 @@ def _read_first_format(path, f, blob, ids):
     meta = src.select(metas).to_pandas()
     meta.columns, meta.index = [c[5:] for c in metas], pd.Index(names, dtype=object)
     if {"energy_rule", "name"} <= set(meta) and "target" not in meta:
-        meta = meta.rename(columns={"name": "target"}) # the header's OBJECT was kept as the name
+        meta = meta.rename(columns={"name": "target"})  # the header's OBJECT was kept as the name
     rows = f.read()
     rows.validate(full=True)
     columns = {c: rows[c].to_numpy() for c in rows.column_names if c != "obsreg_id"}
@@ -2177,7 +2695,8 @@ def _sound(path, f, size):
     "Refuse a footer whose sizes can't be, before anything is allocated for them."
     m = f.metadata
     rows = [m.row_group(g).num_rows for g in range(m.num_row_groups)]
-    if min(rows, default=0) < 0 or sum(rows) != m.num_rows: raise _damaged(path, "row groups don't add up")
+    if min(rows, default=0) < 0 or sum(rows) != m.num_rows:
+        raise _damaged(path, "row groups don't add up")
     for g in range(m.num_row_groups):
         for c in range(m.num_columns if rows[g] else 0):
             chunk = m.row_group(g).column(c)
@@ -2186,19 +2705,22 @@ def _sound(path, f, size):
                 raise _damaged(path, "a column lies outside it")
     _fits_memory(path, 8 * m.num_rows * m.num_columns)
 
-
+# %% ../nbs/00_data.ipynb #3a11cd2c-1
 def _read_parquet(path, id, time, energy, bad, ids, **units):
     "Read our own Parquet form, or any Parquet file with one row per photon."
     import pyarrow.parquet as pq
+
     if (index := _index(path)) is not None:
-        if any(units.values()): raise ValueError(f"{path} holds seconds and eV already; leave the units out")
+        if any(units.values()):
+            raise ValueError(f"{path} holds seconds and eV already; leave the units out")
         return _read_own(path, index, ids)
     size = path.stat().st_size
     limits = {k: max(size, 2**20) for k in ("thrift_string_size_limit", "thrift_container_size_limit")}
     with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True, **limits) as f:
         _sound(path, f, size)
         blob = (f.metadata.metadata or {}).get(b"xrt_nb_sources")
-        if blob is not None: return _read_first_format(path, f, blob, ids)
+        if blob is not None:
+            return _read_first_format(path, f, blob, ids)
         rows = f.read()
         rows.validate(full=True)
         rows = rows.to_pandas()
@@ -2209,38 +2731,42 @@ def _read_parquet(path, id, time, energy, bad, ids, **units):
 @patch_to(EventTable)
 def write(
     self,
-    path, # .csv, .csv.gz or .parquet
-    overwrite:bool=False, # replace an existing file
-) -> Path: # the path written
+    path,  # .csv, .csv.gz or .parquet
+    overwrite: bool = False,  # replace an existing file
+) -> Path:  # the path written
     "Write the table; the extension chooses the format, and the file appears only when complete."
     path = Path(path)
     kind = _kind_of(path)
     with atomic(path, overwrite) as tmp:
         if kind == "parquet":
-            with ParquetEvents(tmp) as out: out.write(self)
-        else: self._write_csv(tmp, path.name.endswith(".gz"))
+            with ParquetEvents(tmp) as out:
+                out.write(self)
+        else:
+            self._write_csv(tmp, path.name.endswith(".gz"))
     return path
 
-
+# %% ../nbs/00_data.ipynb #2b2e38ee-1
 def _kind_of(path):
     "csv or parquet, by extension."
     name = Path(path).name.lower()
-    if name.endswith((".csv", ".csv.gz")): return "csv"
-    if name.endswith((".parquet", ".pq")): return "parquet"
+    if name.endswith((".csv", ".csv.gz")):
+        return "csv"
+    if name.endswith((".parquet", ".pq")):
+        return "parquet"
     raise ValueError(f"{path}: the extension must be .csv, .csv.gz or .parquet")
 
 # %% ../nbs/00_data.ipynb #15ae7e52
 def read_events(
     path,
-    id:str="obsreg_id",
-    time:str="time",
-    energy:str|None="energy",
-    bad:str="raise",
+    id: str = "obsreg_id",
+    time: str = "time",
+    energy: str | None = "energy",
+    bad: str = "raise",
     ids=None,
     *,
-    time_unit:str|None=None,
-    energy_unit:str|None=None,
-    decimal:str=".",
+    time_unit: str | None = None,
+    energy_unit: str | None = None,
+    decimal: str = ".",
 ) -> EventTable:
     """Read events from a file; the extension tells the format.
 
@@ -2272,7 +2798,8 @@ def read_events(
         If one of `ids` isn't there.
     """
     kind, path, units = _kind_of(path), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
-    if kind == "parquet": return _read_parquet(path, id, time, energy, bad, ids, **units)
+    if kind == "parquet":
+        return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
     return table if ids is None else table[list(ids)]
 
@@ -2282,21 +2809,37 @@ def _facts(x):
     n, many = len(x.time), isinstance(x, EventTable)
     out = {"sources": f"{len(x):,}"} if many else {"source": x.id or "(no id)"}
     out["photons"] = f"{n:,}"
-    if many and len(x): out["counts per source"] = "min {:.0f}, median {:.0f}, max {:.0f}".format(*np.quantile(x.counts, [0, 0.5, 1]))
-    if not many and n: out["span"] = f"{x.span / 1e3:.2f} ks"
-    if x.energy is not None and n: out["energies"] = f"{x.energy.min() / 1e3:.2f} to {x.energy.max() / 1e3:.2f} keV"
-    out["good time"] = "unknown" if x.gti is None else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} interval{'s'[:len(x.gti) != 1]}"
-    if x.columns: out["further columns"] = _some(x.columns)
+    if many and len(x):
+        out["counts per source"] = "min {:.0f}, median {:.0f}, max {:.0f}".format(
+            *np.quantile(x.counts, [0, 0.5, 1])
+        )
+    if not many and n:
+        out["span"] = f"{x.span / 1e3:.2f} ks"
+    if x.energy is not None and n:
+        out["energies"] = f"{x.energy.min() / 1e3:.2f} to {x.energy.max() / 1e3:.2f} keV"
+    out["good time"] = (
+        "unknown"
+        if x.gti is None
+        else f"{np.sum(x.gti[:, 1] - x.gti[:, 0]) / 1e3:,.1f} ks in {len(x.gti)} interval{'s'[: len(x.gti) != 1]}"
+    )
+    if x.columns:
+        out["further columns"] = _some(x.columns)
     return out
 
+# %% ../nbs/00_data.ipynb #530a75d9-1
+def _text(self):
+    return f"{type(self).__name__}: " + "; ".join(f"{k} {v}" for k, v in _facts(self).items())
 
-def _text(self): return f"{type(self).__name__}: " + "; ".join(f"{k} {v}" for k, v in _facts(self).items())
-
-
+# %% ../nbs/00_data.ipynb #530a75d9-2
 def _html(self):
     from html import escape
-    rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>" for k, v in _facts(self).items())
+
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(k)}</th><td style='text-align:left'>{escape(v)}</td></tr>"
+        for k, v in _facts(self).items()
+    )
     return f"<table><caption style='text-align:left'>{type(self).__name__}</caption>{rows}</table>"
 
-
-for _cls in (EventList, EventTable): _cls.__repr__, _cls._repr_html_ = _text, _html
+# %% ../nbs/00_data.ipynb #530a75d9-3
+for _cls in (EventList, EventTable):
+    _cls.__repr__, _cls._repr_html_ = _text, _html

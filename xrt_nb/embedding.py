@@ -30,7 +30,9 @@ from .data import EventDataError, XRTError, XRTWarning, atomic, patch_to
 from .representations import column_names, in_order
 
 # %% ../nbs/03_embedding.ipynb #63e9c902
-CODE_DEFAULTS = dict(perplexity=50, learning_rate=100, max_iter=1000, early_exaggeration=1, init="random", random_state=505)
+CODE_DEFAULTS = dict(
+    perplexity=50, learning_rate=100, max_iter=1000, early_exaggeration=1, init="random", random_state=505
+)
 PUBLISHED_TSNE = {
     "2D-PCA": CODE_DEFAULTS | dict(random_state=11),  # code; seed from the benchmark
     "3D-PCA": CODE_DEFAULTS | dict(),  # code, all of it
@@ -41,8 +43,8 @@ PUBLISHED_MAP_SEEDS = {"2D-PCA": 11, "2D-AE": 2412}  # seeds of the published ma
 
 # %% ../nbs/03_embedding.ipynb #36595ad4
 def published_tsne(
-    case:str, # "2D-PCA", "3D-PCA", "2D-AE" or "3D-AE"
-) -> dict: # keyword arguments of `embed`
+    case: str,  # "2D-PCA", "3D-PCA", "2D-AE" or "3D-AE"
+) -> dict:  # keyword arguments of `embed`
     "Look up the published t-SNE settings of `case`."
     if case not in PUBLISHED_TSNE:
         raise ValueError(f"case={case!r} is not published; known cases: {', '.join(PUBLISHED_TSNE)}")
@@ -50,15 +52,18 @@ def published_tsne(
 
 # %% ../nbs/03_embedding.ipynb #5fa9ac43
 def check_features(
-    features, # (S, F) array or frame of numbers
-    name:str="features", # what to call it in messages
-) -> np.ndarray: # (S, F) float64
+    features,  # (S, F) array or frame of numbers
+    name: str = "features",  # what to call it in messages
+) -> np.ndarray:  # (S, F) float64
     "Return `features` as a finite 2-D float array, or say which row and column is wrong."
     names = column_names(features)
-    try: x = np.asarray(features, dtype=np.float64)
+    try:
+        x = np.asarray(features, dtype=np.float64)
     except (TypeError, ValueError):
         text = [] if names is None else [n for n, d in zip(names, features.dtypes) if d.kind not in "biuf"]
-        raise EventDataError(f"{name} must be numbers" + (f"; column '{printable(text[0])}' is not" if text else "")) from None
+        raise EventDataError(
+            f"{name} must be numbers" + (f"; column '{printable(text[0])}' is not" if text else "")
+        ) from None
     if x.ndim != 2 or 0 in x.shape:
         raise ValueError(f"{name} must be 2-D (sources, features) and not empty, got shape {x.shape}")
     bad = np.argwhere(~np.isfinite(x))
@@ -66,15 +71,18 @@ def check_features(
         r, c = bad[0]
         row = f" ({features.index[r]})" if hasattr(features, "iloc") else ""
         col = f" ({features.columns[c]})" if hasattr(features, "iloc") else ""
-        raise EventDataError(f"{name}: {x[r, c]} in row {r}{row}, column {c}{col}; {len(bad)} of {x.size} values are not finite: "
-                             "drop these rows or fill them before embedding")
+        raise EventDataError(
+            f"{name}: {x[r, c]} in row {r}{row}, column {c}{col}; {len(bad)} of {x.size} values are not finite: "
+            "drop these rows or fill them before embedding"
+        )
     return x
 
 # %% ../nbs/03_embedding.ipynb #011c29b3
 def _unitless(x):
     "The features in a unit in which squares of their differences fit single precision, and the power of two that made it."
     span = 2 * np.ptp(x / 2, axis=0).max()
-    if span == 0 or 1e-12 < span < 1e12: return x, 0
+    if span == 0 or 1e-12 < span < 1e12:
+        return x, 0
     power = -int(np.frexp(np.ptp(x / 2, axis=0).max())[1])
     return np.ldexp(x, power), power
 
@@ -84,24 +92,32 @@ def _check_settings(n, perplexity, learning_rate, max_iter, early_exaggeration):
     if not 1 <= perplexity < n:
         raise ValueError(f"perplexity={perplexity} must be at least 1 and below the number of sources, {n}")
     if max_iter < 250:
-        raise ValueError(f"max_iter={max_iter} must be at least 250: the first 250 iterations are the early phase")
+        raise ValueError(
+            f"max_iter={max_iter} must be at least 250: the first 250 iterations are the early phase"
+        )
     for name, value in dict(learning_rate=learning_rate, early_exaggeration=early_exaggeration).items():
         if not 0 < value <= 1e6:  # steps beyond it leave the range of numbers, and one engine crashes there
             raise ValueError(f"{name}={value} must be a positive number, at most 1,000,000")
     if 3 * perplexity > n - 1:
-        warnings.warn(f"perplexity={perplexity} looks at {int(3 * perplexity)} neighbours, but there are only {n} sources: "
-                      f"the map will show coarse structure only; below {(n - 1) // 3} would be safe", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"perplexity={perplexity} looks at {int(3 * perplexity)} neighbours, but there are only {n} sources: "
+            f"the map will show coarse structure only; below {(n - 1) // 3} would be safe",
+            XRTWarning,
+            stacklevel=3,
+        )
 
 # %% ../nbs/03_embedding.ipynb #56ceab62
 def starting_points(
-    features:np.ndarray, # (S, F)
-    init="random", # "random", "pca" or an array (S, 2)
-    random_state=505, # seed
-) -> np.ndarray: # (S, 2) float64, where the descent begins
+    features: np.ndarray,  # (S, F)
+    init="random",  # "random", "pca" or an array (S, 2)
+    random_state=505,  # seed
+) -> np.ndarray:  # (S, 2) float64, where the descent begins
     "Place the sources before the first iteration, exactly as scikit-learn does."
     n = len(features)
     if isinstance(init, str) and init == "random":
-        return (1e-4 * np.random.RandomState(random_state).standard_normal((n, 2)).astype(np.float32)).astype(np.float64)
+        return (1e-4 * np.random.RandomState(random_state).standard_normal((n, 2)).astype(np.float32)).astype(
+            np.float64
+        )
     if isinstance(init, str) and init == "pca":
         return _pca_start(check_features(features), random_state)
     if isinstance(init, str):
@@ -109,67 +125,101 @@ def starting_points(
     y = check_features(init, "init")
     if y.shape != (n, 2):
         raise ValueError(f"init must have shape ({n}, 2), got {y.shape}")
-    if np.abs(y).max() > 1e6: raise ValueError(f"init holds {np.abs(y).max():g}; positions must be within 1,000,000 of 0")
+    if np.abs(y).max() > 1e6:
+        raise ValueError(f"init holds {np.abs(y).max():g}; positions must be within 1,000,000 of 0")
     return y
 
-
+# %% ../nbs/03_embedding.ipynb #56ceab62-1
 def _pca_start(x, random_state):
     "The first two principal components, scaled as scikit-learn does; refuses features that have none."
     x = _unitless(x)[0]
     if x.shape[1] < 2 or not np.ptp(x, axis=0).any():
         what = "a single column" if x.shape[1] < 2 else "columns that are the same for all sources"
-        raise XRTError(f"init='pca' needs two principal components, but the features are {what}; use init='random', or other features")
+        raise XRTError(
+            f"init='pca' needs two principal components, but the features are {what}; use init='random', or other features"
+        )
     y = PCA(2, svd_solver="randomized", random_state=random_state).fit_transform(x).astype(np.float32)
     return (y / np.std(y[:, 0]) * 1e-4).astype(np.float64)
 
 # %% ../nbs/03_embedding.ipynb #6fadd69e
-def _embed_sklearn(x, perplexity, learning_rate, max_iter, early_exaggeration, init, random_state, n_jobs, progress):
+def _embed_sklearn(
+    x, perplexity, learning_rate, max_iter, early_exaggeration, init, random_state, n_jobs, progress
+):
     "Run scikit-learn's t-SNE as published; it has no hook, so `progress` hears of the beginning and the end only."
     init = init if isinstance(init, str) else init.astype(np.float32)
-    tsne = TSNE(2, perplexity=perplexity, learning_rate=learning_rate, max_iter=max_iter, early_exaggeration=early_exaggeration,
-                init=init, random_state=random_state, n_jobs=n_jobs)
-    if progress: progress(0, max_iter)
+    tsne = TSNE(
+        2,
+        perplexity=perplexity,
+        learning_rate=learning_rate,
+        max_iter=max_iter,
+        early_exaggeration=early_exaggeration,
+        init=init,
+        random_state=random_state,
+        n_jobs=n_jobs,
+    )
+    if progress:
+        progress(0, max_iter)
     with threadpool_limits(n_jobs if n_jobs > 0 else None, user_api="openmp"):
         y = tsne.fit_transform(x)
-    if progress: progress(max_iter, max_iter)
+    if progress:
+        progress(max_iter, max_iter)
     return y
 
 # %% ../nbs/03_embedding.ipynb #850ac007
-def _embed_opentsne(x, perplexity, learning_rate, max_iter, early_exaggeration, init, random_state, n_jobs, progress):
+def _embed_opentsne(
+    x, perplexity, learning_rate, max_iter, early_exaggeration, init, random_state, n_jobs, progress
+):
     "Run openTSNE with scikit-learn's habits: same start, same momenta, learning rate times four."
     done = [0]
+
     def tell(iteration, error, embedding):
         done[0] += 50
         progress(min(done[0], max_iter), max_iter)
-    tsne = OpenTSNE(2, perplexity=perplexity, learning_rate=4 * learning_rate, early_exaggeration_iter=250, n_iter=max_iter - 250,
-                    early_exaggeration=early_exaggeration, initial_momentum=0.5, final_momentum=0.8, max_step_norm=None, neighbors="exact",
-                    initialization=init, random_state=random_state, n_jobs=n_jobs, callbacks=tell if progress else None)
-    if progress: progress(0, max_iter)
+
+    tsne = OpenTSNE(
+        2,
+        perplexity=perplexity,
+        learning_rate=4 * learning_rate,
+        early_exaggeration_iter=250,
+        n_iter=max_iter - 250,
+        early_exaggeration=early_exaggeration,
+        initial_momentum=0.5,
+        final_momentum=0.8,
+        max_step_norm=None,
+        neighbors="exact",
+        initialization=init,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        callbacks=tell if progress else None,
+    )
+    if progress:
+        progress(0, max_iter)
     y = tsne.fit(x)
-    if progress: progress(max_iter, max_iter)
+    if progress:
+        progress(max_iter, max_iter)
     return np.asarray(y)
 
 # %% ../nbs/03_embedding.ipynb #c149104d
 def centre(
-    positions, # (S, 2)
-) -> np.ndarray: # (S, 2) float64, the middle of its bounding box at 0
+    positions,  # (S, 2)
+) -> np.ndarray:  # (S, 2) float64, the middle of its bounding box at 0
     "Shift `positions` such that (max + min) / 2 is zero on each axis."
     y = np.array(positions, dtype=np.float64)
     return y - (y.max(0) + y.min(0)) / 2
 
 # %% ../nbs/03_embedding.ipynb #a11b12c7
 def embed(
-    features, # (S, F) array or frame, finite
-    method:str="sklearn", # "sklearn" as published, or "opentsne" (faster on many sources)
-    perplexity:float=50, # effective number of neighbours, below S
-    learning_rate:float=100, # step size in scikit-learn's convention
-    max_iter:int=1000, # iterations, at least 250
-    early_exaggeration:float=1, # factor on p_ij in the first 250 iterations; 1 is none
-    init="random", # "random", "pca" or an array (S, 2)
-    random_state:int|None=505, # seed; None draws a new one
-    n_jobs:int=1, # threads, -1 for all; only 1 repeats exactly
-    progress=None, # called as progress(done, max_iter)
-) -> np.ndarray: # (S, 2) float64, centred
+    features,  # (S, F) array or frame, finite
+    method: str = "sklearn",  # "sklearn" as published, or "opentsne" (faster on many sources)
+    perplexity: float = 50,  # effective number of neighbours, below S
+    learning_rate: float = 100,  # step size in scikit-learn's convention
+    max_iter: int = 1000,  # iterations, at least 250
+    early_exaggeration: float = 1,  # factor on p_ij in the first 250 iterations; 1 is none
+    init="random",  # "random", "pca" or an array (S, 2)
+    random_state: int | None = 505,  # seed; None draws a new one
+    n_jobs: int = 1,  # threads, -1 for all; only 1 repeats exactly
+    progress=None,  # called as progress(done, max_iter)
+) -> np.ndarray:  # (S, 2) float64, centred
     "Make a two-dimensional t-SNE map of `features`."
     engines = dict(sklearn=_embed_sklearn, opentsne=_embed_opentsne)
     if method not in engines:
@@ -178,32 +228,44 @@ def embed(
     _check_settings(len(x), perplexity, learning_rate, max_iter, early_exaggeration)
     seed = int(np.random.default_rng().integers(2**31)) if random_state is None else random_state
     start = starting_points(x, init, seed)
-    if not np.ptp(x, axis=0).any(): warnings.warn("all sources have the same features, so the map shows nothing but where it began", XRTWarning, stacklevel=2)
-    if method == "sklearn" and isinstance(init, str): start = init  # let scikit-learn draw for itself, exactly as published
-    y = engines[method](x, perplexity, learning_rate, max_iter, early_exaggeration, start, seed, n_jobs, progress)
+    if not np.ptp(x, axis=0).any():
+        warnings.warn(
+            "all sources have the same features, so the map shows nothing but where it began",
+            XRTWarning,
+            stacklevel=2,
+        )
+    if method == "sklearn" and isinstance(init, str):
+        start = init  # let scikit-learn draw for itself, exactly as published
+    y = engines[method](
+        x, perplexity, learning_rate, max_iter, early_exaggeration, start, seed, n_jobs, progress
+    )
     if not np.isfinite(y).all():
         raise XRTError(f"t-SNE diverged with learning_rate={learning_rate}: try a smaller one, or init='pca'")
     return centre(y)
 
 # %% ../nbs/03_embedding.ipynb #30242e17
 def embedding_frame(
-    embedding, # (S, 2) positions
-    ids, # (S,) identifiers `obsreg_id`
-    properties=None, # frame or dict of columns: with obsreg_id as index or column, else in the order of `ids`
-) -> pd.DataFrame: # columns tsne1, tsne2, obsreg_id, then the properties
+    embedding,  # (S, 2) positions
+    ids,  # (S,) identifiers `obsreg_id`
+    properties=None,  # frame or dict of columns: with obsreg_id as index or column, else in the order of `ids`
+) -> pd.DataFrame:  # columns tsne1, tsne2, obsreg_id, then the properties
     "Tie positions to identifiers and properties."
     y, ids = check_features(embedding, "embedding"), np.asarray(ids).astype(str)
     if y.shape != (len(ids), 2):
         raise ValueError(f"embedding must have shape ({len(ids)}, 2) for {len(ids)} ids, got {y.shape}")
     frame = pd.DataFrame({"tsne1": y[:, 0], "tsne2": y[:, 1], "obsreg_id": ids})
     _check_ids(frame["obsreg_id"], "ids")
-    if properties is None: return frame
+    if properties is None:
+        return frame
     props = pd.DataFrame(properties)
-    if "obsreg_id" in props: props = props.set_index("obsreg_id")
+    if "obsreg_id" in props:
+        props = props.set_index("obsreg_id")
     if not isinstance(props.index, pd.RangeIndex):
         missing = sorted(set(ids) - set(props.index.astype(str)))
         if missing:
-            raise ValueError(f"properties have no row for {len(missing)} of {len(ids)} ids, the first is {missing[0]}")
+            raise ValueError(
+                f"properties have no row for {len(missing)} of {len(ids)} ids, the first is {missing[0]}"
+            )
         props = props.set_axis(props.index.astype(str)).loc[ids]
     if len(props) != len(ids):
         raise ValueError(f"properties have {len(props)} rows, ids {len(ids)}")
@@ -217,17 +279,21 @@ def _check_ids(ids, name):
     if len(twice):
         raise EventDataError(f"{name}: {len(twice)} obsreg_id stand more than once, the first is {twice[0]}")
     if ids.isna().any() or (ids.astype(str).str.strip() == "").any():
-        raise EventDataError(f"{name}: {int((ids.isna() | (ids.astype(str).str.strip() == '')).sum())} rows have no obsreg_id")
+        raise EventDataError(
+            f"{name}: {int((ids.isna() | (ids.astype(str).str.strip() == '')).sum())} rows have no obsreg_id"
+        )
 
 # %% ../nbs/03_embedding.ipynb #98896972
 def write_embedding(
-    frame:pd.DataFrame, # with tsne1, tsne2, obsreg_id; further columns are kept
-    path, # .csv or .csv.gz
-    overwrite:bool=False, # replace an existing file
-) -> Path: # where it is
+    frame: pd.DataFrame,  # with tsne1, tsne2, obsreg_id; further columns are kept
+    path,  # .csv or .csv.gz
+    overwrite: bool = False,  # replace an existing file
+) -> Path:  # where it is
     "Write a map as CSV, complete or not at all."
     _check_frame(frame, "frame")
-    packing = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None  # no clock in the file: same map, same bytes
+    packing = (
+        {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
+    )  # no clock in the file: same map, same bytes
     with atomic(path, overwrite) as part:
         frame.to_csv(part, index=False, compression=packing, lineterminator="\n")
     return Path(path)
@@ -243,16 +309,20 @@ def _check_frame(frame, name):
         values = pd.to_numeric(frame[column], errors="coerce")
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            raise EventDataError(f"{name}: column {column} of {frame['obsreg_id'].iloc[bad[0]]} is {frame[column].iloc[bad[0]]} "
-                                 f"({len(bad)} such rows); positions must be finite numbers")
+            raise EventDataError(
+                f"{name}: column {column} of {frame['obsreg_id'].iloc[bad[0]]} is {frame[column].iloc[bad[0]]} "
+                f"({len(bad)} such rows); positions must be finite numbers"
+            )
     return frame
 
 # %% ../nbs/03_embedding.ipynb #ad309889
 def read_embedding(
-    path, # .csv or .csv.gz with tsne1, tsne2, obsreg_id
-) -> pd.DataFrame: # the same columns, positions float64, ids text
+    path,  # .csv or .csv.gz with tsne1, tsne2, obsreg_id
+) -> pd.DataFrame:  # the same columns, positions float64, ids text
     "Read a map, checking columns, numbers and identifiers."
-    exact = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}  # the default since 3.1
+    exact = (
+        {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+    )  # the default since 3.1
     try:
         frame = pd.read_csv(path, dtype={"obsreg_id": str}, **exact)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, EOFError, UnicodeDecodeError) as error:
@@ -261,9 +331,20 @@ def read_embedding(
     return frame.astype({"tsne1": np.float64, "tsne2": np.float64})
 
 # %% ../nbs/03_embedding.ipynb #e042ad21
-YES_NO = {"yes": True, "true": True, "y": True, "t": True, "1": True, "no": False, "false": False, "n": False, "f": False, "0": False}
+YES_NO = {
+    "yes": True,
+    "true": True,
+    "y": True,
+    "t": True,
+    "1": True,
+    "no": False,
+    "false": False,
+    "n": False,
+    "f": False,
+    "0": False,
+}
 
-
+# %% ../nbs/03_embedding.ipynb #e042ad21-1
 def yes_or_no(values, name="known"):
     """Answers as numbers, however a file spells them.
 
@@ -285,10 +366,17 @@ def yes_or_no(values, name="known"):
         Where a value is neither.
     """
     values = pd.Series(values, dtype=object)
-    words = values.map(lambda v: v if pd.isna(v) else f"{v:g}" if isinstance(v, (float, np.floating)) else str(v).strip().lower())
+    words = values.map(
+        lambda v: (
+            v if pd.isna(v) else f"{v:g}" if isinstance(v, (float, np.floating)) else str(v).strip().lower()
+        )
+    )
     gone = words.isna() | words.isin(["", "nan", "none", "na"])
     bad = np.flatnonzero(~gone & ~words.isin(YES_NO))
-    if len(bad): raise EventDataError(f"{name}: {printable(values.iloc[bad[0]])!r} in row {bad[0]} is neither yes nor no ({len(bad)} such)")
+    if len(bad):
+        raise EventDataError(
+            f"{name}: {printable(values.iloc[bad[0]])!r} in row {bad[0]} is neither yes nor no ({len(bad)} such)"
+        )
     return words.where(~gone).map(YES_NO).astype(float).to_numpy()
 
 # %% ../nbs/03_embedding.ipynb #e6044ce5
@@ -323,31 +411,38 @@ def known_series(known):
     s = pd.DataFrame(sorted(set(pairs)), columns=["obsreg_id", "known"]).set_index("obsreg_id")["known"]
     twice = s.index[s.index.duplicated()]
     if len(twice):
-        raise ValueError(f"known: {printable(twice[0])} is in more than one class ({', '.join(map(printable, s[twice[0]]))})")
+        raise ValueError(
+            f"known: {printable(twice[0])} is in more than one class ({', '.join(map(printable, s[twice[0]]))})"
+        )
     return s
 
 # %% ../nbs/03_embedding.ipynb #d7187c78
 def known_in(
-    known, # dict class -> ids, or Series id -> class
-    ids, # (S,) identifiers of the archive
-) -> pd.Series: # the known ones that are in `ids`
+    known,  # dict class -> ids, or Series id -> class
+    ids,  # (S,) identifiers of the archive
+) -> pd.Series:  # the known ones that are in `ids`
     "Keep the known transients that are in the archive; warn about the others."
     s = known_series(known)
     there = s.index.isin(np.asarray(ids).astype(str))
     if not there.all():
-        warnings.warn(f"{(~there).sum()} of {len(s)} known transients are not in this archive of {len(ids)} sources "
-                      f"(the first is {s.index[~there][0]})", XRTWarning, stacklevel=3)
+        warnings.warn(
+            f"{(~there).sum()} of {len(s)} known transients are not in this archive of {len(ids)} sources "
+            f"(the first is {s.index[~there][0]})",
+            XRTWarning,
+            stacklevel=3,
+        )
     return s[there]
 
 # %% ../nbs/03_embedding.ipynb #2c42a09e
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442", "#000000"]
 GREY = "#BBBBBB"
 
+# %% ../nbs/03_embedding.ipynb #2c42a09e-1
 def _point_style(n, kwargs):
     "Fill in marker size and opacity for `n` points."
     kwargs = dict(kwargs)
     kwargs.setdefault("s", float(np.clip(9000 / max(n, 1), 1.5, 22)))
-    kwargs.setdefault("alpha", float(np.clip(30 / max(n, 1)**0.5, 0.25, 0.9)))
+    kwargs.setdefault("alpha", float(np.clip(30 / max(n, 1) ** 0.5, 0.25, 0.9)))
     kwargs.setdefault("linewidths", 0)
     kwargs.setdefault("rasterized", n > 5000)
     return kwargs
@@ -357,7 +452,9 @@ def _colour_values(frame, color):
     "Find the property to colour by: a column of `frame`, or values of its length."
     if isinstance(color, str):
         if color not in frame:
-            raise ValueError(f"color={color!r} is not a column; there are {', '.join(map(str, frame.columns))}")
+            raise ValueError(
+                f"color={color!r} is not a column; there are {', '.join(map(str, frame.columns))}"
+            )
         return pd.Series(frame[color].to_numpy(), name=color)
     if len(color) != len(frame):
         raise ValueError(f"color has {len(color)} values, the frame {len(frame)} rows")
@@ -367,11 +464,14 @@ def _colour_values(frame, color):
 def _is_number(values):
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
+# %% ../nbs/03_embedding.ipynb #1701dc29-1
 def _draw_values(ax, x, y, values, style):
     "Scatter numbers with a colour bar or classes with a legend; missing values grey, and counted."
     gone = ~np.isfinite(values.to_numpy(dtype=np.float64)) if _is_number(values) else values.isna().to_numpy()
     if gone.any():
-        ax.scatter(x[gone], y[gone], **_without_map(style) | dict(color=GREY, label=f"no value ({gone.sum()})"))
+        ax.scatter(
+            x[gone], y[gone], **_without_map(style) | dict(color=GREY, label=f"no value ({gone.sum()})")
+        )
     draw = _draw_numbers if _is_number(values) else _draw_classes
     draw(ax, x[~gone], y[~gone], values[~gone], style)
 
@@ -382,65 +482,93 @@ def _draw_numbers(ax, x, y, values, style):
     name = "" if values.name is None else plain(values.name)
     ax.figure.colorbar(drawn, ax=ax, label=name, shrink=0.8).solids.set_alpha(1)
 
+# %% ../nbs/03_embedding.ipynb #55b0e560-1
 def _draw_classes(ax, x, y, values, style):
     "Scatter the seven largest classes in colour, all others together in black, with counts in the legend."
     names, style = values.astype(str).to_numpy(), _without_map(style)
     kept = pd.Series(names).value_counts().index[:7]
     for name, colour in zip(sorted(kept), OKABE_ITO):
-        ax.scatter(x[names == name], y[names == name], **style | dict(color=colour, label=f"{plain(name)} ({(names == name).sum()})"))
+        ax.scatter(
+            x[names == name],
+            y[names == name],
+            **style | dict(color=colour, label=f"{plain(name)} ({(names == name).sum()})"),
+        )
     rest = ~np.isin(names, kept)
     if rest.any():
-        ax.scatter(x[rest], y[rest], **style | dict(color=OKABE_ITO[7], label=f"{len(set(names[rest]))} other classes ({rest.sum()})"))
+        ax.scatter(
+            x[rest],
+            y[rest],
+            **style | dict(color=OKABE_ITO[7], label=f"{len(set(names[rest]))} other classes ({rest.sum()})"),
+        )
 
+# %% ../nbs/03_embedding.ipynb #55b0e560-2
 def _without_map(style):
     return {k: v for k, v in style.items() if k not in ("cmap", "norm", "vmin", "vmax")}
 
 # %% ../nbs/03_embedding.ipynb #c4081d96
 def readable(
-    legend, # of an axes with many small points
+    legend,  # of an axes with many small points
 ):
     "Make the points of a legend large and opaque enough to tell their colours."
     for h in legend.legend_handles:
-        if hasattr(h, "get_sizes"): h.set(sizes=np.maximum(h.get_sizes(), 22), alpha=1)
+        if hasattr(h, "get_sizes"):
+            h.set(sizes=np.maximum(h.get_sizes(), 22), alpha=1)
 
-
+# %% ../nbs/03_embedding.ipynb #c4081d96-1
 def draw_known(
-    ax, # axes that show the map
-    frame:pd.DataFrame, # tsne1, tsne2, obsreg_id
-    known, # dict class -> ids, or Series id -> class
-    size:float=60, # marker area [points^2]
-): # the same axes
+    ax,  # axes that show the map
+    frame: pd.DataFrame,  # tsne1, tsne2, obsreg_id
+    known,  # dict class -> ids, or Series id -> class
+    size: float = 60,  # marker area [points^2]
+):  # the same axes
     "Lay the known transients over a map, one marker a class."
     found = known_in(known, frame["obsreg_id"])
     place = frame.set_index("obsreg_id").loc[found.index]
     for i, name in enumerate(sorted(found.unique())):
         p = place[(found == name).to_numpy()]
-        ax.scatter(p["tsne1"], p["tsne2"], marker="*^sDPXvo"[i % 8], s=size, facecolor="none", edgecolor="black", linewidths=1.1, zorder=5,
-                   label=f"known {plain(name)} ({len(p)})")
+        ax.scatter(
+            p["tsne1"],
+            p["tsne2"],
+            marker="*^sDPXvo"[i % 8],
+            s=size,
+            facecolor="none",
+            edgecolor="black",
+            linewidths=1.1,
+            zorder=5,
+            label=f"known {plain(name)} ({len(p)})",
+        )
     return ax
 
 # %% ../nbs/03_embedding.ipynb #9a3a58f2
 def plot_embedding(
-    frame:pd.DataFrame, # tsne1, tsne2, obsreg_id and properties
-    color=None, # column name, or one value a row: numbers or classes
-    known=None, # dict class -> ids, or Series id -> class
-    ax=None, # matplotlib axes
-    **kwargs, # for `Axes.scatter`
-): # the axes
+    frame: pd.DataFrame,  # tsne1, tsne2, obsreg_id and properties
+    color=None,  # column name, or one value a row: numbers or classes
+    known=None,  # dict class -> ids, or Series id -> class
+    ax=None,  # matplotlib axes
+    **kwargs,  # for `Axes.scatter`
+):  # the axes
     "Draw the map, coloured by a property, with the known transients on top."
     import matplotlib.pyplot as plt
+
     _check_frame(frame, "frame")
     ax = plt.gca() if ax is None else ax
     x, y, style = frame["tsne1"].to_numpy(), frame["tsne2"].to_numpy(), _point_style(len(frame), kwargs)
     if color is None:
-        if not {"c", "color"} & set(style): style["color"] = OKABE_ITO[3]
+        if not {"c", "color"} & set(style):
+            style["color"] = OKABE_ITO[3]
         ax.scatter(x, y, **style)
     else:
         _draw_values(ax, x, y, _colour_values(frame, color), style)
-    if known is not None: draw_known(ax, frame, known)
+    if known is not None:
+        draw_known(ax, frame, known)
     barred = color is not None and _is_number(_colour_values(frame, color))
-    where = dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=2) if barred else dict(loc="upper left", bbox_to_anchor=(1, 1))
-    if ax.get_legend_handles_labels()[0]: readable(ax.legend(fontsize="x-small", frameon=False, **where))
+    where = (
+        dict(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        if barred
+        else dict(loc="upper left", bbox_to_anchor=(1, 1))
+    )
+    if ax.get_legend_handles_labels()[0]:
+        readable(ax.legend(fontsize="x-small", frameon=False, **where))
     ax.set(xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", aspect="equal")
     return ax
 
@@ -449,19 +577,21 @@ def _neighbours(x, k):
     "The `k` nearest others of each row, (S, k) int."
     return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
 
+# %% ../nbs/03_embedding.ipynb #597f4f32-1
 def _check_k(k, n, limit):
     if not 1 <= k < limit:
         raise ValueError(f"k={k} must be at least 1 and below {limit:g} for {n} sources")
 
 # %% ../nbs/03_embedding.ipynb #f3fa7c6d
 def knn_overlap(
-    a, # (S, D) positions or features
-    b, # (S, E) of the same sources, in the same order
-    k:int=10, # neighbours
-) -> float: # 0 to 1; chance is k / (S - 1)
+    a,  # (S, D) positions or features
+    b,  # (S, E) of the same sources, in the same order
+    k: int = 10,  # neighbours
+) -> float:  # 0 to 1; chance is k / (S - 1)
     "Mean share of the `k` nearest neighbours that `a` and `b` have in common."
     a, b = check_features(a, "a"), check_features(b, "b")
-    if len(a) != len(b): raise ValueError(f"a and b must hold the same sources, got {len(a)} and {len(b)} rows")
+    if len(a) != len(b):
+        raise ValueError(f"a and b must hold the same sources, got {len(a)} and {len(b)} rows")
     _check_k(k, len(a), len(a))
     na, nb = np.sort(_neighbours(a, k), axis=1), np.sort(_neighbours(b, k), axis=1)
     n = len(a)
@@ -470,31 +600,36 @@ def knn_overlap(
 
 # %% ../nbs/03_embedding.ipynb #a72234d9
 def agreement(
-    a, # (S, 2) one map
-    b, # (S, 2) another map of the same sources, in the same order
-    k:int=10, # neighbours
-    n_permutations:int=20, # shuffles for the chance value of Procrustes
-    random_state=0, # seed of the shuffles
-) -> dict: # procrustes, procrustes_chance, knn_overlap, knn_overlap_chance
+    a,  # (S, 2) one map
+    b,  # (S, 2) another map of the same sources, in the same order
+    k: int = 10,  # neighbours
+    n_permutations: int = 20,  # shuffles for the chance value of Procrustes
+    random_state=0,  # seed of the shuffles
+) -> dict:  # procrustes, procrustes_chance, knn_overlap, knn_overlap_chance
     "Compare two maps of the same sources, each measure with its chance value."
     a, b = check_features(a, "a"), check_features(b, "b")
     if a.shape != b.shape:
         raise ValueError(f"a and b must have the same shape, got {a.shape} and {b.shape}")
     rng = np.random.default_rng(random_state)
     chance = [1 - procrustes(a, rng.permutation(b))[2] for _ in range(n_permutations)]
-    return dict(procrustes=float(1 - procrustes(a, b)[2]), procrustes_chance=float(np.mean(chance)),
-                knn_overlap=knn_overlap(a, b, k), knn_overlap_chance=k / (len(a) - 1))
+    return dict(
+        procrustes=float(1 - procrustes(a, b)[2]),
+        procrustes_chance=float(np.mean(chance)),
+        knn_overlap=knn_overlap(a, b, k),
+        knn_overlap_chance=k / (len(a) - 1),
+    )
 
 # %% ../nbs/03_embedding.ipynb #0eeaf7bd
 def trustworthiness(
-    high, # (S, F) features
-    low, # (S, 2) map
-    k:int=10, # neighbours, below S / 2
-) -> float: # 1: every map neighbour is a true one; about 0.5: chance
+    high,  # (S, F) features
+    low,  # (S, 2) map
+    k: int = 10,  # neighbours, below S / 2
+) -> float:  # 1: every map neighbour is a true one; about 0.5: chance
     "How far neighbours on the map are neighbours in feature space (Venna and Kaski 2001)."
     high, low = check_features(high, "high"), check_features(low, "low")
     n = len(high)
-    if n != len(low): raise ValueError(f"high and low must hold the same sources, got {n} and {len(low)} rows")
+    if n != len(low):
+        raise ValueError(f"high and low must hold the same sources, got {n} and {len(low)} rows")
     _check_k(k, n, n / 2)
     near, penalty, block = _neighbours(low, k), 0, max(1, 4_000_000 // n)
     for at in range(0, n, block):
@@ -508,29 +643,35 @@ def trustworthiness(
 
 # %% ../nbs/03_embedding.ipynb #437be3b8
 def continuity(
-    high, # (S, F) features
-    low, # (S, 2) map
-    k:int=10, # neighbours, below S / 2
-) -> float: # 1: every true neighbour is near on the map; about 0.5: chance
+    high,  # (S, F) features
+    low,  # (S, 2) map
+    k: int = 10,  # neighbours, below S / 2
+) -> float:  # 1: every true neighbour is near on the map; about 0.5: chance
     "How far neighbours in feature space remain neighbours on the map."
     return trustworthiness(low, high, k)
 
 # %% ../nbs/03_embedding.ipynb #6c1840fc
 def faithfulness(
-    high, # (S, F) features
-    low, # (S, 2) map
-    k:int=10, # neighbours, below S / 2
-    random_state=0, # seed of the shuffled map
-) -> dict: # trustworthiness, continuity, knn_overlap, each with its `_chance`
+    high,  # (S, F) features
+    low,  # (S, 2) map
+    k: int = 10,  # neighbours, below S / 2
+    random_state=0,  # seed of the shuffled map
+) -> dict:  # trustworthiness, continuity, knn_overlap, each with its `_chance`
     "Compare a map with its features; chance values are those of the map with shuffled rows."
     mixed = np.random.default_rng(random_state).permutation(check_features(low, "low"))
-    return dict(trustworthiness=trustworthiness(high, low, k), trustworthiness_chance=trustworthiness(high, mixed, k),
-                continuity=continuity(high, low, k), continuity_chance=continuity(high, mixed, k),
-                knn_overlap=knn_overlap(high, low, k), knn_overlap_chance=k / (len(mixed) - 1))
+    return dict(
+        trustworthiness=trustworthiness(high, low, k),
+        trustworthiness_chance=trustworthiness(high, mixed, k),
+        continuity=continuity(high, low, k),
+        continuity_chance=continuity(high, mixed, k),
+        knn_overlap=knn_overlap(high, low, k),
+        knn_overlap_chance=k / (len(mixed) - 1),
+    )
 
 # %% ../nbs/03_embedding.ipynb #ce663789
 class _MapAffinities(Affinities):
     "Affinities of new points to a fixed reference; those among the reference are left empty."
+
     to_new = PerplexityBasedNN.to_new
     check_perplexity = staticmethod(PerplexityBasedNN.check_perplexity)
 
@@ -544,24 +685,40 @@ class _MapAffinities(Affinities):
 # %% ../nbs/03_embedding.ipynb #ab622981
 class TSNEMap(BaseEstimator):
     "A t-SNE map that remembers its features, so that new sources can be placed on it."
-    def __init__(self,
-        method:str="sklearn", # "sklearn" or "opentsne"
-        perplexity:float=50, # effective number of neighbours
-        learning_rate:float=100, # in scikit-learn's convention
-        max_iter:int=1000, # at least 250
-        early_exaggeration:float=1, # 1 is none
-        init="random", # "random", "pca" or an array (S, 2)
-        random_state:int|None=505, # seed
-        n_jobs:int=1, # threads
-        dof:float=1, # degrees of freedom of the map's kernel; 1 is standard t-SNE
+
+    def __init__(
+        self,
+        method: str = "sklearn",  # "sklearn" or "opentsne"
+        perplexity: float = 50,  # effective number of neighbours
+        learning_rate: float = 100,  # in scikit-learn's convention
+        max_iter: int = 1000,  # at least 250
+        early_exaggeration: float = 1,  # 1 is none
+        init="random",  # "random", "pca" or an array (S, 2)
+        random_state: int | None = 505,  # seed
+        n_jobs: int = 1,  # threads
+        dof: float = 1,  # degrees of freedom of the map's kernel; 1 is standard t-SNE
     ):
-        self.method, self.perplexity, self.learning_rate, self.max_iter = method, perplexity, learning_rate, max_iter
-        self.early_exaggeration, self.init, self.random_state, self.n_jobs, self.dof = early_exaggeration, init, random_state, n_jobs, dof
+        self.method, self.perplexity, self.learning_rate, self.max_iter = (
+            method,
+            perplexity,
+            learning_rate,
+            max_iter,
+        )
+        self.early_exaggeration, self.init, self.random_state, self.n_jobs, self.dof = (
+            early_exaggeration,
+            init,
+            random_state,
+            n_jobs,
+            dof,
+        )
 
     def fit(self, features, y=None):
         "Make the map; afterwards `embedding_` (S, 2) and `features_` (S, F) are there."
         settings = {k: v for k, v in self.get_params().items() if k != "dof"}
-        if self.dof != 1: raise ValueError(f"dof={self.dof}: new maps are made with dof=1; another value is for `from_arrays` only")
+        if self.dof != 1:
+            raise ValueError(
+                f"dof={self.dof}: new maps are made with dof=1; another value is for `from_arrays` only"
+            )
         return self._remember(features, embed(features, **settings))
 
     def fit_transform(self, features, y=None):
@@ -581,16 +738,17 @@ def _remember(self, features, embedding):
 # %% ../nbs/03_embedding.ipynb #5d91986c
 @patch_to(TSNEMap, static=True)
 def from_arrays(
-    features, # (S, F) reference features
-    embedding, # (S, 2) their positions, made by any engine, in any frame
-    perplexity:float=50, # for the record
-    dof:float=1, # degrees of freedom of the kernel
-) -> "TSNEMap": # ready to place
+    features,  # (S, F) reference features
+    embedding,  # (S, 2) their positions, made by any engine, in any frame
+    perplexity: float = 50,  # for the record
+    dof: float = 1,  # degrees of freedom of the kernel
+) -> "TSNEMap":  # ready to place
     "Rebuild a map from its two arrays, without running t-SNE and without pickle."
     x, e = check_features(features), check_features(embedding, "embedding")
     if e.shape != (len(x), 2):
         raise ValueError(f"embedding must have shape ({len(x)}, 2) to match the features, got {e.shape}")
-    if len(x) < 2: raise ValueError("a map of a single source has no neighbours to place others by; give at least two")
+    if len(x) < 2:
+        raise ValueError("a map of a single source has no neighbours to place others by; give at least two")
     return TSNEMap(perplexity=perplexity, dof=dof)._remember(features, e)
 
 # %% ../nbs/03_embedding.ipynb #d26965bb
@@ -604,20 +762,28 @@ def _prepare(self, k=15):
         reference, self._power = _unitless(self.features_)
         affinities = _MapAffinities(reference, k)
         self._middle = (self.embedding_.max(0) + self.embedding_.min(0)) / 2
-        placer = TSNEEmbedding(self.embedding_ - self._middle, affinities, dof=self.dof, negative_gradient_method="fft")  # copies
-        some = reference[::max(1, len(reference) // 5000)]  # of a large archive, 5000 sources tell the quantile
-        own = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(reference).kneighbors(some)[0][:, -1]  # the first is the source itself
+        placer = TSNEEmbedding(
+            self.embedding_ - self._middle, affinities, dof=self.dof, negative_gradient_method="fft"
+        )  # copies
+        some = reference[
+            :: max(1, len(reference) // 5000)
+        ]  # of a large archive, 5000 sources tell the quantile
+        own = (
+            NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(reference).kneighbors(some)[0][:, -1]
+        )  # the first is the source itself
         self._placer, self._reach = placer, np.quantile(own, 0.99)
     return self._placer
 
 # %% ../nbs/03_embedding.ipynb #31477262
 def _weighted_median(
-    values, # (M, k, 2) positions of the neighbours
-    weights, # (M, k)
-): # (M, 2)
+    values,  # (M, k, 2) positions of the neighbours
+    weights,  # (M, k)
+):  # (M, 2)
     "Median per axis, a value counting as often as its weight says."
     order = np.argsort(values, axis=1)
-    w = np.cumsum(np.take_along_axis(np.broadcast_to(weights[..., None], values.shape), order, axis=1), axis=1)
+    w = np.cumsum(
+        np.take_along_axis(np.broadcast_to(weights[..., None], values.shape), order, axis=1), axis=1
+    )
     at = (w >= 0.5 * w[:, -1:]).argmax(axis=1)[:, None]
     return np.take_along_axis(np.take_along_axis(values, order, axis=1), at, axis=1)[:, 0]
 
@@ -628,7 +794,8 @@ def _within_reach(self, x):
     reference = np.ldexp(self.features_, self._power)
     middle = reference.mean(axis=0)
     far = 1e6 * (np.abs(reference - middle).max() or 1.0)
-    with np.errstate(over="ignore"): x = np.clip(np.ldexp(x, self._power), -1e300, 1e300)
+    with np.errstate(over="ignore"):
+        x = np.clip(np.ldexp(x, self._power), -1e300, 1e300)
     away = np.abs(x - middle).max(axis=1, keepdims=True)
     return np.where(away > far, middle + (x - middle) * (far / np.maximum(away, far)), x)
 
@@ -637,26 +804,32 @@ def _within_reach(self, x):
 def _grid(self):
     "The interpolation grid of the descent, prepared once; it has a cell for every unit of the map, so the map's size is limited."
     width = np.ptp(self.embedding_, axis=0).max()
-    if width > 5000: raise XRTError(f"the map is {width:g} wide, too wide for a descent (at most 5,000); use method='median'")
-    if self._placer.interp_coeffs is None: self._placer.prepare_interpolation_grid()
+    if width > 5000:
+        raise XRTError(
+            f"the map is {width:g} wide, too wide for a descent (at most 5,000); use method='median'"
+        )
+    if self._placer.interp_coeffs is None:
+        self._placer.prepare_interpolation_grid()
     return self._placer
 
 # %% ../nbs/03_embedding.ipynb #5eddfb11
 @patch_to(TSNEMap)
 def place(
     self,
-    features, # (M, F) features of new sources, made as those of the map
-    method:str="tsne", # "tsne": descend on the fixed map; "median": weighted median of the neighbours
-    n_iter:int=250, # steps of the descent
-    perplexity:float=5, # effective neighbours that attract
-) -> tuple: # positions (M, 2) float64, extrapolated (M,) bool
+    features,  # (M, F) features of new sources, made as those of the map
+    method: str = "tsne",  # "tsne": descend on the fixed map; "median": weighted median of the neighbours
+    n_iter: int = 250,  # steps of the descent
+    perplexity: float = 5,  # effective neighbours that attract
+) -> tuple:  # positions (M, 2) float64, extrapolated (M,) bool
     "Place new sources on the map; nothing on the map moves."
     if method not in ("tsne", "median"):
         raise ValueError(f"method={method!r} is not known; use 'tsne' or 'median'")
     placer = self._prepare()
     x = check_features(in_order(features, self.feature_names_in_))
     if x.shape[1] != self.n_features_in_:
-        raise ValueError(f"new sources have {x.shape[1]} features, the map was made from {self.n_features_in_}")
+        raise ValueError(
+            f"new sources have {x.shape[1]} features, the map was made from {self.n_features_in_}"
+        )
     near, x = placer.affinities.knn_index, self._within_reach(x)
     distance, index = near.index.kneighbors(x, near.k)
     extrapolated = distance[:, -1] > self._reach
@@ -665,5 +838,6 @@ def place(
         return _weighted_median(self.embedding_[index], weights), extrapolated
     perplexity = min(perplexity, near.k / 3)
     places = np.asarray(self._grid().transform(x, perplexity=perplexity, n_iter=n_iter)) + self._middle
-    if not np.isfinite(places).all(): raise XRTError("the descent left the map for some sources; use method='median'")
+    if not np.isfinite(places).all():
+        raise XRTError("the descent left the map for some sources; use method='median'")
     return places, extrapolated

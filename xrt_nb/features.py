@@ -23,107 +23,135 @@ from .data import EventDataError, EventTable, XRTWarning, _axes
 from .representations import Flatten, _as_table, _axis, _compiled, _whole, bin_edges, plot_map
 
 # %% ../nbs/02_features.ipynb #bf0693e8
-PUBLISHED_COMPONENTS = {"2D": 15, "3D": 22} # maps, cubes (Dillmann et al. 2025)
+PUBLISHED_COMPONENTS = {"2D": 15, "3D": 22}  # maps, cubes (Dillmann et al. 2025)
 
-
+# %% ../nbs/02_features.ipynb #bf0693e8-1
 def pca(
-    n_components:int=15, # 15 for maps and 22 for cubes in the paper
-    random_state:int=11, # seed of the iterative solver
-) -> Pipeline: # unfitted; takes maps (S, n_time, n_energy) or sparse cubes
+    n_components: int = 15,  # 15 for maps and 22 for cubes in the paper
+    random_state: int = 11,  # seed of the iterative solver
+) -> Pipeline:  # unfitted; takes maps (S, n_time, n_energy) or sparse cubes
     "The published PCA of pictures, as a scikit-learn pipeline."
-    return make_pipeline(Flatten(dtype=np.float64), PCA(n_components=n_components, svd_solver="arpack", random_state=random_state))
+    return make_pipeline(
+        Flatten(dtype=np.float64),
+        PCA(n_components=n_components, svd_solver="arpack", random_state=random_state),
+    )
 
 # %% ../nbs/02_features.ipynb #b8a496a0
 def _pca_of(model):
     "The fitted PCA inside a pipeline, or the PCA itself."
     step = model[-1] if isinstance(model, Pipeline) else model
-    if not hasattr(step, "components_"): raise ValueError("`model` is not a fitted PCA; call fit or fit_transform first")
+    if not hasattr(step, "components_"):
+        raise ValueError("`model` is not a fitted PCA; call fit or fit_transform first")
     return step
 
-
+# %% ../nbs/02_features.ipynb #b8a496a0-1
 def scree(
-    model, # fitted PCA or pipeline ending in one
-) -> pd.DataFrame: # indexed by component from 1: variance, share, cumulative
+    model,  # fitted PCA or pipeline ending in one
+) -> pd.DataFrame:  # indexed by component from 1: variance, share, cumulative
     "The variance that each component explains."
     p = _pca_of(model)
-    return pd.DataFrame({"variance": p.explained_variance_, "share": p.explained_variance_ratio_, "cumulative": np.cumsum(p.explained_variance_ratio_)},
-                        index=pd.RangeIndex(1, len(p.components_) + 1, name="component"))
+    return pd.DataFrame(
+        {
+            "variance": p.explained_variance_,
+            "share": p.explained_variance_ratio_,
+            "cumulative": np.cumsum(p.explained_variance_ratio_),
+        },
+        index=pd.RangeIndex(1, len(p.components_) + 1, name="component"),
+    )
 
-
+# %% ../nbs/02_features.ipynb #b8a496a0-2
 def plot_scree(
-    model, # fitted PCA or pipeline ending in one
-    ax=None, # axes to draw into
-    **kwargs, # to the line of single shares, `Axes.plot`
-): # the axes
+    model,  # fitted PCA or pipeline ending in one
+    ax=None,  # axes to draw into
+    **kwargs,  # to the line of single shares, `Axes.plot`
+):  # the axes
     "Draw the share of each component and their running total."
     ax, s = _axes(ax), scree(model)
     ax.plot(s.index, s["cumulative"], "s--", color="#D55E00", ms=4, label="all up to this one")
-    ax.plot(s.index, s["share"], **{"marker": "o", "ms": 4, "color": "#0072B2", "label": "this component", **kwargs})
+    ax.plot(
+        s.index,
+        s["share"],
+        **{"marker": "o", "ms": 4, "color": "#0072B2", "label": "this component", **kwargs},
+    )
     ax.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1))
     ax.legend(frameon=False)
     return ax
 
 # %% ../nbs/02_features.ipynb #b40e9ab0
 def back_project(
-    model, # fitted PCA or pipeline ending in one
-    shape:tuple=(24, 16), # picture shape: (n_time, n_energy) or (n_time, n_energy, n_dt)
-) -> np.ndarray: # (K, n_time, n_energy); waiting time summed out
+    model,  # fitted PCA or pipeline ending in one
+    shape: tuple = (24, 16),  # picture shape: (n_time, n_energy) or (n_time, n_energy, n_dt)
+) -> np.ndarray:  # (K, n_time, n_energy); waiting time summed out
     "Fold each component back into a picture of energy and time."
     c = _pca_of(model).components_
-    if c.shape[1] != np.prod(shape): raise ValueError(f"components have {c.shape[1]} bins, `shape` {tuple(shape)} has {np.prod(shape)}")
+    if c.shape[1] != np.prod(shape):
+        raise ValueError(f"components have {c.shape[1]} bins, `shape` {tuple(shape)} has {np.prod(shape)}")
     pictures = c.reshape(len(c), *shape)
     return pictures.sum(axis=3) if len(shape) == 3 else pictures
 
-
+# %% ../nbs/02_features.ipynb #b40e9ab0-1
 def plot_components(
-    model, # fitted PCA or pipeline ending in one
-    shape:tuple=(24, 16), # picture shape
-    n:int=6, # how many
-    energy_range:tuple=(500, 7000), # [eV]
-    axs=None, # axes to draw into, at least `n`
-): # the axes
+    model,  # fitted PCA or pipeline ending in one
+    shape: tuple = (24, 16),  # picture shape
+    n: int = 6,  # how many
+    energy_range: tuple = (500, 7000),  # [eV]
+    axs=None,  # axes to draw into, at least `n`
+):  # the axes
     "Draw the first components as pictures; orange adds photons there, blue takes them away."
     import matplotlib.pyplot as plt
+
     pictures, share = back_project(model, shape)[:n], scree(model)["share"]
-    axs = plt.subplots(1, n, figsize=(2.1 * n, 2.3), layout="constrained", sharey=True)[1] if axs is None else axs
+    axs = (
+        plt.subplots(1, n, figsize=(2.1 * n, 2.3), layout="constrained", sharey=True)[1]
+        if axs is None
+        else axs
+    )
     for k, (ax, p) in enumerate(zip(np.ravel(axs), pictures), 1):
         top = np.abs(p).max()
         plot_map(p, energy_range, colorbar=False, ax=ax, cmap="PuOr_r", vmin=-top, vmax=top)
         ax.set_title(f"{k}: {share[k]:.1%}", fontsize=9)
-        if k > 1: ax.set_ylabel("")
+        if k > 1:
+            ax.set_ylabel("")
     return axs
 
 # %% ../nbs/02_features.ipynb #6021cf1f
 def feature_frame(
-    values, # (S, K) features
-    ids, # (S,) source ids
-    names=None, # (K,) feature names; default f00, f01, …
-) -> pd.DataFrame: # indexed by obsreg_id
+    values,  # (S, K) features
+    ids,  # (S,) source ids
+    names=None,  # (K,) feature names; default f00, f01, …
+) -> pd.DataFrame:  # indexed by obsreg_id
     "Features as a frame indexed by source id; refuses values that are not finite."
     v = np.asarray(values)
-    if v.ndim != 2 or len(v) != len(ids): raise ValueError(f"`values` must have one row per id, got shape {v.shape} and {len(ids)} ids")
+    if v.ndim != 2 or len(v) != len(ids):
+        raise ValueError(f"`values` must have one row per id, got shape {v.shape} and {len(ids)} ids")
     names = [f"f{k:02d}" for k in range(v.shape[1])] if names is None else list(names)
     bad = np.argwhere(~np.isfinite(v))
-    if len(bad): raise EventDataError(f"feature '{names[bad[0][1]]}' of source '{ids[bad[0][0]]}' is not finite ({len(bad)} such values)")
-    return pd.DataFrame(v, index=pd.Index([str(i) for i in ids], name="obsreg_id", dtype=object), columns=names)
+    if len(bad):
+        raise EventDataError(
+            f"feature '{names[bad[0][1]]}' of source '{ids[bad[0][0]]}' is not finite ({len(bad)} such values)"
+        )
+    return pd.DataFrame(
+        v, index=pd.Index([str(i) for i in ids], name="obsreg_id", dtype=object), columns=names
+    )
 
 # %% ../nbs/02_features.ipynb #28a6bee4
 def per_source(
-    ufunc, # np.add, np.maximum, np.minimum, …
-    values:np.ndarray, # (N,) one value per photon
-    offsets:np.ndarray, # (S+1,) of the EventTable
-    empty:float=0.0, # result for a source without photons
-) -> np.ndarray: # (S,) float64
+    ufunc,  # np.add, np.maximum, np.minimum, …
+    values: np.ndarray,  # (N,) one value per photon
+    offsets: np.ndarray,  # (S+1,) of the EventTable
+    empty: float = 0.0,  # result for a source without photons
+) -> np.ndarray:  # (S,) float64
     "Reduce a per-photon column to one number per source."
     out, some = np.full(len(offsets) - 1, float(empty)), np.diff(offsets) > 0
-    if some.any(): out[some] = ufunc.reduceat(np.asarray(values, dtype=np.float64), offsets[:-1][some])
+    if some.any():
+        out[some] = ufunc.reduceat(np.asarray(values, dtype=np.float64), offsets[:-1][some])
     return out
 
 # %% ../nbs/02_features.ipynb #4192f0ed
 def rate_features(
-    events, # EventTable
-    livetime:np.ndarray, # (S,) [s]
-) -> dict: # name -> (S,)
+    events,  # EventTable
+    livetime: np.ndarray,  # (S,) [s]
+) -> dict:  # name -> (S,)
     "Counts, live time and rate, as logarithms; zero counts enter as a half."
     n = np.maximum(events.counts, 0.5)
     t = np.maximum(livetime, 1e-3)
@@ -132,25 +160,30 @@ def rate_features(
 # %% ../nbs/02_features.ipynb #1d937752
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-
+# %% ../nbs/02_features.ipynb #1d937752-1
 def moments(
-    x:np.ndarray, # (N,) values
-    offsets:np.ndarray, # (S+1,)
-) -> tuple: # mean, standard deviation, skewness, excess kurtosis, each (S,)
+    x: np.ndarray,  # (N,) values
+    offsets: np.ndarray,  # (S+1,)
+) -> tuple:  # mean, standard deviation, skewness, excess kurtosis, each (S,)
     "First four moments per source; zero where there are too few photons."
     n = np.maximum(np.diff(offsets), 1)
     mean = per_source(np.add, x, offsets) / n
     d = x - np.repeat(mean, np.diff(offsets))
     m2, m3, m4 = (per_source(np.add, d**k, offsets) / n for k in (2, 3, 4))
     safe = np.where(m2 > 1e-24, m2, 1)
-    return mean, np.sqrt(m2), np.where(m2 > 1e-24, m3 / safe**1.5, 0), np.where(m2 > 1e-24, m4 / safe**2 - 3, 0)
+    return (
+        mean,
+        np.sqrt(m2),
+        np.where(m2 > 1e-24, m3 / safe**1.5, 0),
+        np.where(m2 > 1e-24, m4 / safe**2 - 3, 0),
+    )
 
-
+# %% ../nbs/02_features.ipynb #1d937752-2
 def quantiles(
-    x:np.ndarray, # (N,) values
-    offsets:np.ndarray, # (S+1,)
-    q:tuple=QUANTILES, # probabilities
-) -> np.ndarray: # (S, len(q)); zero for a source without photons
+    x: np.ndarray,  # (N,) values
+    offsets: np.ndarray,  # (S+1,)
+    q: tuple = QUANTILES,  # probabilities
+) -> np.ndarray:  # (S, len(q)); zero for a source without photons
     "Quantiles per source, linearly interpolated as in numpy."
     n = np.diff(offsets)
     v = x[np.lexsort((x, np.repeat(np.arange(len(n)), n)))]
@@ -161,32 +194,37 @@ def quantiles(
     return take(low) + (at - low) * (take(high) - take(low))
 
 # %% ../nbs/02_features.ipynb #ecf89ad3
-BANDS = {"s": (500, 1200), "m": (1200, 2000), "h": (2000, 7000)} # CSC soft, medium, hard [eV]
+BANDS = {"s": (500, 1200), "m": (1200, 2000), "h": (2000, 7000)}  # CSC soft, medium, hard [eV]
 
-
+# %% ../nbs/02_features.ipynb #ecf89ad3-1
 def hardness(
-    hard, # counts in the higher band
-    soft, # counts in the lower band
-    level:float|None=None, # e.g. 0.68 for a credible interval
-): # posterior mean in -1..1, or (mean, low, high)
+    hard,  # counts in the higher band
+    soft,  # counts in the lower band
+    level: float | None = None,  # e.g. 0.68 for a credible interval
+):  # posterior mean in -1..1, or (mean, low, high)
     "Posterior hardness ratio of two counts with flat priors on the rates, without background (Park et al. 2006)."
     h, s = np.asarray(hard, dtype=float), np.asarray(soft, dtype=float)
     mean = 2 * (h + 1) / (h + s + 2) - 1
-    if level is None: return mean
-    if not 0 < level < 1: raise ValueError(f"`level` must be between 0 and 1, got {level!r}")
+    if level is None:
+        return mean
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be between 0 and 1, got {level!r}")
     return mean, *(2 * beta.ppf(p, h + 1, s + 1) - 1 for p in ((1 - level) / 2, (1 + level) / 2))
 
 # %% ../nbs/02_features.ipynb #efdbb8cb
 def _band_counts(events, src, keep=True):
     "Photons of each source in each band, lower end included; only those to `keep`."
-    return {b: np.bincount(src[keep & (events.energy >= lo) & (events.energy < hi)], minlength=len(events)) for b, (lo, hi) in BANDS.items()}
+    return {
+        b: np.bincount(src[keep & (events.energy >= lo) & (events.energy < hi)], minlength=len(events))
+        for b, (lo, hi) in BANDS.items()
+    }
 
-
+# %% ../nbs/02_features.ipynb #efdbb8cb-1
 def spectral_features(
-    events, # EventTable
-    n_energy:int=16, # bins of the coarse spectrum
-    energy_range:tuple=(500, 7000), # [eV]
-) -> dict: # name -> (S,)
+    events,  # EventTable
+    n_energy: int = 16,  # bins of the coarse spectrum
+    energy_range: tuple = (500, 7000),  # [eV]
+) -> dict:  # name -> (S,)
     "Moments, quantiles and bin shares of log energy, and three hardness ratios."
     e, src = np.log10(events.energy), events.source_index
     out = dict(zip(("e_mean", "e_std", "e_skew", "e_kurt"), moments(e, events.offsets)))
@@ -197,14 +235,24 @@ def spectral_features(
     k = np.clip(np.searchsorted(edges, e, side="right") - 1, -1, n_energy)
     k[e == edges[-1]] = n_energy - 1
     ok = (k >= 0) & (k < n_energy)
-    share = np.bincount(src[ok] * n_energy + k[ok], minlength=len(events) * n_energy).reshape(-1, n_energy) / np.maximum(events.counts, 1)[:, None]
+    share = (
+        np.bincount(src[ok] * n_energy + k[ok], minlength=len(events) * n_energy).reshape(-1, n_energy)
+        / np.maximum(events.counts, 1)[:, None]
+    )
     return out | {f"band{j:02d}": share[:, j] for j in range(n_energy)}
 
 # %% ../nbs/02_features.ipynb #36214dab
 def _proven(u, offsets):
     "Unit times and offsets that no loop can go astray on: 0 to 1, in order within each source, every photon somebody's."
     u, offsets = np.ascontiguousarray(u, dtype=np.float64), np.ascontiguousarray(offsets, dtype=np.int64)
-    if u.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(u) or (np.diff(offsets) < 0).any():
+    if (
+        u.ndim != 1
+        or offsets.ndim != 1
+        or not len(offsets)
+        or offsets[0] != 0
+        or offsets[-1] != len(u)
+        or (np.diff(offsets) < 0).any()
+    ):
         raise EventDataError(f"`offsets` must go from 0 to the {u.size} photons without falling")
     step = np.diff(u)
     step[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(u))] - 1] = 0
@@ -212,7 +260,9 @@ def _proven(u, offsets):
     bad[1:] |= step < 0
     if bad.any():
         k = int(np.flatnonzero(bad)[0])
-        raise EventDataError(f"times must be fractions from 0 to 1 in order within a source; photon {k} has {u[k]!r} ({bad.sum()} such)")
+        raise EventDataError(
+            f"times must be fractions from 0 to 1 in order within a source; photon {k} has {u[k]!r} ({bad.sum()} such)"
+        )
     return u, offsets
 
 # %% ../nbs/02_features.ipynb #d0ae84ac
@@ -222,40 +272,50 @@ def _cell_counts(u, offsets, n_cells):
     cell = np.repeat(np.arange(len(n)), n) * n_cells + np.minimum((u * n_cells).astype(np.int64), n_cells - 1)
     return np.bincount(cell, minlength=len(n) * n_cells).reshape(-1, n_cells)
 
-
+# %% ../nbs/02_features.ipynb #d0ae84ac-1
 def _unit_clock(events, time_axis):
     "Times as fractions 0..1 of the chosen axis; 0.5 where the axis has no length."
     return _fractions(events.counts, *_axis(events, time_axis))
 
-
+# %% ../nbs/02_features.ipynb #d0ae84ac-2
 def _fractions(counts, clock, start, width):
     "Times on a checked axis as fractions of it; 0.5 where it has no length."
     w = np.repeat(width, counts)
     return np.where(w > 0, (clock - np.repeat(start, counts)) / np.where(w > 0, w, 1), 0.5)
 
-
+# %% ../nbs/02_features.ipynb #d0ae84ac-3
 def uniformity_features(
-    u:np.ndarray, # (N,) times as fractions of the exposure, sorted within a source
-    offsets:np.ndarray, # (S+1,)
-) -> dict: # name -> (S,)
+    u: np.ndarray,  # (N,) times as fractions of the exposure, sorted within a source
+    offsets: np.ndarray,  # (S+1,)
+) -> dict:  # name -> (S,)
     "How far the arrival times are from uniform: z-score of the mean, KS, Kuiper, Anderson–Darling."
     u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
     big, i = np.repeat(n, n), np.arange(offsets[-1]) - np.repeat(offsets[:-1], n)
     z = (per_source(np.add, u, offsets) / np.maximum(n, 1) - 0.5) * np.sqrt(12 * n)
-    plus, minus = per_source(np.maximum, (i + 1) / big - u, offsets), per_source(np.maximum, u - i / big, offsets)
+    plus, minus = (
+        per_source(np.maximum, (i + 1) / big - u, offsets),
+        per_source(np.maximum, u - i / big, offsets),
+    )
     x = np.clip(u, 1e-12, 1 - 1e-12)
-    back = x[np.repeat(offsets[:-1] + offsets[1:] - 1, n) - np.arange(offsets[-1])]  # the same source, last photon first
+    back = x[
+        np.repeat(offsets[:-1] + offsets[1:] - 1, n) - np.arange(offsets[-1])
+    ]  # the same source, last photon first
     ad = -n - per_source(np.add, (2 * i + 1) * (np.log(x) + np.log1p(-back)), offsets) / np.maximum(n, 1)
     r = np.sqrt(n)
-    return {"t_zscore": np.where(n > 0, z, 0), "ks": r * np.maximum(plus, minus), "kuiper": r * (plus + minus), "anderson": np.where(n > 0, ad, 0)}
+    return {
+        "t_zscore": np.where(n > 0, z, 0),
+        "ks": r * np.maximum(plus, minus),
+        "kuiper": r * (plus + minus),
+        "anderson": np.where(n > 0, ad, 0),
+    }
 
 # %% ../nbs/02_features.ipynb #d0575500
 def shape_features(
-    u:np.ndarray, # (N,) times as fractions, sorted within a source
-    offsets:np.ndarray, # (S+1,)
-    n_grid:int=64, # grid of the cumulative curve
-) -> dict: # name -> (S,)
+    u: np.ndarray,  # (N,) times as fractions, sorted within a source
+    offsets: np.ndarray,  # (S+1,)
+    n_grid: int = 64,  # grid of the cumulative curve
+) -> dict:  # name -> (S,)
     "Compactness and asymmetry of the arrival times."
     u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
@@ -266,16 +326,24 @@ def shape_features(
     cells = _cell_counts(u, offsets, n_grid)
     cdf = (np.cumsum(cells, axis=1) - cells / 2) / tot[:, None]
     lower = cdf < 0.5
-    mean = lambda m, default: np.where(m.any(axis=1), (cdf * m).sum(axis=1) / np.maximum(m.sum(axis=1), 1), default)
+    mean = lambda m, default: np.where(
+        m.any(axis=1), (cdf * m).sum(axis=1) / np.maximum(m.sum(axis=1), 1), default
+    )
     few = n < 2
-    return {"t50": np.where(few, 0.5, q[:, 2] - q[:, 1]), "t90": np.where(few, 0.9, q[:, 3] - q[:, 0]), "half": (2 * late - n) / tot, "edge": (2 * inner - n) / tot,
-            "mu_low": np.where(few, 0.25, mean(lower, 0.25)), "mu_high": np.where(few, 0.75, mean(~lower, 0.75))}
+    return {
+        "t50": np.where(few, 0.5, q[:, 2] - q[:, 1]),
+        "t90": np.where(few, 0.9, q[:, 3] - q[:, 0]),
+        "half": (2 * late - n) / tot,
+        "edge": (2 * inner - n) / tot,
+        "mu_low": np.where(few, 0.25, mean(lower, 0.25)),
+        "mu_high": np.where(few, 0.75, mean(~lower, 0.75)),
+    }
 
 # %% ../nbs/02_features.ipynb #63ff5cbe
 def waiting_features(
-    u:np.ndarray, # (N,) times as fractions, sorted within a source
-    offsets:np.ndarray, # (S+1,)
-) -> dict: # name -> (S,)
+    u: np.ndarray,  # (N,) times as fractions, sorted within a source
+    offsets: np.ndarray,  # (S+1,)
+) -> dict:  # name -> (S,)
     "Statistics of the times between photons, in units of their mean."
     u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
@@ -291,7 +359,12 @@ def waiting_features(
     prahl = per_source(np.add, np.where(x < 1, 1 - x, 0), off) / np.maximum(m, 1)
     mr = (prahl - (1 / np.e - 0.189 / np.maximum(m, 1))) / (0.2427 / np.sqrt(np.maximum(m, 1)))
     log_max = np.log10(np.maximum(per_source(np.maximum, x, off), 1e-6))
-    neutral = {"dt_cv": (cv, 1.0), "dt_log_mean": (logs, -0.2507), "dt_log_max": (log_max, 0.0), "dt_prahl": (mr, 0.0)}
+    neutral = {
+        "dt_cv": (cv, 1.0),
+        "dt_log_mean": (logs, -0.2507),
+        "dt_log_max": (log_max, 0.0),
+        "dt_prahl": (mr, 0.0),
+    }
     return {k: np.where(ok, v, d) for k, (v, d) in neutral.items()}
 
 # %% ../nbs/02_features.ipynb #1a6b0d55
@@ -299,30 +372,35 @@ def waiting_features(
 def _live_share(x, knot, live):
     "Share of the exposure before `x`: linear between the knots (starts and stops of good time in turn), constant outside."
     k = np.searchsorted(knot, x)
-    if k == 0: return live[0]
-    if k == len(knot): return live[-1]
+    if k == 0:
+        return live[0]
+    if k == len(knot):
+        return live[-1]
     return live[k - 1] + (live[k] - live[k - 1]) * (x - knot[k - 1]) / (knot[k] - knot[k - 1])
 
-
+# %% ../nbs/02_features.ipynb #1a6b0d55-1
 @_compiled
 def _exposed(j, m, knot, live):
     "Exposure of bin j of m relative to the mean; 1 without knots, and for bins that are dead but for rounding."
-    if len(knot) == 0: return 1.0
+    if len(knot) == 0:
+        return 1.0
     share = m * (_live_share((j + 1) / m, knot, live) - _live_share(j / m, knot, live))
     return share if share > 1e-6 else 1.0
 
-
+# %% ../nbs/02_features.ipynb #1a6b0d55-2
 @_compiled
 def _exposure_term(cells, m, n, knot, live):
     "Sum of counts times log relative exposure; bins that touch no gap share one value."
     good, last = 0.0, -1
-    for k in range(0, len(knot), 2): good += knot[k + 1] - knot[k]
+    for k in range(0, len(knot), 2):
+        good += knot[k + 1] - knot[k]
     whole = np.log((live[-1] - live[0]) / good)
     total = n * whole
     for k in range(1, len(knot) - 1, 2):
         for j in range(max(int(knot[k] * m), last + 1), min(int(knot[k + 1] * m), m - 1) + 1):
             last = j
-            if cells[j] > 0: total += cells[j] * (np.log(_exposed(j, m, knot, live)) - whole)
+            if cells[j] > 0:
+                total += cells[j] * (np.log(_exposed(j, m, knot, live)) - whole)
     return total
 
 # %% ../nbs/02_features.ipynb #45d9bd2f
@@ -332,45 +410,52 @@ def _fill_cells(u, m, before, cells):
     n, grid, left = len(u), len(before) - 1, 0
     if n <= m:
         cells[:m] = 0
-        for x in u: cells[min(int(x * m), m - 1)] += 1
+        for x in u:
+            cells[min(int(x * m), m - 1)] += 1
         return
     for j in range(1, m):
         right = max(before[max(int(j / m * grid) - 1, 0)], left)
-        while right < n and u[right] * m < j: right += 1
+        while right < n and u[right] * m < j:
+            right += 1
         cells[j - 1], left = right - left, right
     cells[m - 1] = n - left
 
-
+# %% ../nbs/02_features.ipynb #45d9bd2f-1
 @_compiled
 def _step_odds(u, log_gamma, knot, live, odds):
     "For one source: fills `odds` with the log odds of 2, 3, … equal bins; exposure is even where no knots are given."
     n = len(u)
     odds[:] = 0
-    if n < 2: return  # a single photon can't vary
+    if n < 2:
+        return  # a single photon can't vary
     grid = max(min(32 * n, 65536), 2 * n)
     cells, before = np.empty(len(odds) + 1, np.int64), np.zeros(grid + 1, np.int64)
-    for x in u: before[min(int(x * grid), grid - 1) + 1] += 1
+    for x in u:
+        before[min(int(x * grid), grid - 1) + 1] += 1
     before = np.cumsum(before)
     for row in range(len(odds)):
         m, total = row + 2, 0.0
         _fill_cells(u, m, before, cells)
-        for j in range(m): total += log_gamma[cells[j] + 1]
+        for j in range(m):
+            total += log_gamma[cells[j] + 1]
         odds[row] = total + n * np.log(m) + log_gamma[m] - log_gamma[n + m]
-        if len(knot) > 0: odds[row] -= _exposure_term(cells, m, n, knot, live)
+        if len(knot) > 0:
+            odds[row] -= _exposure_term(cells, m, n, knot, live)
 
-
+# %% ../nbs/02_features.ipynb #45d9bd2f-2
 @_compiled
 def _step_odds_of_all(u, offsets, log_gamma, odds):
     "Log odds of every source, exposure even."
     none = np.empty(0)
-    for s in range(len(odds)): _step_odds(u[offsets[s]:offsets[s + 1]], log_gamma, none, none, odds[s])
+    for s in range(len(odds)):
+        _step_odds(u[offsets[s] : offsets[s + 1]], log_gamma, none, none, odds[s])
 
 # %% ../nbs/02_features.ipynb #c2a1ad10
 def gregory_loredo_features(
-    u:np.ndarray, # (N,) times as fractions, sorted within a source
-    offsets:np.ndarray, # (S+1,)
-    m_max:int=24, # largest number of bins
-) -> dict: # gl_log_odds (decimal), gl_m
+    u: np.ndarray,  # (N,) times as fractions, sorted within a source
+    offsets: np.ndarray,  # (S+1,)
+    m_max: int = 24,  # largest number of bins
+) -> dict:  # gl_log_odds (decimal), gl_m
     "Odds of a stepwise against a constant rate, averaged over 2..m_max bins."
     (u, offsets), m_max = _proven(u, offsets), _whole("m_max", m_max, 2, 100_000)
     n = np.diff(offsets)
@@ -382,21 +467,26 @@ def gregory_loredo_features(
 
 # %% ../nbs/02_features.ipynb #48e5ee9e
 def excess_variance(
-    u:np.ndarray, # (N,) times as fractions, sorted within a source
-    offsets:np.ndarray, # (S+1,)
-    per_bin:int=10, # photons per bin, on average, at least
-    max_bins:int=64, # bins at most
-) -> dict: # excess_var, chi2_log (log10 of reduced chi-square)
+    u: np.ndarray,  # (N,) times as fractions, sorted within a source
+    offsets: np.ndarray,  # (S+1,)
+    per_bin: int = 10,  # photons per bin, on average, at least
+    max_bins: int = 64,  # bins at most
+) -> dict:  # excess_var, chi2_log (log10 of reduced chi-square)
     "Variance of the binned light curve above Poisson noise; 0 with fewer than two bins."
     u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
     bins = np.clip(n // _whole("per_bin", per_bin), 1, _whole("max_bins", max_bins))
     off, src = np.r_[0, np.cumsum(bins)], np.repeat(np.arange(len(n)), n)
-    cells = np.bincount(off[src] + np.minimum((u * bins[src]).astype(np.int64), bins[src] - 1), minlength=off[-1]).astype(float)
+    cells = np.bincount(
+        off[src] + np.minimum((u * bins[src]).astype(np.int64), bins[src] - 1), minlength=off[-1]
+    ).astype(float)
     mean = np.maximum(n, 1) / bins
     var = per_source(np.add, (cells - np.repeat(n / bins, bins)) ** 2, off) / np.maximum(bins - 1, 1)
     ok = bins > 1
-    return {"excess_var": np.where(ok, (var - mean) / mean**2, 0), "chi2_log": np.where(ok, np.log10(np.maximum(var / mean, 1e-2)), 0)}
+    return {
+        "excess_var": np.where(ok, (var - mean) / mean**2, 0),
+        "chi2_log": np.where(ok, np.log10(np.maximum(var / mean, 1e-2)), 0),
+    }
 
 # %% ../nbs/02_features.ipynb #1abbd365
 @_compiled
@@ -404,13 +494,15 @@ def _blocks(counts, ncp, first):
     "Best partition of one source's cells: fills `first` with each block's first cell, returns the number of blocks."
     c = len(counts)
     total, best, last = np.zeros(c + 1), np.zeros(c + 1), np.zeros(c + 1, np.int64)
-    for k in range(c): total[k + 1] = total[k] + counts[k]
+    for k in range(c):
+        total[k + 1] = total[k] + counts[k]
     for r in range(1, c + 1):
         best[r] = -np.inf
         for k in range(r):
             n = total[r] - total[k]
             value = best[k] + (n * np.log(n / (r - k)) if n > 0 else 0.0) - ncp
-            if value > best[r]: best[r], last[r] = value, k
+            if value > best[r]:
+                best[r], last[r] = value, k
     n_blocks, r = 0, c
     while r > 0:
         first[n_blocks] = last[r]
@@ -420,20 +512,22 @@ def _blocks(counts, ncp, first):
 # %% ../nbs/02_features.ipynb #da783955
 def _check_p0(p0):
     "Refuse what is no chance."
-    if not 0 < p0 < 1: raise ValueError(f"`p0` must be between 0 and 1, got {p0!r}")
+    if not 0 < p0 < 1:
+        raise ValueError(f"`p0` must be between 0 and 1, got {p0!r}")
 
-
+# %% ../nbs/02_features.ipynb #da783955-1
 def block_edges(
-    counts:np.ndarray, # (C,) photons in equal cells
-    p0:float=0.01, # chance of a false change point; calibrate by simulation before quoting it
-) -> np.ndarray: # first cell of each block, and C at the end
+    counts: np.ndarray,  # (C,) photons in equal cells
+    p0: float = 0.01,  # chance of a false change point; calibrate by simulation before quoting it
+) -> np.ndarray:  # first cell of each block, and C at the end
     "Bayesian blocks of binned photons."
     c = np.ascontiguousarray(counts, dtype=np.float64)
-    if c.ndim != 1 or not (np.isfinite(c) & (c >= 0)).all(): raise ValueError(f"`counts` must be one row of finite counts, at least 0; got shape {c.shape}")
+    if c.ndim != 1 or not (np.isfinite(c) & (c >= 0)).all():
+        raise ValueError(f"`counts` must be one row of finite counts, at least 0; got shape {c.shape}")
     _check_p0(p0)
     first = np.empty(len(c), np.int64)
     ncp = 4 - np.log(73.53 * p0 * max(c.sum(), 1) ** -0.478)
-    return np.r_[first[:_blocks(c, ncp, first)][::-1], len(c)]
+    return np.r_[first[: _blocks(c, ncp, first)][::-1], len(c)]
 
 # %% ../nbs/02_features.ipynb #f967dae5
 @_compiled
@@ -445,9 +539,10 @@ def _brightest(cells, ncp, out, span):
         k = _blocks(cells[s], ncp[s], first)
         rate, top, begin, end, stop = np.empty(c), -1.0, 0, c, c
         for b in range(k):
-            r = cells[s, first[b]:stop].sum() / (stop - first[b])
-            rate[first[b]:stop] = r
-            if r > top: top, begin, end = r, first[b], stop
+            r = cells[s, first[b] : stop].sum() / (stop - first[b])
+            rate[first[b] : stop] = r
+            if r > top:
+                top, begin, end = r, first[b], stop
             stop = first[b]
         floor = 0.5 / c  # half a photon in the exposure, so that an empty median stays finite
         out[s, 0], out[s, 2] = k, (end - begin) / c
@@ -456,19 +551,24 @@ def _brightest(cells, ncp, out, span):
 
 # %% ../nbs/02_features.ipynb #887ef725
 def block_features(
-    events, # EventTable
-    u:np.ndarray, # (N,) times as fractions, sorted within a source
-    n_cells:int=64, # cells of live time
-    p0:float=0.01, # chance of a false change point
-) -> dict: # blocks, block_contrast, block_length, block_hardness (with energies)
+    events,  # EventTable
+    u: np.ndarray,  # (N,) times as fractions, sorted within a source
+    n_cells: int = 64,  # cells of live time
+    p0: float = 0.01,  # chance of a false change point
+) -> dict:  # blocks, block_contrast, block_length, block_hardness (with energies)
     "Bayesian blocks on equal cells: their number, and the brightest block's contrast, length and hardness against the rest."
     _check_p0(p0)
     u, n, src = _proven(u, events.offsets)[0], events.counts, events.source_index
     cells = _cell_counts(u, events.offsets, n_cells).astype(float)
     out, span = np.zeros((len(n), 3)), np.zeros((len(n), 2))
     _brightest(cells, 4 - np.log(73.53 * p0 * np.maximum(n, 1) ** -0.478), out, span)
-    blocks = {"blocks": np.log10(np.maximum(out[:, 0], 1)), "block_contrast": out[:, 1], "block_length": out[:, 2]}
-    if not events.has_energy: return blocks
+    blocks = {
+        "blocks": np.log10(np.maximum(out[:, 0], 1)),
+        "block_contrast": out[:, 1],
+        "block_length": out[:, 2],
+    }
+    if not events.has_energy:
+        return blocks
     inside, h = (u >= span[src, 0]) & (u < span[src, 1]), {}
     for part, keep in {"in": inside, "out": ~inside}.items():
         count = _band_counts(events, src, keep)
@@ -488,10 +588,10 @@ def _mean_ranks(x, offsets):
     out[order] = (np.bincount(group, at) / np.bincount(group))[group]
     return out
 
-
+# %% ../nbs/02_features.ipynb #25c8a6ca-1
 def energy_time_correlation(
-    events, # EventTable with energies
-) -> dict: # rho_et
+    events,  # EventTable with energies
+) -> dict:  # rho_et
     "Spearman's rank correlation of energy and time; 0 where it isn't defined."
     a, b = (_mean_ranks(x, events.offsets) for x in (events.time, events.energy))
     n = np.maximum(events.counts, 1)
@@ -526,19 +626,34 @@ def summary_features(events, time_axis="livetime", energy_range=(500, 7000)):
         Where exposures are unknown or photons lie outside them.
     """
     table = _as_table(events, energies=False)
-    parts = [_summary(t, time_axis, energy_range) for t in table.chunks()] or [_summary(table, time_axis, energy_range)]
+    parts = [_summary(t, time_axis, energy_range) for t in table.chunks()] or [
+        _summary(table, time_axis, energy_range)
+    ]
     if not table.has_energy:
-        warnings.warn(f"these events have no energies: {parts[0].shape[1]} features of timing are made, those of energy "
-                      "(e_*, hard_*, band*, block_hardness, rho_et) are left out", XRTWarning, stacklevel=2)
+        warnings.warn(
+            f"these events have no energies: {parts[0].shape[1]} features of timing are made, those of energy "
+            "(e_*, hard_*, band*, block_hardness, rho_et) are left out",
+            XRTWarning,
+            stacklevel=2,
+        )
     return pd.concat(parts)
 
-
+# %% ../nbs/02_features.ipynb #d1ea853e-1
 def _summary(table, time_axis, energy_range):
     "Summary features of one piece."
     axis = _axis(table, time_axis)
     u, known = _fractions(table.counts, *axis), table.has_energy
-    out = rate_features(table, axis[2]) | (spectral_features(table, energy_range=energy_range) if known else {})
-    for part in (uniformity_features, shape_features, waiting_features, gregory_loredo_features, excess_variance): out |= part(u, table.offsets)
+    out = rate_features(table, axis[2]) | (
+        spectral_features(table, energy_range=energy_range) if known else {}
+    )
+    for part in (
+        uniformity_features,
+        shape_features,
+        waiting_features,
+        gregory_loredo_features,
+        excess_variance,
+    ):
+        out |= part(u, table.offsets)
     out |= block_features(table, u) | (energy_time_correlation(table) if known else {})
     return feature_frame(np.column_stack(list(out.values())), table.ids, out)
 
@@ -553,27 +668,33 @@ class SummaryFeatures(TransformerMixin, BaseEstimator):
     energy_range : (low, high)
         Of the coarse spectrum [eV].
     """
+
     def __init__(self, time_axis="livetime", energy_range=(500, 7000)):
         self.time_axis, self.energy_range = time_axis, energy_range
 
     def fit(self, X=None, y=None):
         "Nothing to learn but whether there are energies."
-        if X is not None: self.energies_ = X.energy is not None
+        if X is not None:
+            self.energies_ = X.energy is not None
         return self
 
-    def transform(self, X) -> np.ndarray: # (S, 54), or (S, 24) without energies
+    def transform(self, X) -> np.ndarray:  # (S, 54), or (S, 24) without energies
         "Features of every source of an EventTable or EventList."
         frame = summary_features(X, self.time_axis, self.energy_range)
         if not np.array_equal(frame.columns, self.get_feature_names_out()) and hasattr(self, "energies_"):
-            raise EventDataError(f"{frame.shape[1]} features can be made of these events, {len(self.get_feature_names_out())} of those that "
-                                 "were fitted: one of the two has no energies")
+            raise EventDataError(
+                f"{frame.shape[1]} features can be made of these events, {len(self.get_feature_names_out())} of those that "
+                "were fitted: one of the two has no energies"
+            )
         return frame.to_numpy()
 
     def get_feature_names_out(self, input_features=None):
         "Names of the columns; of timing alone if fitted on events without energies."
         table = EventTable(["probe"], [0, 3], [0.0, 1.0, 2.0], [600.0, 900.0, 3000.0])
         names = _summary(table, "events", self.energy_range).columns
-        if not getattr(self, "energies_", True): names = _summary(EventTable(["probe"], [0, 3], table.time), "events", self.energy_range).columns
+        if not getattr(self, "energies_", True):
+            names = _summary(EventTable(["probe"], [0, 3], table.time), "events", self.energy_range).columns
         return names.to_numpy(dtype=object)
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True

@@ -22,173 +22,321 @@ from .products import fetch_events, fetch_products
 from .properties import add_columns
 
 # %% ../nbs/06c_hierarchy.ipynb #d427afbe
-PROPERTIES = ("hard_hm", "hard_hs", "hard_ms", "var_prob_b", "var_prob_h", "var_prob_m", "var_prob_s", "var_index_b", "flux_significance_b", "theta", "livetime", "instrument",
-              "gti_start", "gti_stop", "master.name", "master.ra", "master.dec", "master.significance") # what is looked up by default
+PROPERTIES = (
+    "hard_hm",
+    "hard_hs",
+    "hard_ms",
+    "var_prob_b",
+    "var_prob_h",
+    "var_prob_m",
+    "var_prob_s",
+    "var_index_b",
+    "flux_significance_b",
+    "theta",
+    "livetime",
+    "instrument",
+    "gti_start",
+    "gti_stop",
+    "master.name",
+    "master.ra",
+    "master.dec",
+    "master.significance",
+)  # what is looked up by default
 
-
+# %% ../nbs/06c_hierarchy.ipynb #d427afbe-1
 def _one_per_id(rows):
     "One row per id: unique before ambiguous, first interval, most significant source."
     rank = rows.get("match_type", pd.Series("u", rows.index)).map({"u": 0, "a": 1}).fillna(2)
     bright = -rows["significance"] if "significance" in rows else pd.Series(0.0, rows.index)
-    rows = rows.assign(_rank=rank, _bright=bright.fillna(np.inf)).sort_values(["obsreg_id", "_rank", "obi", "_bright"], kind="stable")
+    rows = rows.assign(_rank=rank, _bright=bright.fillna(np.inf)).sort_values(
+        ["obsreg_id", "_rank", "obi", "_bright"], kind="stable"
+    )
     n = rows.groupby("obsreg_id").size()
-    return rows.drop_duplicates("obsreg_id").set_index("obsreg_id").drop(columns=["_rank", "_bright"]).assign(n_rows=n)
+    return (
+        rows.drop_duplicates("obsreg_id")
+        .set_index("obsreg_id")
+        .drop(columns=["_rank", "_bright"])
+        .assign(n_rows=n)
+    )
 
-
+# %% ../nbs/06c_hierarchy.ipynb #d427afbe-2
 def property_table(
-    catalog, # a Catalog
-    ids, # ids as 23022_122, or an EventTable
-    columns=PROPERTIES, # observation-level columns, those of the other levels as "master.ra"
-) -> pd.DataFrame: # indexed by obsreg_id in the order given; NaN for ids the catalogue doesn't know, then a warning
+    catalog,  # a Catalog
+    ids,  # ids as 23022_122, or an EventTable
+    columns=PROPERTIES,  # observation-level columns, those of the other levels as "master.ra"
+) -> (
+    pd.DataFrame
+):  # indexed by obsreg_id in the order given; NaN for ids the catalogue doesn't know, then a warning
     "Look up catalogue properties of detections."
     ids = [str(i) for i in getattr(ids, "ids", ids)]
-    own, above = ([c for c in columns if c.startswith(("master.", "m.", "stack.", "s.")) == up] for up in (False, True))
+    own, above = (
+        [c for c in columns if c.startswith(("master.", "m.", "stack.", "s.")) == up] for up in (False, True)
+    )
     rows = catalog.query("observation", columns=own, ids=ids).frame()
     if above:
         joined = catalog.query("observation", columns=[*above, "a.match_type"], ids=ids, match=None).frame()
-        rows = rows.merge(joined.drop(columns="obsreg_id"), on=["obsid", "obi", "region_id"], how="left", suffixes=("", "_joined"))
+        rows = rows.merge(
+            joined.drop(columns="obsreg_id"),
+            on=["obsid", "obi", "region_id"],
+            how="left",
+            suffixes=("", "_joined"),
+        )
     out = _one_per_id(rows).reindex(pd.Index(ids, name="obsreg_id", dtype=object))
-    if lost := int(out.obsid.isna().sum()): warnings.warn(f"{catalog} doesn't know {lost} of {len(ids)} ids, first '{out.index[out.obsid.isna()][0]}'; their properties are missing", XRTWarning, stacklevel=2)
+    if lost := int(out.obsid.isna().sum()):
+        warnings.warn(
+            f"{catalog} doesn't know {lost} of {len(ids)} ids, first '{out.index[out.obsid.isna()][0]}'; their properties are missing",
+            XRTWarning,
+            stacklevel=2,
+        )
     return out.astype({c: "Int64" for c in ("obsid", "obi", "region_id", "n_rows")})
 
 # %% ../nbs/06c_hierarchy.ipynb #9d5d11b3
 def add_properties(
-    events:EventTable, # any archive
-    properties:pd.DataFrame, # indexed by id, as from `property_table`; more ids than needed may be there
-    columns=None, # which; all by default
-    overwrite:bool=False, # let the properties replace what `meta` holds
-) -> EventTable: # a new table with the properties in `meta`
+    events: EventTable,  # any archive
+    properties: pd.DataFrame,  # indexed by id, as from `property_table`; more ids than needed may be there
+    columns=None,  # which; all by default
+    overwrite: bool = False,  # let the properties replace what `meta` holds
+) -> EventTable:  # a new table with the properties in `meta`
     "Join properties to the sources of a table, by id; what is known already stays, what is missing is filled."
     table = properties if columns is None else properties[list(columns)]
-    if table.index.has_duplicates: raise ValueError(f"`properties` has id '{table.index[table.index.duplicated()][0]}' twice; one row per id is needed")
+    if table.index.has_duplicates:
+        raise ValueError(
+            f"`properties` has id '{table.index[table.index.duplicated()][0]}' twice; one row per id is needed"
+        )
     names = events.ids.tolist()
-    if lost := [i for i in names if i not in table.index]: warnings.warn(f"no properties for {len(lost)} of {len(names)} sources, first '{lost[0]}'", XRTWarning, stacklevel=2)
+    if lost := [i for i in names if i not in table.index]:
+        warnings.warn(
+            f"no properties for {len(lost)} of {len(names)} sources, first '{lost[0]}'",
+            XRTWarning,
+            stacklevel=2,
+        )
     table, meta, out = table.reindex(names), events.meta, {}
     for c in table:
         new = pd.Series(table[c].array, index=meta.index)
-        if c not in meta: out[c] = new
-        else: out[c] = new.where(new.notna(), meta[c]) if overwrite or c == "name" else meta[c].where(meta[c].notna(), new)
+        if c not in meta:
+            out[c] = new
+        else:
+            out[c] = (
+                new.where(new.notna(), meta[c])
+                if overwrite or c == "name"
+                else meta[c].where(meta[c].notna(), new)
+            )
     return add_columns(events, pd.DataFrame(out, index=meta.index), overwrite=True)
 
 # %% ../nbs/06c_hierarchy.ipynb #10a7d25c
 @dataclass
 class Hierarchy:
     "Sources and their detections; `h[name]` is a `Source`, `h['23022_122']` a `Detection`."
-    sources:pd.DataFrame # properties indexed by name
-    detections:pd.DataFrame # obsreg_id, obsid, obi, region_id, name, match_type, properties
-    folder:Path|None=None # where files are put
-    options:dict=field(default_factory=dict) # for `fetch_products`: base_url, release, workers, ...
 
-    def __len__(self): return len(self.sources)
-    def __iter__(self): return (Source(n, self) for n in self.sources.index)
-    def __contains__(self, key): return key in self.sources.index or (self.detections.obsreg_id == key).any()
-    def __repr__(self): return f"Hierarchy: {len(self.sources):,} sources, {len(self.detections):,} detections"
+    sources: pd.DataFrame  # properties indexed by name
+    detections: pd.DataFrame  # obsreg_id, obsid, obi, region_id, name, match_type, properties
+    folder: Path | None = None  # where files are put
+    options: dict = field(default_factory=dict)  # for `fetch_products`: base_url, release, workers, ...
+
+    def __len__(self):
+        return len(self.sources)
+
+    def __iter__(self):
+        return (Source(n, self) for n in self.sources.index)
+
+    def __contains__(self, key):
+        return key in self.sources.index or (self.detections.obsreg_id == key).any()
+
+    def __repr__(self):
+        return f"Hierarchy: {len(self.sources):,} sources, {len(self.detections):,} detections"
 
     def __getitem__(self, key):
-        if key in self.sources.index: return Source(key, self)
+        if key in self.sources.index:
+            return Source(key, self)
         rows = self.detections[self.detections.obsreg_id == key]
-        if not len(rows): raise UnknownSourceError(f"neither a source nor a detection: {key!r}, among {len(self.sources)} sources and {len(self.detections)} detections")
-        chosen = _one_per_id(rows.assign(significance=rows["name"].map(self.sources["significance"])) if "significance" in self.sources else rows).iloc[0]
+        if not len(rows):
+            raise UnknownSourceError(
+                f"neither a source nor a detection: {key!r}, among {len(self.sources)} sources and {len(self.detections)} detections"
+            )
+        chosen = _one_per_id(
+            rows.assign(significance=rows["name"].map(self.sources["significance"]))
+            if "significance" in self.sources
+            else rows
+        ).iloc[0]
         return Detection(self, rows[(rows.obi == chosen.obi) & (rows["name"] == chosen["name"])].index[0])
 
-
+# %% ../nbs/06c_hierarchy.ipynb #10a7d25c-1
 @dataclass(frozen=True, eq=False)
 class Source:
     "A place on the sky."
-    name:str # as in the catalogue
-    hierarchy:Hierarchy=field(repr=False)
+
+    name: str  # as in the catalogue
+    hierarchy: Hierarchy = field(repr=False)
 
     @property
-    def properties(self) -> pd.Series: return self.hierarchy.sources.loc[self.name]
+    def properties(self) -> pd.Series:
+        return self.hierarchy.sources.loc[self.name]
+
     @property
-    def ra(self) -> float: return float(self.properties["ra"]) # [deg]
+    def ra(self) -> float:
+        return float(self.properties["ra"])  # [deg]
+
     @property
-    def dec(self) -> float: return float(self.properties["dec"]) # [deg]
+    def dec(self) -> float:
+        return float(self.properties["dec"])  # [deg]
+
     @property
-    def detections(self) -> list: return [Detection(self.hierarchy, k) for k in self.hierarchy.detections.index[self.hierarchy.detections["name"] == self.name]]
+    def detections(self) -> list:
+        return [
+            Detection(self.hierarchy, k)
+            for k in self.hierarchy.detections.index[self.hierarchy.detections["name"] == self.name]
+        ]
 
 # %% ../nbs/06c_hierarchy.ipynb #1a12e74c
 @dataclass(frozen=True, eq=False)
 class Detection:
     "One look at a source: a region of an observation."
-    hierarchy:Hierarchy=field(repr=False)
-    row:int=field(repr=False) # of `hierarchy.detections`
 
-    def __repr__(self): return f"Detection {self.id} of {self.properties['name']}"
+    hierarchy: Hierarchy = field(repr=False)
+    row: int = field(repr=False)  # of `hierarchy.detections`
+
+    def __repr__(self):
+        return f"Detection {self.id} of {self.properties['name']}"
+
     @property
-    def properties(self) -> pd.Series: return self.hierarchy.detections.loc[self.row]
+    def properties(self) -> pd.Series:
+        return self.hierarchy.detections.loc[self.row]
+
     @property
-    def id(self) -> str: return self.properties["obsreg_id"]
+    def id(self) -> str:
+        return self.properties["obsreg_id"]
+
     @property
-    def key(self) -> str: return "{obsid}.{obi}.{region_id}".format(**self.properties[["obsid", "obi", "region_id"]]) # as the file service wants it
+    def key(self) -> str:
+        return "{obsid}.{obi}.{region_id}".format(
+            **self.properties[["obsid", "obi", "region_id"]]
+        )  # as the file service wants it
+
     @property
-    def source(self) -> Source: return Source(self.properties["name"], self.hierarchy)
+    def source(self) -> Source:
+        return Source(self.properties["name"], self.hierarchy)
 
 # %% ../nbs/06c_hierarchy.ipynb #22a96a3d
-SOURCE_COLUMNS = ("ra", "dec", "err_ellipse_r0", "significance", "likelihood_class", "hard_hm", "hard_hs", "hard_ms", "var_intra_prob_b", "var_intra_index_b") # of `find`
+SOURCE_COLUMNS = (
+    "ra",
+    "dec",
+    "err_ellipse_r0",
+    "significance",
+    "likelihood_class",
+    "hard_hm",
+    "hard_hs",
+    "hard_ms",
+    "var_intra_prob_b",
+    "var_intra_index_b",
+)  # of `find`
 
-
+# %% ../nbs/06c_hierarchy.ipynb #22a96a3d-1
 def find(
-    catalog, # a Catalog
+    catalog,  # a Catalog
     *,
-    where:str|None=None, # cuts on sources; on detections as "observation.var_index_b >= 8"
-    near=None, radius=5.0, # cone: (ra, dec) [deg] and [arcsec]
-    names=None, # source names
-    ids=None, # ids of detections: their sources
-    match:str|None="u", # association of detections: "u" unique, "a" ambiguous, None for all
-    source_columns=SOURCE_COLUMNS, # properties of sources
-    columns=tuple(c for c in PROPERTIES if "." not in c), # properties of detections
-    maxrec:int|None=None, # rows the service may send
-    folder=None, # where files of detections go
-    **options, # for downloads: base_url, release, workers, ...
+    where: str | None = None,  # cuts on sources; on detections as "observation.var_index_b >= 8"
+    near=None,
+    radius=5.0,  # cone: (ra, dec) [deg] and [arcsec]
+    names=None,  # source names
+    ids=None,  # ids of detections: their sources
+    match: str | None = "u",  # association of detections: "u" unique, "a" ambiguous, None for all
+    source_columns=SOURCE_COLUMNS,  # properties of sources
+    columns=tuple(c for c in PROPERTIES if "." not in c),  # properties of detections
+    maxrec: int | None = None,  # rows the service may send
+    folder=None,  # where files of detections go
+    **options,  # for downloads: base_url, release, workers, ...
 ) -> Hierarchy:
     "Find sources, and all their detections."
-    sources = catalog.query(columns=source_columns, where=where, near=near, radius=radius, names=names, ids=ids, match=match, maxrec=maxrec).frame()
+    sources = catalog.query(
+        columns=source_columns,
+        where=where,
+        near=near,
+        radius=radius,
+        names=names,
+        ids=ids,
+        match=match,
+        maxrec=maxrec,
+    ).frame()
     keep = ["name", *(c for c in (*source_columns, "separation") if c in sources)]
     sources = sources[keep].drop_duplicates("name").set_index("name")
-    ask = catalog.query("observation", columns=[*columns, "master.name", "a.match_type"], names=list(sources.index) or [""], match=match, maxrec=maxrec)
+    ask = catalog.query(
+        "observation",
+        columns=[*columns, "master.name", "a.match_type"],
+        names=list(sources.index) or [""],
+        match=match,
+        maxrec=maxrec,
+    )
     detections = ask.frame()
-    return Hierarchy(sources, detections, None if folder is None else Path(folder), {"release": RELEASES[catalog.release][2]} | options)
+    return Hierarchy(
+        sources,
+        detections,
+        None if folder is None else Path(folder),
+        {"release": RELEASES[catalog.release][2]} | options,
+    )
 
 # %% ../nbs/06c_hierarchy.ipynb #44a73227
 class Products(Mapping):
     "Files of one detection by product: `products['regevt3']` is a path."
-    def __init__(self, detection, paths): self.detection, self.paths = detection, paths
-    def __getitem__(self, product): return self.paths[product]
-    def __iter__(self): return iter(self.paths)
-    def __len__(self): return len(self.paths)
-    def __repr__(self): return f"Products of {self.detection.id}: {', '.join(f'{k} ({v.name})' for k, v in self.paths.items())}"
+
+    def __init__(self, detection, paths):
+        self.detection, self.paths = detection, paths
+
+    def __getitem__(self, product):
+        return self.paths[product]
+
+    def __iter__(self):
+        return iter(self.paths)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __repr__(self):
+        return (
+            f"Products of {self.detection.id}: {', '.join(f'{k} ({v.name})' for k, v in self.paths.items())}"
+        )
 
     def read(self, **options):
         "The photons inside the source region; options of `read_event_list`."
         ev = read_event_list(self["regevt3"], region=self["reg3"], id=self.detection.id, **options)
-        facts = {k: getattr(v, "item", lambda v=v: v)() for k, v in self.detection.properties.drop("obsreg_id").dropna().items()}
-        ev.meta = facts | {k: v for k, v in ev.meta.items() if not (v is None or v != v)} | {"name": facts["name"]}
+        facts = {
+            k: getattr(v, "item", lambda v=v: v)()
+            for k, v in self.detection.properties.drop("obsreg_id").dropna().items()
+        }
+        ev.meta = (
+            facts | {k: v for k, v in ev.meta.items() if not (v is None or v != v)} | {"name": facts["name"]}
+        )
         ev.meta = tidy_meta(pd.DataFrame([ev.meta]), f"{self.detection.id}: ").iloc[0].to_dict()
         return ev
 
-
+# %% ../nbs/06c_hierarchy.ipynb #44a73227-1
 @patch_to(Detection)
 def fetch(
     self,
-    *products:str, # as "regevt3", "reg3", "lc3", "pha3", "arf3", "rmf3"
-) -> Products: # all of them, or a CatalogError
+    *products: str,  # as "regevt3", "reg3", "lc3", "pha3", "arf3", "rmf3"
+) -> Products:  # all of them, or a CatalogError
     "Download products of this detection; those that are there already are not asked for again."
     h = self.hierarchy
-    if h.folder is None: raise ValueError("no folder for files: give one, find(..., folder='photons')")
+    if h.folder is None:
+        raise ValueError("no folder for files: give one, find(..., folder='photons')")
     got = fetch_products([self.key], h.folder, products=products, **({"progress": False} | h.options))
-    mine = got.files[(got.files[["obsid", "obi", "region_id"]] == self.properties[["obsid", "obi", "region_id"]].astype(int).to_numpy()).all(axis=1)]
+    mine = got.files[
+        (
+            got.files[["obsid", "obi", "region_id"]]
+            == self.properties[["obsid", "obi", "region_id"]].astype(int).to_numpy()
+        ).all(axis=1)
+    ]
     paths = {p: h.folder / "files" / f for p, f in zip(mine["product"], mine["file"])}
-    if lost := [p for p in products if p not in paths]: raise CatalogError(f"{self.id}: no {', '.join(lost)} came; {got!r}")
+    if lost := [p for p in products if p not in paths]:
+        raise CatalogError(f"{self.id}: no {', '.join(lost)} came; {got!r}")
     return Products(self, paths)
 
-
+# %% ../nbs/06c_hierarchy.ipynb #44a73227-2
 @patch_to(Detection, as_prop=True)
 def products(self) -> Products:
     "Event file and region."
     return self.fetch("regevt3", "reg3")
 
-
+# %% ../nbs/06c_hierarchy.ipynb #44a73227-3
 @patch_to(Detection, as_prop=True)
 def events(self):
     "The photons of this detection, an EventList."
@@ -198,27 +346,41 @@ def events(self):
 @patch_to(Hierarchy)
 def flat(
     self,
-    one_per_id:bool=False, # one row per obsreg_id (see `property_table`), as index
-) -> pd.DataFrame: # detections with the columns of their sources as source_*
+    one_per_id: bool = False,  # one row per obsreg_id (see `property_table`), as index
+) -> pd.DataFrame:  # detections with the columns of their sources as source_*
     "Sources and detections as one table."
     out = self.detections.join(self.sources.add_prefix("source_"), on="name")
-    if not one_per_id: return out
-    return _one_per_id(out.rename(columns={"source_significance": "significance"})).rename(columns={"significance": "source_significance"})
+    if not one_per_id:
+        return out
+    return _one_per_id(out.rename(columns={"source_significance": "significance"})).rename(
+        columns={"significance": "source_significance"}
+    )
 
-
+# %% ../nbs/06c_hierarchy.ipynb #37f67d58-1
 @patch_to(Hierarchy)
 def photons(
     self,
-    ids=None, # which detections; all by default
-    **options, # to `fetch_events`: energy_range, n_jobs, ...
-) -> EventTable: # in the order of the ids; properties in `meta`
+    ids=None,  # which detections; all by default
+    **options,  # to `fetch_events`: energy_range, n_jobs, ...
+) -> EventTable:  # in the order of the ids; properties in `meta`
     "Fetch and read the photons of many detections."
-    if self.folder is None: raise ValueError("no folder for files: give one, find(..., folder='photons')")
+    if self.folder is None:
+        raise ValueError("no folder for files: give one, find(..., folder='photons')")
     rows = self.flat(one_per_id=True)
     wanted = list(rows.index) if ids is None else [str(i) for i in ids]
-    if lost := [i for i in wanted if i not in rows.index]: raise UnknownSourceError(f"no detection '{lost[0]}' among {len(rows)} ({len(lost)} unknown)")
-    got = fetch_events(rows.loc[wanted, ["obsid", "obi", "region_id"]].reset_index(), self.folder, **({"progress": False} | self.options | options))
+    if lost := [i for i in wanted if i not in rows.index]:
+        raise UnknownSourceError(f"no detection '{lost[0]}' among {len(rows)} ({len(lost)} unknown)")
+    got = fetch_events(
+        rows.loc[wanted, ["obsid", "obi", "region_id"]].reset_index(),
+        self.folder,
+        **({"progress": False} | self.options | options),
+    )
     table = read_events(got.path)
     here = [i for i in wanted if i in table]
-    if len(here) < len(wanted): warnings.warn(f"photons of {len(wanted) - len(here)} of {len(wanted)} detections are missing, first '{next(i for i in wanted if i not in table)}'; {got!r}", XRTWarning, stacklevel=2)
+    if len(here) < len(wanted):
+        warnings.warn(
+            f"photons of {len(wanted) - len(here)} of {len(wanted)} detections are missing, first '{next(i for i in wanted if i not in table)}'; {got!r}",
+            XRTWarning,
+            stacklevel=2,
+        )
     return add_properties(table[here], rows)

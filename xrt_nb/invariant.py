@@ -19,12 +19,13 @@ from .representations import TIME_AXES, EtMap, _as_table, _axis, bin_edges
 # %% ../nbs/01b_invariant.ipynb #f41e02f9
 def _banded(table, energy_range):
     "The table; where it has no energies, a view of it in which every photon lies inside the band."
-    if table.has_energy: return table
+    if table.has_energy:
+        return table
     out = copy(table)
     out.energy = np.full(len(table.time), 10 ** bin_edges(1, 1, energy_range)[1].mean())
     return out
 
-
+# %% ../nbs/01b_invariant.ipynb #f41e02f9-1
 def _in_time(table, n_time, energy_range, time_axis):
     "Photons of each source per time bin, those in the band, or all where there are no energies; (S, n_time)."
     maps = EtMap(n_time, 1, energy_range, time_axis=time_axis).transform(_banded(table, energy_range))
@@ -33,26 +34,31 @@ def _in_time(table, n_time, energy_range, time_axis):
 # %% ../nbs/01b_invariant.ipynb #ca30d54a
 def _note_energies(self, X):
     "Remember whether the events that a transformer was fitted on have energies: without them it has fewer columns."
-    if X is not None: self.energies_ = X.energy is not None
+    if X is not None:
+        self.energies_ = X.energy is not None
     return self
 
-
+# %% ../nbs/01b_invariant.ipynb #ca30d54a-1
 def _same_energies(self, table):
     "Refuse events with energies where those fitted had none, and the other way round."
-    if getattr(self, "energies_", table.has_energy) == table.has_energy: return table
-    now, then = ("with", "without")[::1 if table.has_energy else -1]
-    raise EventDataError(f"these events come {now} energies, those that {type(self).__name__} was fitted on {then}; the columns would differ")
+    if getattr(self, "energies_", table.has_energy) == table.has_energy:
+        return table
+    now, then = ("with", "without")[:: 1 if table.has_energy else -1]
+    raise EventDataError(
+        f"these events come {now} energies, those that {type(self).__name__} was fitted on {then}; the columns would differ"
+    )
 
 # %% ../nbs/01b_invariant.ipynb #4c76ab58
 def time_profile(
-    events, # EventTable or EventList
-    n_time:int=24, # time bins
-    energy_range:tuple=(500, 7000), # [eV], both ends included
-    time_axis:str="exposure", # "exposure", "livetime" or "events", as in `EtMap`
-    min_exposure:float=0.25, # bins with a smaller share of good time are filled from their neighbours
-) -> tuple: # (S, n_time) rates that sum to 1 (or zeros), (S, n_time) bool: observed bins
+    events,  # EventTable or EventList
+    n_time: int = 24,  # time bins
+    energy_range: tuple = (500, 7000),  # [eV], both ends included
+    time_axis: str = "exposure",  # "exposure", "livetime" or "events", as in `EtMap`
+    min_exposure: float = 0.25,  # bins with a smaller share of good time are filled from their neighbours
+) -> tuple:  # (S, n_time) rates that sum to 1 (or zeros), (S, n_time) bool: observed bins
     "Relative rate in each time bin, gaps in the exposure taken out."
-    if not 0 < min_exposure <= 1: raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {min_exposure!r}")
+    if not 0 < min_exposure <= 1:
+        raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {min_exposure!r}")
     table = _as_table(events, energies=False)
     counts = _in_time(table, n_time, energy_range, time_axis)
     cover = _coverage(table, int(n_time), time_axis)
@@ -64,16 +70,18 @@ def time_profile(
     total = rate.sum(axis=1, keepdims=True)
     return np.divide(rate, total, out=np.zeros_like(rate), where=total > 0), seen
 
-
+# %% ../nbs/01b_invariant.ipynb #4c76ab58-1
 def _coverage(table, n_time, time_axis):
     "Share of each time bin that is good time; 1 where GTIs are unknown, or don't belong to the photons."
     out = np.ones((len(table), n_time))
-    if time_axis == "livetime" or table.gti is None: return out
+    if time_axis == "livetime" or table.gti is None:
+        return out
     _, start, width = _axis(table, time_axis)
     for s in np.flatnonzero((np.diff(table.gti_offsets) > 1) & (width > 0)):
-        gti = table.gti[table.gti_offsets[s]:table.gti_offsets[s + 1]]
+        gti = table.gti[table.gti_offsets[s] : table.gti_offsets[s + 1]]
         good = np.diff(livetime_at(start[s] + width[s] * np.linspace(0, 1, n_time + 1), gti))
-        if good.sum() > 0: out[s] = good * n_time / width[s]
+        if good.sum() > 0:
+            out[s] = good * n_time / width[s]
     return out
 
 # %% ../nbs/01b_invariant.ipynb #9e36861f
@@ -81,34 +89,45 @@ def _smooth(x):
     "Weights 1/4, 1/2, 1/4 along the last axis, on a circle."
     return (np.roll(x, 1, axis=-1) + 2 * x + np.roll(x, -1, axis=-1)) / 4
 
-
+# %% ../nbs/01b_invariant.ipynb #9e36861f-1
 def _energy_profile(table, n_energy, energy_range, time_axis):
     "Square roots of the shares of photons per energy bin; zeros for a source without any."
     n = EtMap(1, n_energy, energy_range, time_axis=time_axis).transform(table)[:, 0].astype(np.float64)
     return np.sqrt(n / np.maximum(n.sum(axis=1, keepdims=True), 1))
 
-
+# %% ../nbs/01b_invariant.ipynb #9e36861f-2
 def _check(self, *n_times):
     "What the transformers below have in common to check."
-    for n in n_times: bin_edges(n, self.n_energy if hasattr(self, "n_energy") else 1, self.energy_range)
-    if self.time_axis not in TIME_AXES: raise ValueError(f"`time_axis` must be one of {', '.join(TIME_AXES)}; got {self.time_axis!r}")
-    if not 0 < self.min_exposure <= 1: raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {self.min_exposure!r}")
+    for n in n_times:
+        bin_edges(n, self.n_energy if hasattr(self, "n_energy") else 1, self.energy_range)
+    if self.time_axis not in TIME_AXES:
+        raise ValueError(f"`time_axis` must be one of {', '.join(TIME_AXES)}; got {self.time_axis!r}")
+    if not 0 < self.min_exposure <= 1:
+        raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {self.min_exposure!r}")
 
 # %% ../nbs/01b_invariant.ipynb #7071f059
 @lru_cache(maxsize=16)
 def sorted_noise(
-    n_time:int, # time bins
-    smooth:bool=True, # as in `SortedProfile`
-) -> tuple: # (G,) numbers of photons, (G, n_time) mean and (G, n_time) standard deviation of the sorted profile
+    n_time: int,  # time bins
+    smooth: bool = True,  # as in `SortedProfile`
+) -> (
+    tuple
+):  # (G,) numbers of photons, (G, n_time) mean and (G, n_time) standard deviation of the sorted profile
     "The sorted profile of a constant source, from 200 seeded simulations for each of 25 numbers of photons from 1 to 10,000."
-    n, rng, mean, std = np.unique(np.round(np.logspace(0, 4, 25)).astype(int)), np.random.default_rng(0), [], []
+    n, rng, mean, std = (
+        np.unique(np.round(np.logspace(0, 4, 25)).astype(int)),
+        np.random.default_rng(0),
+        [],
+        [],
+    )
     for k in n:
         rate = rng.multinomial(k, np.full(n_time, 1 / n_time), 200) / k
         s = -np.sort(-np.sqrt(_smooth(rate) if smooth else rate), axis=1)
-        mean.append(s.mean(axis=0)); std.append(s.std(axis=0))
+        mean.append(s.mean(axis=0))
+        std.append(s.std(axis=0))
     return n, np.array(mean), np.array(std)
 
-
+# %% ../nbs/01b_invariant.ipynb #7071f059-1
 def _noise_at(counts, n_time, smooth):
     "Mean and standard deviation for any number of photons, between those of the grid."
     n, *tables = sorted_noise(n_time, smooth)
@@ -120,7 +139,7 @@ def _noise_at(counts, n_time, smooth):
 # %% ../nbs/01b_invariant.ipynb #2dd9b9bc
 SCALES = ("profile", "excess", "sigma")
 
-
+# %% ../nbs/01b_invariant.ipynb #2dd9b9bc-1
 def _sorted_rates(table, n_time, energy_range, scale, smooth, time_axis, min_exposure):
     "The sorted profile of every source at one bin width, zeros for a source without photons."
     rate = time_profile(table, n_time, energy_range, time_axis, min_exposure)[0]
@@ -134,50 +153,73 @@ def _sorted_rates(table, n_time, energy_range, scale, smooth, time_axis, min_exp
 # %% ../nbs/01b_invariant.ipynb #0f0f5fae
 class SortedProfile(TransformerMixin, BaseEstimator):
     "Smoothed square-root rates sorted by height, at several bin widths, and the square-root energy profile."
+
     def __init__(
         self,
-        n_times:tuple=(12, 24, 48, 96), # numbers of time bins
-        n_energy:int=16, # energy bins
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        scale:str="excess", # "profile", "excess" over a constant source, or "sigma"
-        energy_weight:float=0.5, # factor on the energy profile; 0 leaves it without effect
-        smooth:bool=True, # smooth the rates with weights 1/4, 1/2, 1/4
-        time_axis:str="exposure", # "exposure", "livetime" or "events"
-        min_exposure:float=0.25, # as in `time_profile`
+        n_times: tuple = (12, 24, 48, 96),  # numbers of time bins
+        n_energy: int = 16,  # energy bins
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        scale: str = "excess",  # "profile", "excess" over a constant source, or "sigma"
+        energy_weight: float = 0.5,  # factor on the energy profile; 0 leaves it without effect
+        smooth: bool = True,  # smooth the rates with weights 1/4, 1/2, 1/4
+        time_axis: str = "exposure",  # "exposure", "livetime" or "events"
+        min_exposure: float = 0.25,  # as in `time_profile`
     ):
-        self.n_times, self.n_energy, self.energy_range, self.scale, self.energy_weight = n_times, n_energy, energy_range, scale, energy_weight
+        self.n_times, self.n_energy, self.energy_range, self.scale, self.energy_weight = (
+            n_times,
+            n_energy,
+            energy_range,
+            scale,
+            energy_weight,
+        )
         self.smooth, self.time_axis, self.min_exposure = smooth, time_axis, min_exposure
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
-        if not len(self.n_times): raise ValueError("`n_times` is empty; give at least one number of bins")
+        if not len(self.n_times):
+            raise ValueError("`n_times` is empty; give at least one number of bins")
         _check(self, *self.n_times)
-        if self.scale not in SCALES: raise ValueError(f"`scale` must be one of {', '.join(SCALES)}; got {self.scale!r}")
-        if not (np.isfinite(self.energy_weight) and self.energy_weight >= 0): raise ValueError(f"`energy_weight` must be 0 or positive, got {self.energy_weight!r}")
+        if self.scale not in SCALES:
+            raise ValueError(f"`scale` must be one of {', '.join(SCALES)}; got {self.scale!r}")
+        if not (np.isfinite(self.energy_weight) and self.energy_weight >= 0):
+            raise ValueError(f"`energy_weight` must be 0 or positive, got {self.energy_weight!r}")
         return _note_energies(self, X)
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, sum(n_times) + n_energy); (S, sum(n_times)) without energies
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, sum(n_times) + n_energy); (S, sum(n_times)) without energies
         "Sort the rates of every source."
         self.fit()
         table = _same_energies(self, _as_table(X, energies=False))
-        parts = [_sorted_rates(table, n, self.energy_range, self.scale, self.smooth, self.time_axis, self.min_exposure) for n in self.n_times]
-        if table.has_energy: parts.append(self.energy_weight * _energy_profile(table, self.n_energy, self.energy_range, self.time_axis))
+        parts = [
+            _sorted_rates(
+                table, n, self.energy_range, self.scale, self.smooth, self.time_axis, self.min_exposure
+            )
+            for n in self.n_times
+        ]
+        if table.has_energy:
+            parts.append(
+                self.energy_weight * _energy_profile(table, self.n_energy, self.energy_range, self.time_axis)
+            )
         return np.hstack(parts)
 
     def get_feature_names_out(self, input_features=None):
         "Names: 'top24_00' is the highest of 24 time bins, 'e00' the softest energy bin; none of energy if fitted without."
         energies = self.n_energy if getattr(self, "energies_", True) else 0
-        return np.array([f"top{n}_{k:02d}" for n in self.n_times for k in range(n)] + [f"e{k:02d}" for k in range(energies)], dtype=object)
+        return np.array(
+            [f"top{n}_{k:02d}" for n in self.n_times for k in range(n)]
+            + [f"e{k:02d}" for k in range(energies)],
+            dtype=object,
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01b_invariant.ipynb #31015f10
 ALIGN = ("brightest", "faintest")
 
-
+# %% ../nbs/01b_invariant.ipynb #31015f10-1
 def _turned(counts, rate, seen, align):
     "Shares of photons per bin of each map, turned; a bin filled from its neighbours gets the source's spectrum."
     in_bin = counts.sum(axis=2, keepdims=True)
@@ -191,124 +233,179 @@ def _turned(counts, rate, seen, align):
 # %% ../nbs/01b_invariant.ipynb #cdec6913
 class AlignedMap(TransformerMixin, BaseEstimator):
     "E–t maps turned so that the brightest or the faintest time bin is in the middle."
+
     def __init__(
         self,
-        n_time:int=24, # time bins
-        n_energy:int=16, # energy bins
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        align:str="brightest", # "brightest" or "faintest"
-        stabilize:bool=True, # square roots of the shares; otherwise the shares, which sum to 1
-        time_axis:str="exposure", # "exposure", "livetime" or "events"
-        min_exposure:float=0.25, # as in `time_profile`
+        n_time: int = 24,  # time bins
+        n_energy: int = 16,  # energy bins
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        align: str = "brightest",  # "brightest" or "faintest"
+        stabilize: bool = True,  # square roots of the shares; otherwise the shares, which sum to 1
+        time_axis: str = "exposure",  # "exposure", "livetime" or "events"
+        min_exposure: float = 0.25,  # as in `time_profile`
     ):
-        self.n_time, self.n_energy, self.energy_range, self.align, self.stabilize = n_time, n_energy, energy_range, align, stabilize
+        self.n_time, self.n_energy, self.energy_range, self.align, self.stabilize = (
+            n_time,
+            n_energy,
+            energy_range,
+            align,
+            stabilize,
+        )
         self.time_axis, self.min_exposure = time_axis, min_exposure
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
         _check(self, self.n_time)
-        if self.align not in ALIGN: raise ValueError(f"`align` must be one of {', '.join(ALIGN)}; got {self.align!r}")
+        if self.align not in ALIGN:
+            raise ValueError(f"`align` must be one of {', '.join(ALIGN)}; got {self.align!r}")
         return self
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, n_time, n_energy)
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, n_time, n_energy)
         "Draw and turn the map of every source."
         self.fit()
         table = _as_table(X)
-        counts = EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis).transform(table).astype(np.float64)
-        out = _turned(counts, *time_profile(table, self.n_time, self.energy_range, self.time_axis, self.min_exposure), self.align)
+        counts = (
+            EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis)
+            .transform(table)
+            .astype(np.float64)
+        )
+        out = _turned(
+            counts,
+            *time_profile(table, self.n_time, self.energy_range, self.time_axis, self.min_exposure),
+            self.align,
+        )
         return np.sqrt(out) if self.stabilize else out
 
     def get_feature_names_out(self, input_features=None):
         "Names of the flattened bins, time slowest; the middle bin is the aligned one."
-        return np.array([f"t{i - self.n_time // 2:+03d}_e{j:02d}" for i in range(self.n_time) for j in range(self.n_energy)], dtype=object)
+        return np.array(
+            [
+                f"t{i - self.n_time // 2:+03d}_e{j:02d}"
+                for i in range(self.n_time)
+                for j in range(self.n_energy)
+            ],
+            dtype=object,
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01b_invariant.ipynb #77b076e9
 def haar_power(
-    counts:np.ndarray, # (S, n_time) photons per bin
-    cover:np.ndarray, # (S, n_time) good time per bin
-    half:int, # bins on each side
-) -> tuple: # (S,) mean z**2, 1 for a constant source; (S,) relative power above noise
+    counts: np.ndarray,  # (S, n_time) photons per bin
+    cover: np.ndarray,  # (S, n_time) good time per bin
+    half: int,  # bins on each side
+) -> tuple:  # (S,) mean z**2, 1 for a constant source; (S,) relative power above noise
     "Compare each stretch of `half` bins with the next one, at every position of the circle."
     n = counts.shape[1]
+
     def stretches(x):
         total = np.cumsum(np.concatenate([np.zeros((len(x), 1)), x, x], axis=1), axis=1)
-        return total[:, half:half + n] - total[:, :n], total[:, 2 * half:2 * half + n] - total[:, half:half + n]
+        return total[:, half : half + n] - total[:, :n], total[:, 2 * half : 2 * half + n] - total[
+            :, half : half + n
+        ]
+
     (left, right), (before, after) = stretches(counts), stretches(cover)
     both, p = left + right, after / np.maximum(before + after, 1e-12)
     ok = (both > 0.5) & (p > 0.05) & (p < 0.95)
     p = np.where(ok, p, 0.5)
     square, noise = np.where(ok, (right * (1 - p) - left * p) ** 2, 0), np.where(ok, both * p * (1 - p), 0)
-    z2 = np.divide(square, noise, out=np.zeros_like(square), where=ok).sum(axis=1) / np.maximum(ok.sum(axis=1), 1)
+    z2 = np.divide(square, noise, out=np.zeros_like(square), where=ok).sum(axis=1) / np.maximum(
+        ok.sum(axis=1), 1
+    )
     scale = np.where(ok, both**2 * p * (1 - p), 0).sum(axis=1)
     return np.where(ok.any(axis=1), z2, 1), (square - noise).sum(axis=1) / np.where(scale > 0, scale, 1)
 
 # %% ../nbs/01b_invariant.ipynb #f71d77c2
 class WaveletPower(TransformerMixin, BaseEstimator):
     "Haar-wavelet power of the light curve per time scale: significance and amplitude."
+
     def __init__(
         self,
-        n_time:int=64, # time bins, a power of two
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        time_axis:str="exposure", # "exposure", "livetime" or "events"
-    ): self.n_time, self.energy_range, self.time_axis = n_time, energy_range, time_axis
+        n_time: int = 64,  # time bins, a power of two
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        time_axis: str = "exposure",  # "exposure", "livetime" or "events"
+    ):
+        self.n_time, self.energy_range, self.time_axis = n_time, energy_range, time_axis
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
         bin_edges(self.n_time, 1, self.energy_range)
-        if self.n_time < 2 or int(self.n_time) & (int(self.n_time) - 1): raise ValueError(f"`n_time` must be a power of two, at least 2; got {self.n_time!r}")
-        if self.time_axis not in TIME_AXES: raise ValueError(f"`time_axis` must be one of {', '.join(TIME_AXES)}; got {self.time_axis!r}")
+        if self.n_time < 2 or int(self.n_time) & (int(self.n_time) - 1):
+            raise ValueError(f"`n_time` must be a power of two, at least 2; got {self.n_time!r}")
+        if self.time_axis not in TIME_AXES:
+            raise ValueError(f"`time_axis` must be one of {', '.join(TIME_AXES)}; got {self.time_axis!r}")
         return self
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, 2 * log2(n_time))
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, 2 * log2(n_time))
         "Measure the power of every source on every scale, short to long."
         self.fit()
         table = _as_table(X, energies=False)
         counts = _in_time(table, self.n_time, self.energy_range, self.time_axis)
-        power = [haar_power(counts, _coverage(table, self.n_time, self.time_axis), 2**m) for m in range(int(self.n_time).bit_length() - 1)]
+        power = [
+            haar_power(counts, _coverage(table, self.n_time, self.time_axis), 2**m)
+            for m in range(int(self.n_time).bit_length() - 1)
+        ]
         z2, excess = (np.array(p).reshape(len(power), len(table)).T for p in zip(*power))
         return np.hstack([np.log10(np.maximum(z2, 0.01)), np.sign(excess) * np.sqrt(abs(excess))])
 
     def get_feature_names_out(self, input_features=None):
         "Names: 'z2_1', 'z2_2', 'z2_4', … by bins on each side, then 'amp_1', …"
-        return np.array([f"{kind}_{2**m}" for kind in ("z2", "amp") for m in range(int(self.n_time).bit_length() - 1)], dtype=object)
+        return np.array(
+            [f"{kind}_{2**m}" for kind in ("z2", "amp") for m in range(int(self.n_time).bit_length() - 1)],
+            dtype=object,
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01b_invariant.ipynb #2724a696
 class PeakSpectrum(TransformerMixin, BaseEstimator):
     "Square-root energy profile of the brightest part minus that of the rest."
+
     def __init__(
         self,
-        n_time:int=24, # time bins
-        n_energy:int=8, # energy bins
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        prior:float=10.0, # photons of the overall spectrum added to each side
-        time_axis:str="exposure", # "exposure", "livetime" or "events"
-        min_exposure:float=0.25, # as in `time_profile`
-    ): self.n_time, self.n_energy, self.energy_range, self.prior, self.time_axis, self.min_exposure = n_time, n_energy, energy_range, prior, time_axis, min_exposure
+        n_time: int = 24,  # time bins
+        n_energy: int = 8,  # energy bins
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        prior: float = 10.0,  # photons of the overall spectrum added to each side
+        time_axis: str = "exposure",  # "exposure", "livetime" or "events"
+        min_exposure: float = 0.25,  # as in `time_profile`
+    ):
+        self.n_time, self.n_energy, self.energy_range, self.prior, self.time_axis, self.min_exposure = (
+            n_time,
+            n_energy,
+            energy_range,
+            prior,
+            time_axis,
+            min_exposure,
+        )
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
         _check(self, self.n_time)
-        if not (np.isfinite(self.prior) and self.prior > 0): raise ValueError(f"`prior` must be a positive number of photons, got {self.prior!r}")
+        if not (np.isfinite(self.prior) and self.prior > 0):
+            raise ValueError(f"`prior` must be a positive number of photons, got {self.prior!r}")
         return self
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, n_energy)
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, n_energy)
         "Compare the brightest part of every source with the rest."
         self.fit()
         table = _as_table(X)
-        counts = EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis).transform(table).astype(np.float64)
+        counts = (
+            EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis)
+            .transform(table)
+            .astype(np.float64)
+        )
         rate, seen = time_profile(table, self.n_time, self.energy_range, self.time_axis, self.min_exposure)
         s = _smooth(rate)
         bright = seen & (s >= (np.median(s, axis=1, keepdims=True) + s.max(axis=1, keepdims=True)) / 2)
@@ -322,4 +419,5 @@ class PeakSpectrum(TransformerMixin, BaseEstimator):
         "Names: 'peak_e00', … from soft to hard."
         return np.array([f"peak_e{j:02d}" for j in range(self.n_energy)], dtype=object)
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True

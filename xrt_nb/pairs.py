@@ -18,25 +18,29 @@ from .representations import TIME_AXES, _as_table, _axis, _bin, _compiled, bin_e
 # %% ../nbs/01a_pairs.ipynb #18fb7247
 DT_AXES, DE_AXES = ("log", "linear"), ("log", "linear")
 
-
+# %% ../nbs/01a_pairs.ipynb #18fb7247-1
 def pair_edges(
-    n_dt:int=24, # bins in time difference
-    n_de:int=16, # bins in energy difference
-    dt_scale:str="log", # "log" or "linear"
-    de_scale:str="log", # "log": log10(E_j/E_i); "linear": (E_j-E_i) over the width of the band
-    signed:bool=True, # energy differences with sign, or their size
-    dt_min:float=1e-3, # where the logarithmic bins start, as a fraction of T; the first one takes all below, too
-    energy_range:tuple=(500, 7000), # [eV], both ends included
-) -> tuple: # (n_dt+1,) edges in dt/T from 0 to 1, (n_de+1,) edges in y
+    n_dt: int = 24,  # bins in time difference
+    n_de: int = 16,  # bins in energy difference
+    dt_scale: str = "log",  # "log" or "linear"
+    de_scale: str = "log",  # "log": log10(E_j/E_i); "linear": (E_j-E_i) over the width of the band
+    signed: bool = True,  # energy differences with sign, or their size
+    dt_min: float = 1e-3,  # where the logarithmic bins start, as a fraction of T; the first one takes all below, too
+    energy_range: tuple = (500, 7000),  # [eV], both ends included
+) -> tuple:  # (n_dt+1,) edges in dt/T from 0 to 1, (n_de+1,) edges in y
     "The edges of a dE–dt map."
     for name, value in {"dt_scale": dt_scale, "de_scale": de_scale}.items():
-        if value not in DT_AXES: raise ValueError(f"`{name}` must be 'log' or 'linear', got {value!r}")
+        if value not in DT_AXES:
+            raise ValueError(f"`{name}` must be 'log' or 'linear', got {value!r}")
     for name, n in {"n_dt": n_dt, "n_de": n_de}.items():
-        if int(n) != n or n < 1: raise ValueError(f"`{name}` must be a whole number of bins, at least 1; got {n!r}")
-    if not 0 < dt_min < 1: raise ValueError(f"`dt_min` must lie between 0 and 1, as a fraction of the time axis; got {dt_min!r}")
+        if int(n) != n or n < 1:
+            raise ValueError(f"`{name}` must be a whole number of bins, at least 1; got {n!r}")
+    if not 0 < dt_min < 1:
+        raise ValueError(f"`dt_min` must lie between 0 and 1, as a fraction of the time axis; got {dt_min!r}")
     x, y = bin_edges(n_dt, n_de)[0], bin_edges(n_de, 1)[0]
     span = np.ptp(bin_edges(1, 1, energy_range)[1]) if de_scale == "log" else 1.0
-    if dt_scale == "log": x = np.r_[0.0, np.logspace(np.log10(dt_min), 0, int(n_dt) + 1)[1:]]
+    if dt_scale == "log":
+        x = np.r_[0.0, np.logspace(np.log10(dt_min), 0, int(n_dt) + 1)[1:]]
     return x, span * (2 * y - 1 if signed else y)
 
 # %% ../nbs/01a_pairs.ipynb #6b982738
@@ -50,11 +54,14 @@ def _count_pairs(clock, y, width, x_edges, y_edges, signed, row):
         k = 0
         for j in range(i + 1, len(clock)):
             dt, de = (clock[j] - clock[i]) / width, y[j] - y[i]
-            while k < n_t - 1 and dt >= x_edges[k + 1]: k += 1
-            if not signed: de = abs(de)
+            while k < n_t - 1 and dt >= x_edges[k + 1]:
+                k += 1
+            if not signed:
+                de = abs(de)
             w = 0.5 if signed and dt <= 0 else 1.0
             row[k * n_e + _bin(min(max(de, y0), y1), y_edges, scale)] += w
-            if w < 1: row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
+            if w < 1:
+                row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
 
 # %% ../nbs/01a_pairs.ipynb #7ae1c48b
 @_compiled
@@ -66,20 +73,36 @@ def _count_drawn(clock, y, width, i, j, x_edges, y_edges, signed, weight, row):
     for p in range(len(i)):
         dt, de = (clock[j[p]] - clock[i[p]]) / width, y[j[p]] - y[i[p]]
         k = min(np.searchsorted(x_edges, dt, side="right"), len(x_edges) - 1) - 1
-        if not signed: de = abs(de)
+        if not signed:
+            de = abs(de)
         w = weight / 2 if signed and dt <= 0 else weight
         row[k * n_e + _bin(min(max(de, y0), y1), y_edges, scale)] += w
-        if w < weight: row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
+        if w < weight:
+            row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
 
-
+# %% ../nbs/01a_pairs.ipynb #7ae1c48b-1
 def _sample_pairs(clock, y, width, edges, signed, n_draw, seed, row):
     "Estimate one source's map from `n_draw` random pairs."
-    n, rng, order = len(clock), np.random.default_rng(seed), np.lexsort((y, clock))  # ties by energy: the input's order mustn't matter
+    n, rng, order = (
+        len(clock),
+        np.random.default_rng(seed),
+        np.lexsort((y, clock)),
+    )  # ties by energy: the input's order mustn't matter
     for begin in range(0, n_draw, 1_000_000):
         m = min(1_000_000, n_draw - begin)
         i, j = rng.integers(0, n, m), rng.integers(0, n - 1, m)
         j += j >= i
-        _count_drawn(clock[order], y[order], width, np.minimum(i, j), np.maximum(i, j), *edges, signed, n * (n - 1) / 2 / n_draw, row)
+        _count_drawn(
+            clock[order],
+            y[order],
+            width,
+            np.minimum(i, j),
+            np.maximum(i, j),
+            *edges,
+            signed,
+            n * (n - 1) / 2 / n_draw,
+            row,
+        )
 
 # %% ../nbs/01a_pairs.ipynb #18be604a
 def _used(table, time_axis, energy_range):
@@ -89,55 +112,81 @@ def _used(table, time_axis, energy_range):
     safe, eps = np.where(width > 0, width, 1), np.log10(table.energy)
     tau = (clock - np.repeat(start, table.counts)) / np.repeat(safe, table.counts)
     ok = (tau >= 0) & (tau <= 1) & (eps >= e0) & (eps <= e1) & np.repeat(width > 0, table.counts)
-    return np.flatnonzero(ok), np.r_[0, np.cumsum(np.bincount(table.source_index[ok], minlength=len(table)))], np.maximum(width, 0), clock
+    return (
+        np.flatnonzero(ok),
+        np.r_[0, np.cumsum(np.bincount(table.source_index[ok], minlength=len(table)))],
+        np.maximum(width, 0),
+        clock,
+    )
 
-
+# %% ../nbs/01a_pairs.ipynb #18be604a-1
 def _pair_counts(table, used, edges, de_scale, signed, energy_range, max_pairs, random_state):
     "Pairs of every source, (S, n_dt * n_de), exact up to `max_pairs` of them."
-    (rows, offsets, width, clock), (lo, hi) = used, (float(getattr(e, "to_value", lambda _, e=e: e)("eV")) for e in energy_range)
+    (rows, offsets, width, clock), (lo, hi) = (
+        used,
+        (float(getattr(e, "to_value", lambda _, e=e: e)("eV")) for e in energy_range),
+    )
     y = np.log10(table.energy[rows]) if de_scale == "log" else table.energy[rows] / (hi - lo)
     t, out = clock[rows], np.zeros((len(table), (len(edges[0]) - 1) * (len(edges[1]) - 1)))
     for s in np.flatnonzero(np.diff(offsets) > 1):
         a, b = offsets[s], offsets[s + 1]
-        if (b - a) * (b - a - 1) // 2 <= max_pairs: _count_pairs(t[a:b], y[a:b], width[s], *edges, signed, out[s])
-        else: _sample_pairs(t[a:b], y[a:b], width[s], edges, signed, int(max_pairs), [int(random_state), zlib.crc32(str(table.ids[s]).encode())], out[s])
+        if (b - a) * (b - a - 1) // 2 <= max_pairs:
+            _count_pairs(t[a:b], y[a:b], width[s], *edges, signed, out[s])
+        else:
+            _sample_pairs(
+                t[a:b],
+                y[a:b],
+                width[s],
+                edges,
+                signed,
+                int(max_pairs),
+                [int(random_state), zlib.crc32(str(table.ids[s]).encode())],
+                out[s],
+            )
     return out
 
 # %% ../nbs/01a_pairs.ipynb #8bc72a19
 def pairs_within(
-    gti, # (G, 2) disjoint sorted intervals [s]
-    dt, # (K,) time differences [s], at least 0
-) -> np.ndarray: # (K,) shares from 0 to 1
+    gti,  # (G, 2) disjoint sorted intervals [s]
+    dt,  # (K,) time differences [s], at least 0
+) -> np.ndarray:  # (K,) shares from 0 to 1
     "The share of pairs of random times in `gti` that are at most `dt` apart."
-    span = np.max(gti) - np.min(gti)  # shares know no unit, and squares of seconds may be too large for a number
+    span = np.max(gti) - np.min(
+        gti
+    )  # shares know no unit, and squares of seconds may be too large for a number
     a, b = ((np.asarray(gti, dtype=np.float64) - np.min(gti)) / span).T
     knots, length = np.c_[a, b].ravel(), np.c_[b - a, np.zeros(len(a))].ravel()
     live = np.r_[0.0, np.cumsum(length)[:-1]]
     area = np.r_[0.0, np.cumsum((live[1:] + live[:-1]) / 2 * np.diff(knots))]
+
     def integral(t):
         i = np.searchsorted(knots, t, side="right") - 1
         h = t - knots[i]
         return area[i] + live[i] * h + np.where(i % 2 == 0, h**2 / 2, 0)
+
     x = np.asarray(dt, dtype=np.float64)[:, None] / span
     inner = ((integral(b + x) - integral(b)) - (integral(a + x) - integral(a))).sum(axis=1)
     return np.clip(2 * inner / length.sum() ** 2, 0, 1)
 
 # %% ../nbs/01a_pairs.ipynb #b95a1cdf
 def pair_null(
-    events, # EventTable or EventList
-    edges:np.ndarray, # (n_dt+1,) edges in dt/T, e.g. from `pair_edges`
-    time_axis:str="events", # as in `EtMap`
-    energy_range:tuple=(500, 7000), # [eV]; decides which photons count
-) -> np.ndarray: # (S, n_dt) shares of pairs, sum 1; zeros for a source with fewer than two usable photons
+    events,  # EventTable or EventList
+    edges: np.ndarray,  # (n_dt+1,) edges in dt/T, e.g. from `pair_edges`
+    time_axis: str = "events",  # as in `EtMap`
+    energy_range: tuple = (500, 7000),  # [eV]; decides which photons count
+) -> np.ndarray:  # (S, n_dt) shares of pairs, sum 1; zeros for a source with fewer than two usable photons
     "How the pairs of a constant source spread over time differences."
     table, x = _as_table(events), np.asarray(edges, dtype=np.float64)
     rows, offsets, width, _ = _used(table, time_axis, energy_range)
     cdf = np.tile(2 * x - x**2, (len(table), 1))
     for s in np.flatnonzero(np.diff(offsets) > 1):
-        if time_axis == "livetime": break  # a clock without gaps
-        gti = None if table.gti is None else table.gti[table.gti_offsets[s]:table.gti_offsets[s + 1]]
-        if time_axis == "events": cdf[s] = _hung_pairs(table, s, rows[offsets[s]:offsets[s + 1]], gti, x * width[s])
-        elif gti is not None and len(gti) > 1: cdf[s] = pairs_within(gti, x * width[s])
+        if time_axis == "livetime":
+            break  # a clock without gaps
+        gti = None if table.gti is None else table.gti[table.gti_offsets[s] : table.gti_offsets[s + 1]]
+        if time_axis == "events":
+            cdf[s] = _hung_pairs(table, s, rows[offsets[s] : offsets[s + 1]], gti, x * width[s])
+        elif gti is not None and len(gti) > 1:
+            cdf[s] = pairs_within(gti, x * width[s])
     cdf[:, -1] = 1  # the last bin is closed: it holds the pair of the two ends, whatever rounding says
     return np.diff(cdf, axis=1) * (np.diff(offsets) > 1)[:, None]
 
@@ -147,57 +196,80 @@ def _hung_pairs(table, s, rows, gti, dt):
     t0, t1 = table.time[table.offsets[s]], table.time[table.offsets[s + 1] - 1]
     gti = np.array([[t0, t1]]) if gti is None or not len(gti) else np.clip(gti, t0, t1)
     gti = gti[gti[:, 1] > gti[:, 0]]
-    if not len(gti): return (dt >= t1 - t0) * 1.0  # photons at the two edges of a gap: all their pairs are as wide as it
+    if not len(gti):
+        return (dt >= t1 - t0) * 1.0  # photons at the two edges of a gap: all their pairs are as wide as it
     at_start, at_end = table.time[rows[0]] == t0, table.time[rows[-1]] == t1
     total, m = np.sum(gti[:, 1] - gti[:, 0]), len(rows) - at_start - at_end
     parts = [(m * (m - 1) / 2, pairs_within(gti, dt))]
-    if at_start: parts.append((m, livetime_at(t0 + dt, gti) / total))
-    if at_end: parts.append((m, 1 - livetime_at(t1 - dt, gti) / total))
-    if at_start and at_end: parts.append((1, (dt >= t1 - t0) * 1.0))
+    if at_start:
+        parts.append((m, livetime_at(t0 + dt, gti) / total))
+    if at_end:
+        parts.append((m, 1 - livetime_at(t1 - dt, gti) / total))
+    if at_start and at_end:
+        parts.append((1, (dt >= t1 - t0) * 1.0))
     return sum(n * share for n, share in parts) / sum(n for n, _ in parts)
 
 # %% ../nbs/01a_pairs.ipynb #52902945
 OUTPUTS = ("counts", "density", "excess", "ratio")
 
-
+# %% ../nbs/01a_pairs.ipynb #52902945-1
 def _against_null(counts, n, null, signed, output):
     "Density of pairs, its excess over the expectation of a constant source, or their ratio; `n` photons per source."
     density = counts / np.maximum(n * (n - 1) / 2, 1)[:, None, None]
-    if output == "density": return density
+    if output == "density":
+        return density
     in_energy = density.sum(axis=1)
-    if signed: in_energy = (in_energy + in_energy[:, ::-1]) / 2
+    if signed:
+        in_energy = (in_energy + in_energy[:, ::-1]) / 2
     expected = null[:, :, None] * in_energy[:, None, :]
-    if output == "excess": return density - expected
+    if output == "excess":
+        return density - expected
     out = np.divide(density, expected, out=np.ones_like(density), where=expected > 0)
     return np.where(n[:, None, None] > 1, out, 0)
 
-
+# %% ../nbs/01a_pairs.ipynb #52902945-2
 def _check_choices(output, time_axis, max_pairs, random_state):
     "Refuse what isn't a choice, or isn't a number."
     for name, value, allowed in (("output", output, OUTPUTS), ("time_axis", time_axis, TIME_AXES)):
-        if value not in allowed: raise ValueError(f"`{name}` must be one of {', '.join(allowed)}; got {value!r}")
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}; got {value!r}")
     for name, value, least in (("max_pairs", max_pairs, 1), ("random_state", random_state, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least: raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value!r}")
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value!r}")
 
 # %% ../nbs/01a_pairs.ipynb #cf52eb41
 class PairMap(TransformerMixin, BaseEstimator):
     "Pairs of each source's photons over their time and energy differences."
+
     def __init__(
         self,
-        n_dt:int=24, # bins in time difference
-        n_de:int=16, # bins in energy difference
-        dt_scale:str="log", # "log" or "linear"
-        de_scale:str="log", # "log": log10(E_j/E_i); "linear": (E_j-E_i) over the width of the band
-        signed:bool=True, # energy differences with sign, or their size
-        dt_min:float=1e-3, # where the logarithmic bins start, as a fraction of T
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        output:str="density", # one of `OUTPUTS`
-        time_axis:str="events", # "events" (as published for E–t maps), "exposure" or "livetime"
-        max_pairs:int=10_000_000, # per source; above it, this many pairs are sampled
-        random_state:int=0, # seed of the sampling
+        n_dt: int = 24,  # bins in time difference
+        n_de: int = 16,  # bins in energy difference
+        dt_scale: str = "log",  # "log" or "linear"
+        de_scale: str = "log",  # "log": log10(E_j/E_i); "linear": (E_j-E_i) over the width of the band
+        signed: bool = True,  # energy differences with sign, or their size
+        dt_min: float = 1e-3,  # where the logarithmic bins start, as a fraction of T
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        output: str = "density",  # one of `OUTPUTS`
+        time_axis: str = "events",  # "events" (as published for E–t maps), "exposure" or "livetime"
+        max_pairs: int = 10_000_000,  # per source; above it, this many pairs are sampled
+        random_state: int = 0,  # seed of the sampling
     ):
-        self.n_dt, self.n_de, self.dt_scale, self.de_scale, self.signed, self.dt_min = n_dt, n_de, dt_scale, de_scale, signed, dt_min
-        self.energy_range, self.output, self.time_axis, self.max_pairs, self.random_state = energy_range, output, time_axis, max_pairs, random_state
+        self.n_dt, self.n_de, self.dt_scale, self.de_scale, self.signed, self.dt_min = (
+            n_dt,
+            n_de,
+            dt_scale,
+            de_scale,
+            signed,
+            dt_min,
+        )
+        self.energy_range, self.output, self.time_axis, self.max_pairs, self.random_state = (
+            energy_range,
+            output,
+            time_axis,
+            max_pairs,
+            random_state,
+        )
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
@@ -206,54 +278,86 @@ class PairMap(TransformerMixin, BaseEstimator):
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, n_dt, n_de) float32
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, n_dt, n_de) float32
         "Draw the dE–dt map of every source."
         table, edges = _as_table(X), self._edges()
-        used, shape = _used(table, self.time_axis, self.energy_range), (-1, len(edges[0]) - 1, len(edges[1]) - 1)
-        counts = _pair_counts(table, used, edges, self.de_scale, self.signed, self.energy_range, self.max_pairs, self.random_state).reshape(shape)
-        if self.output == "counts": return counts.astype(np.float32)
-        null = None if self.output == "density" else pair_null(table, edges[0], self.time_axis, self.energy_range)
+        used, shape = (
+            _used(table, self.time_axis, self.energy_range),
+            (-1, len(edges[0]) - 1, len(edges[1]) - 1),
+        )
+        counts = _pair_counts(
+            table,
+            used,
+            edges,
+            self.de_scale,
+            self.signed,
+            self.energy_range,
+            self.max_pairs,
+            self.random_state,
+        ).reshape(shape)
+        if self.output == "counts":
+            return counts.astype(np.float32)
+        null = (
+            None
+            if self.output == "density"
+            else pair_null(table, edges[0], self.time_axis, self.energy_range)
+        )
         return _against_null(counts, np.diff(used[1]), null, self.signed, self.output).astype(np.float32)
 
     def _edges(self):
         _check_choices(self.output, self.time_axis, self.max_pairs, self.random_state)
-        return pair_edges(self.n_dt, self.n_de, self.dt_scale, self.de_scale, self.signed, self.dt_min, self.energy_range)
+        return pair_edges(
+            self.n_dt, self.n_de, self.dt_scale, self.de_scale, self.signed, self.dt_min, self.energy_range
+        )
 
     def get_feature_names_out(self, input_features=None):
         "Names of the flattened bins, time difference slowest: 'dt00_de00', 'dt00_de01', …"
-        return np.array([f"dt{i:02d}_de{j:02d}" for i in range(self.n_dt) for j in range(self.n_de)], dtype=object)
+        return np.array(
+            [f"dt{i:02d}_de{j:02d}" for i in range(self.n_dt) for j in range(self.n_de)], dtype=object
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01a_pairs.ipynb #5352490b
 def plot_pairs(
-    pairs:np.ndarray, # (n_dt, n_de) one map
-    edges:tuple=None, # from `pair_edges`, as the map was made; None: its defaults
-    colorbar:bool=True, # draw a colour bar
-    label:str="pairs", # what the colours are
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.pcolormesh`
-): # the axes
+    pairs: np.ndarray,  # (n_dt, n_de) one map
+    edges: tuple = None,  # from `pair_edges`, as the map was made; None: its defaults
+    colorbar: bool = True,  # draw a colour bar
+    label: str = "pairs",  # what the colours are
+    ax=None,  # axes to draw into
+    **kwargs,  # to `Axes.pcolormesh`
+):  # the axes
     "Draw one dE–dt map; on a logarithmic time axis the first bin, which reaches to 0, is drawn as wide as the second."
     x, y = pair_edges(*np.shape(pairs)) if edges is None else edges
-    if np.shape(pairs) != (len(x) - 1, len(y) - 1): raise ValueError(f"`pairs` has shape {np.shape(pairs)}, `edges` are those of {(len(x) - 1, len(y) - 1)}")
+    if np.shape(pairs) != (len(x) - 1, len(y) - 1):
+        raise ValueError(
+            f"`pairs` has shape {np.shape(pairs)}, `edges` are those of {(len(x) - 1, len(y) - 1)}"
+        )
     log, ax = len(x) > 3 and not np.isclose(x[2] - x[1], x[3] - x[2]), _axes(ax)
-    if log: x = np.r_[x[1] ** 2 / x[2], x[1:]]
+    if log:
+        x = np.r_[x[1] ** 2 / x[2], x[1:]]
     ax.axhline(0, color="0.5", lw=0.6, zorder=3)
     mesh = ax.pcolormesh(x, y, np.asarray(pairs).T, **{"cmap": "viridis", **kwargs})
     ratio = y[-1] < 1 - 1e-9 or y[-1] > 1 + 1e-9
-    ax.set(xlabel="time difference / T", ylabel="log10 energy ratio" if ratio else "energy difference / band", xscale="log" if log else "linear", ylim=(y[0], y[-1]))
-    if colorbar: ax.figure.colorbar(mesh, ax=ax, label=label)
+    ax.set(
+        xlabel="time difference / T",
+        ylabel="log10 energy ratio" if ratio else "energy difference / band",
+        xscale="log" if log else "linear",
+        ylim=(y[0], y[-1]),
+    )
+    if colorbar:
+        ax.figure.colorbar(mesh, ax=ax, label=label)
     return ax
 
 # %% ../nbs/01a_pairs.ipynb #037c2045
 def pair_quality(
-    events, # EventTable or EventList
-    time_axis:str="events", # as in `PairMap`
-    energy_range:tuple=(500, 7000), # [eV]
-    max_pairs:int=10_000_000, # as in `PairMap`
-) -> pd.DataFrame: # indexed by id: n_events, n_used, n_pairs, few, constant_time, sampled, pairs_ok
+    events,  # EventTable or EventList
+    time_axis: str = "events",  # as in `PairMap`
+    energy_range: tuple = (500, 7000),  # [eV]
+    max_pairs: int = 10_000_000,  # as in `PairMap`
+) -> pd.DataFrame:  # indexed by id: n_events, n_used, n_pairs, few, constant_time, sampled, pairs_ok
     "Tell for each source whether its dE–dt map means something, and why not."
     table = _as_table(events)
     _, offsets, width, _ = _used(table, time_axis, energy_range)

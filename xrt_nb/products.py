@@ -31,8 +31,22 @@ from urllib.parse import urlencode
 import numpy as np
 import pandas as pd
 
-from ._store import (StoreBusy, StoreError, StoreExists, WorkFolder, append, atomic, file_hash, locked, open_part,
-                           ordinary, read_json, write_json, write_text, writing)
+from xrt_nb._store import (
+    StoreBusy,
+    StoreError,
+    StoreExists,
+    WorkFolder,
+    append,
+    atomic,
+    file_hash,
+    locked,
+    open_part,
+    ordinary,
+    read_json,
+    write_json,
+    write_text,
+    writing,
+)
 from .catalogs import CatalogError, _make_folder, body_of, polite_get, polite_session
 from .data import EventDataError, EventTable, ParquetEvents, XRTError, XRTWarning
 from .fits import _open as open_fits
@@ -41,106 +55,147 @@ from .ingest import Ingest, _reason, ingest
 # %% ../nbs/06a_products.ipynb #b84d8511
 class Detection(NamedTuple):
     "One source in one observation, as the catalogue counts it."
-    obsid:int # observation
-    region:int # region within it
-    obi:int = 0 # observation interval
+
+    obsid: int  # observation
+    region: int  # region within it
+    obi: int = 0  # observation interval
 
     @property
-    def id(self): return f"{self.obsid}_{self.region}"
+    def id(self):
+        return f"{self.obsid}_{self.region}"
 
     @property
-    def package(self): return f"{self.obsid}.{self.obi}.{self.region}"
+    def package(self):
+        return f"{self.obsid}.{self.obi}.{self.region}"
 
 # %% ../nbs/06a_products.ipynb #fd8e11bf
 _ID = re.compile(r"\s*0*(\d{1,9})(?:_0*(\d{1,9})|\.0*(\d{1,3})\.0*(\d{1,9}))\s*", re.A)
 
-
+# %% ../nbs/06a_products.ipynb #fd8e11bf-1
 def _of_text(text):
     "A detection from its id."
     m = _ID.fullmatch(str(text))
-    if not m: raise ValueError(f"`ids`: {text!r} is neither an obsreg_id like '23022_122' nor observation, interval and region like '23022.0.122'")
+    if not m:
+        raise ValueError(
+            f"`ids`: {text!r} is neither an obsreg_id like '23022_122' nor observation, interval and region like '23022.0.122'"
+        )
     return Detection(int(m[1]), int(m[2] or m[4]), int(m[3] or 0))
 
-
+# %% ../nbs/06a_products.ipynb #fd8e11bf-2
 def as_detections(
-    ids, # an id or several, or a table with obsid, region_id (and obi), or with obsreg_id
-) -> list: # of Detection, sorted, each once
+    ids,  # an id or several, or a table with obsid, region_id (and obi), or with obsreg_id
+) -> list:  # of Detection, sorted, each once
     "Read detections from ids or from a catalogue table."
-    if isinstance(ids, (str, Detection)): ids = [ids]
-    if not hasattr(ids, "columns"): return sorted({i if isinstance(i, Detection) else _of_text(i) for i in ids})
+    if isinstance(ids, (str, Detection)):
+        ids = [ids]
+    if not hasattr(ids, "columns"):
+        return sorted({i if isinstance(i, Detection) else _of_text(i) for i in ids})
     frame = ids.to_pandas() if hasattr(ids, "to_pandas") else ids
     if not {"obsid", "region_id"} <= set(frame.columns):
-        if "obsreg_id" in frame.columns or frame.index.name == "obsreg_id": return as_detections(list(frame.get("obsreg_id", frame.index)))
-        raise ValueError(f"`ids`: a table of detections needs obsid and region_id, or obsreg_id; it has {', '.join(map(str, frame.columns))}")
-    cols = {c: pd.to_numeric(frame[c], errors="coerce").to_numpy(float) for c in ("obsid", "region_id", "obi") if c in frame.columns}
+        if "obsreg_id" in frame.columns or frame.index.name == "obsreg_id":
+            return as_detections(list(frame.get("obsreg_id", frame.index)))
+        raise ValueError(
+            f"`ids`: a table of detections needs obsid and region_id, or obsreg_id; it has {', '.join(map(str, frame.columns))}"
+        )
+    cols = {
+        c: pd.to_numeric(frame[c], errors="coerce").to_numpy(float)
+        for c in ("obsid", "region_id", "obi")
+        if c in frame.columns
+    }
     for c, v in cols.items():
-        if len(bad := np.flatnonzero(~(v >= 0) | (v % 1 != 0))): raise ValueError(f"`ids`: column '{c}' in row {bad[0]} holds {frame[c].iloc[bad[0]]}, not a number of the catalogue")
+        if len(bad := np.flatnonzero(~(v >= 0) | (v % 1 != 0))):
+            raise ValueError(
+                f"`ids`: column '{c}' in row {bad[0]} holds {frame[c].iloc[bad[0]]}, not a number of the catalogue"
+            )
     return sorted({Detection(*map(int, row)) for row in zip(*cols.values())})
 
 # %% ../nbs/06a_products.ipynb #f612534b
-CSC_FILES = "http://cda.cfa.harvard.edu/csccli" # the file service of the Chandra Source Catalog
+CSC_FILES = "http://cda.cfa.harvard.edu/csccli"  # the file service of the Chandra Source Catalog
 PRODUCTS = {
-    "regevt3": "regevt3", "reg3": "srcreg", "lc3": "lightcurve", "pha3": "spectrum", "arf3": "arf", "rmf3": "rmf",
-} # ending of the file name -> name of the type at the service
+    "regevt3": "regevt3",
+    "reg3": "srcreg",
+    "lc3": "lightcurve",
+    "pha3": "spectrum",
+    "arf3": "arf",
+    "rmf3": "rmf",
+}  # ending of the file name -> name of the type at the service
 
-
+# %% ../nbs/06a_products.ipynb #f612534b-1
 def package_url(
-    wanted, # (Detection, product) pairs
-    base_url:str=CSC_FILES, # the file service
-    release:str="rel2.1", # release of the catalogue: rel2.0, rel2.1
-    band:str="b", # energy band, for products that have one; "w" for HRC
-) -> str: # where to get them, as one tar archive
+    wanted,  # (Detection, product) pairs
+    base_url: str = CSC_FILES,  # the file service
+    release: str = "rel2.1",  # release of the catalogue: rel2.0, rel2.1
+    band: str = "b",  # energy band, for products that have one; "w" for HRC
+) -> str:  # where to get them, as one tar archive
     "Write the address of a package of files."
     items = ",".join(f"{d.package}/{PRODUCTS[p]}/{band}" for d, p in wanted)
-    return f"{base_url.rstrip('/')}/retrieve?" + urlencode({"version": release, "packageset": items}, safe="/,")
+    return f"{base_url.rstrip('/')}/retrieve?" + urlencode(
+        {"version": release, "packageset": items}, safe="/,"
+    )
 
 # %% ../nbs/06a_products.ipynb #c6636f5c
-_FILE = re.compile(r"(?:acis|hrc)f0*(\d{1,9})_0*(\d{1,3})N\d{1,5}(?:_[a-z0-9]{1,6})?_r0*(\d{1,9})[a-z]?_([a-z]{2,8}3)\.fits(?:\.gz)?", re.A | re.I)
+_FILE = re.compile(
+    r"(?:acis|hrc)f0*(\d{1,9})_0*(\d{1,3})N\d{1,5}(?:_[a-z0-9]{1,6})?_r0*(\d{1,9})[a-z]?_([a-z]{2,8}3)\.fits(?:\.gz)?",
+    re.A | re.I,
+)
 
-
+# %% ../nbs/06a_products.ipynb #c6636f5c-1
 def product_of(
-    name:str, # file name, without folder
-) -> tuple|None: # (Detection, product), or None for any other name
+    name: str,  # file name, without folder
+) -> tuple | None:  # (Detection, product), or None for any other name
     "Read from a catalogue file name what the file is."
     m = _FILE.fullmatch(name)
     return (Detection(int(m[1]), int(m[3]), int(m[2])), m[4].lower()) if m else None
 
 # %% ../nbs/06a_products.ipynb #4de10895
 def why_refused(
-    m, # tarfile.TarInfo
-    wanted, # set of (Detection, product)
-    taken, # mapping of those taken already to their file names
-) -> str|None: # the reason, None if it is to be taken
+    m,  # tarfile.TarInfo
+    wanted,  # set of (Detection, product)
+    taken,  # mapping of those taken already to their file names
+) -> str | None:  # the reason, None if it is to be taken
     "Say why a member of a package is not taken."
     parts = re.split(r"[/\\]", m.name)
-    if ".." in parts or parts[0] == "" or ":" in m.name: return "its path leads out of the folder"
-    if m.issym() or m.islnk(): return f"it is a link to {m.linkname!r}"
-    if m.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or m.issparse(): return "it is not an ordinary file"
+    if ".." in parts or parts[0] == "" or ":" in m.name:
+        return "its path leads out of the folder"
+    if m.issym() or m.islnk():
+        return f"it is a link to {m.linkname!r}"
+    if m.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or m.issparse():
+        return "it is not an ordinary file"
     key = product_of(parts[-1])
-    if key is None: return "it has no name of a catalogue product"
-    if key in taken: return f"a second file of the same product, beside {taken[key]}"
-    if key not in wanted: return "it was not asked for"
+    if key is None:
+        return "it has no name of a catalogue product"
+    if key in taken:
+        return f"a second file of the same product, beside {taken[key]}"
+    if key not in wanted:
+        return "it was not asked for"
 
 # %% ../nbs/06a_products.ipynb #8a47b32d
-CHUNK = 1 << 16 # bytes read at a time
-MAX_BYTES = 1 << 32 # of a package, as it comes and unpacked
-MAX_RATIO = 200 # content over compressed size
+CHUNK = 1 << 16  # bytes read at a time
+MAX_BYTES = 1 << 32  # of a package, as it comes and unpacked
+MAX_RATIO = 200  # content over compressed size
 
-
+# %% ../nbs/06a_products.ipynb #8a47b32d-1
 @contextmanager
-def _plain_tar(path, max_bytes): # yields a seekable file object
+def _plain_tar(path, max_bytes):  # yields a seekable file object
     "A tar archive's bytes; a gzipped one is unpacked into a nameless file, within limits."
     size = Path(path).stat().st_size
     limit = min(max_bytes, max(MAX_RATIO * size, 1 << 20))
     with open(path, "rb") as f:
-        if f.read(2) != b"\x1f\x8b": f.seek(0); yield f; return
+        if f.read(2) != b"\x1f\x8b":
+            f.seek(0)
+            yield f
+            return
         f.seek(0)
         with tempfile.TemporaryFile(dir=Path(path).parent) as out, gzip.GzipFile(fileobj=f) as z:
             try:
                 while data := z.read(CHUNK):
                     out.write(data)
-                    if out.tell() > limit: raise CatalogError(f"an archive of {size} bytes unpacks to more than {limit}, a bomb; nothing of it is used")
-            except (EOFError, zlib.error, gzip.BadGzipFile): pass # cut short or damaged: no end mark will be found
+                    if out.tell() > limit:
+                        raise CatalogError(
+                            f"an archive of {size} bytes unpacks to more than {limit}, a bomb; nothing of it is used"
+                        )
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                pass  # cut short or damaged: no end mark will be found
             out.seek(0)
             yield out
 
@@ -150,72 +205,108 @@ def _store(source, path):
     sha, size = hashlib.sha256(), 0
     with atomic(path, overwrite=True) as partial:
         with open(partial, "wb") as out:
-            while data := source.read(CHUNK): out.write(data); sha.update(data); size += len(data)
-        try: open_fits(partial).close()
-        except XRTError as err: raise EventDataError(_reason(err, partial)) from None
+            while data := source.read(CHUNK):
+                out.write(data)
+                sha.update(data)
+                size += len(data)
+        try:
+            open_fits(partial).close()
+        except XRTError as err:
+            raise EventDataError(_reason(err, partial)) from None
     return size, sha.hexdigest()
 
-
+# %% ../nbs/06a_products.ipynb #067e4157-1
 def _next(tar):
     "The next member, None at the end; what can go wrong in a header is one kind of error."
-    try: return tar.next()
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as err: raise tarfile.ReadError(str(err)) from err
+    try:
+        return tar.next()
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as err:
+        raise tarfile.ReadError(str(err)) from err
 
-
+# %% ../nbs/06a_products.ipynb #067e4157-2
 def _not_a_tar(path):
     "What an answer is that is not a tar archive."
-    with open(path, "rb") as f: head = f.read(2000)
-    if not head: return "the answer is empty"
+    with open(path, "rb") as f:
+        head = f.read(2000)
+    if not head:
+        return "the answer is empty"
     words = " ".join(re.sub(r"<[^>]*>", " ", head.decode("latin-1")).split())
-    return f"the answer is a web page: '{words[:120]}'" if head.lstrip()[:1] == b"<" else f"the answer is no tar archive (it begins with {head[:16]!r})"
+    return (
+        f"the answer is a web page: '{words[:120]}'"
+        if head.lstrip()[:1] == b"<"
+        else f"the answer is no tar archive (it begins with {head[:16]!r})"
+    )
 
 # %% ../nbs/06a_products.ipynb #ab90c509
 def take_members(
-    path, # tar archive, plain or gzipped
-    wanted, # set of (Detection, product)
-    folder, # where the files go
-    add=lambda key, row: None, # called when a file is in its place: (Detection, product), dict of file, bytes, sha256
-    max_bytes:int=MAX_BYTES, # of all contents together
-) -> tuple: # taken: key -> file name; refused: list of (member, reason); broken: reason, or "" for a whole archive
+    path,  # tar archive, plain or gzipped
+    wanted,  # set of (Detection, product)
+    folder,  # where the files go
+    add=lambda key, row: (
+        None
+    ),  # called when a file is in its place: (Detection, product), dict of file, bytes, sha256
+    max_bytes: int = MAX_BYTES,  # of all contents together
+) -> (
+    tuple
+):  # taken: key -> file name; refused: list of (member, reason); broken: reason, or "" for a whole archive
     "Take the wanted files out of a package."
     taken, refused, broken, total = {}, [], "", 0
     with _plain_tar(path, max_bytes) as raw:
-        try: tar = tarfile.open(fileobj=raw, mode="r:")
-        except (tarfile.TarError, ValueError, OverflowError): raise CatalogError(_not_a_tar(path)) from None
+        try:
+            tar = tarfile.open(fileobj=raw, mode="r:")
+        except (tarfile.TarError, ValueError, OverflowError):
+            raise CatalogError(_not_a_tar(path)) from None
         try:
             for n in itertools.count():
-                if (m := _next(tar)) is None: break
+                if (m := _next(tar)) is None:
+                    break
                 total += abs(m.size)
-                if n >= 4 * len(wanted) + 100: raise CatalogError(f"the archive has more than {n} members for {len(wanted)} wanted files; the rest is not used")
-                if total > max_bytes: raise CatalogError(f"the archive's members claim more than {max_bytes} bytes; the rest is not used")
-                if m.isdir() or (why := why_refused(m, wanted, taken)): refused += [] if m.isdir() else [(m.name, why)]; continue
+                if n >= 4 * len(wanted) + 100:
+                    raise CatalogError(
+                        f"the archive has more than {n} members for {len(wanted)} wanted files; the rest is not used"
+                    )
+                if total > max_bytes:
+                    raise CatalogError(
+                        f"the archive's members claim more than {max_bytes} bytes; the rest is not used"
+                    )
+                if m.isdir() or (why := why_refused(m, wanted, taken)):
+                    refused += [] if m.isdir() else [(m.name, why)]
+                    continue
                 name = re.split(r"[/\\]", m.name)[-1]
-                try: size, sha = _store(tar.extractfile(m), Path(folder) / name)
-                except EventDataError as err: refused.append((m.name, str(err))); broken = f"{name}: {err}"; continue
+                try:
+                    size, sha = _store(tar.extractfile(m), Path(folder) / name)
+                except EventDataError as err:
+                    refused.append((m.name, str(err)))
+                    broken = f"{name}: {err}"
+                    continue
                 key = product_of(name)
                 taken[key] = name
                 add(key, {"file": name, "bytes": size, "sha256": sha})
             raw.seek(tar.offset)
-            if raw.read(512) != bytes(512): broken = broken or "the archive is cut short (it has no end mark)"
-        except tarfile.TarError as err: broken = f"the archive is cut short or damaged ({err})"
+            if raw.read(512) != bytes(512):
+                broken = broken or "the archive is cut short (it has no end mark)"
+        except tarfile.TarError as err:
+            broken = f"the archive is cut short or damaged ({err})"
     return taken, refused, broken
 
 # %% ../nbs/06a_products.ipynb #b05021d2
 class _Stopped(Exception):
     "Another part of the program wants to end."
 
-
+# %% ../nbs/06a_products.ipynb #b05021d2-1
 def _resume(path, etag):
     "Headers that ask for the rest of a file."
     size = path.lstat().st_size if etag and path.is_file() else 0
-    return {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-", "If-Range": etag} if size else {}), size
+    return {"Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={size}-", "If-Range": etag} if size else {}
+    ), size
 
-
+# %% ../nbs/06a_products.ipynb #b05021d2-2
 def _goes_on(r, begin):
     "Whether an answer goes on from where a file ends."
     return r.status_code == 206 and r.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
 
-
+# %% ../nbs/06a_products.ipynb #b05021d2-3
 def _receive(r, path, begin, max_bytes, stop, progress):
     "Write an answer to a file, behind what is there if the answer goes on from there."
     goes_on = _goes_on(r, begin)
@@ -223,79 +314,115 @@ def _receive(r, path, begin, max_bytes, stop, progress):
         for data in body_of(r, max_bytes - begin * goes_on):
             out.write(data)
             progress(len(data))
-            if stop.is_set(): raise _Stopped
+            if stop.is_set():
+                raise _Stopped
         return out.tell()
 
 # %% ../nbs/06a_products.ipynb #8b48899e
 def download(
-    url:str, # http(s) address
-    path, # file to write
-    etag:str="", # version that `path` holds the beginning of
+    url: str,  # http(s) address
+    path,  # file to write
+    etag: str = "",  # version that `path` holds the beginning of
     *,
-    session=None, # requests session
-    retries:int=4, # further attempts after a failure
-    timeout=(10, 120), # to connect, and between two pieces [s]
-    backoff:float=1.0, # first waiting time, doubled every time [s]
-    max_bytes:int=MAX_BYTES, # longest answer to accept
-    stop=threading.Event(), # ends the download when set
-    progress=lambda n: None, # called with the bytes of each piece
-    begun=lambda etag: None, # called with the version when an answer begins
-    trust=(), # hosts that redirects may lead to, without a `session`
-) -> int: # bytes in the file
+    session=None,  # requests session
+    retries: int = 4,  # further attempts after a failure
+    timeout=(10, 120),  # to connect, and between two pieces [s]
+    backoff: float = 1.0,  # first waiting time, doubled every time [s]
+    max_bytes: int = MAX_BYTES,  # longest answer to accept
+    stop=threading.Event(),  # ends the download when set
+    progress=lambda n: None,  # called with the bytes of each piece
+    begun=lambda etag: None,  # called with the version when an answer begins
+    trust=(),  # hosts that redirects may lead to, without a `session`
+) -> int:  # bytes in the file
     "Download an address into a file; an answer that breaks off is asked for again, or for its rest."
     import requests
+
     path = Path(path)
     with nullcontext(session) if session else polite_session(trust=trust) as session:
         for attempt in range(retries + 1):
             headers, begin = _resume(path, etag)
             try:
-                with polite_get(url, session=session, retries=retries, timeout=timeout, backoff=backoff, stream=True, headers=headers) as r:
+                with polite_get(
+                    url,
+                    session=session,
+                    retries=retries,
+                    timeout=timeout,
+                    backoff=backoff,
+                    stream=True,
+                    headers=headers,
+                ) as r:
                     etag = r.headers.get("ETag", "")
-                    if not _goes_on(r, begin): open_part(path).close()  # before the new version is noted, nothing of the old one is left
+                    if not _goes_on(r, begin):
+                        open_part(
+                            path
+                        ).close()  # before the new version is noted, nothing of the old one is left
                     begun(etag)
                     return _receive(r, path, begin, max_bytes, stop, progress)
-            except requests.RequestException as err: reason = f"{type(err).__name__}: {err}"
+            except requests.RequestException as err:
+                reason = f"{type(err).__name__}: {err}"
             except CatalogError as err:
-                if "Range" not in headers or ": 416 " not in str(err): raise
-                etag, reason = "", "there is nothing behind what is there"  # stopped just before its end was noted: begin anew
-            if attempt < retries and stop.wait(backoff * 2**attempt): raise _Stopped
+                if "Range" not in headers or ": 416 " not in str(err):
+                    raise
+                etag, reason = (
+                    "",
+                    "there is nothing behind what is there",
+                )  # stopped just before its end was noted: begin anew
+            if attempt < retries and stop.wait(backoff * 2**attempt):
+                raise _Stopped
     raise CatalogError(f"{url}: the answer broke off {retries + 1} times; the last time: {reason}")
 
 # %% ../nbs/06a_products.ipynb #0e8ed361
 def _manifest_row(line):
     "A line of a manifest, None if it isn't whole; the name is that of a product, and so of a file in the folder."
-    try: row = json.loads(line)
-    except (ValueError, RecursionError): return None
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
     texts = ("file", "sha256", "release", "fetched")
-    good = isinstance(row, dict) and all(isinstance(row.get(k), str) for k in texts) and type(row.get("bytes")) is int
+    good = (
+        isinstance(row, dict)
+        and all(isinstance(row.get(k), str) for k in texts)
+        and type(row.get("bytes")) is int
+    )
     return row if good and product_of(row["file"]) and re.fullmatch("[0-9a-f]{64}", row["sha256"]) else None
 
 # %% ../nbs/06a_products.ipynb #3f452448
 class Manifest:
     "The files of a folder and their checksums."
-    def __init__(self, folder): self.folder, self.path, self.rows = Path(folder) / "files", Path(folder) / "manifest.jsonl", {}
+
+    def __init__(self, folder):
+        self.folder, self.path, self.rows = Path(folder) / "files", Path(folder) / "manifest.jsonl", {}
 
     def read(self):
         "Load the lines of earlier calls; half a line at the end is dropped, a damaged one is said."
-        if not os.path.lexists(self.path): return self
-        if self.path.is_symlink() or ordinary(self.path).stat().st_size > 1 << 30: raise StoreExists(f"{self.path} is a link, or no manifest; move it away and restart")
+        if not os.path.lexists(self.path):
+            return self
+        if self.path.is_symlink() or ordinary(self.path).stat().st_size > 1 << 30:
+            raise StoreExists(f"{self.path} is a link, or no manifest; move it away and restart")
         lines = self.path.read_bytes().split(b"\n")
         rows = [_manifest_row(line) for line in lines]
         self.rows |= {product_of(row["file"]): row for row in rows if row}
         if lost := sum(not row and bool(line) for row, line in zip(rows[:-1], lines)):
-            warnings.warn(f"{self.path}: {lost} damaged lines are left out; call fetch_products again to get their files", XRTWarning, stacklevel=3)
+            warnings.warn(
+                f"{self.path}: {lost} damaged lines are left out; call fetch_products again to get their files",
+                XRTWarning,
+                stacklevel=3,
+            )
         return self
 
     def add(self, key, row):
         "Note a file that is in its place."
         old = self.rows.get(key)
-        if old and old["file"] != row["file"]: (self.folder / old["file"]).unlink(missing_ok=True)
+        if old and old["file"] != row["file"]:
+            (self.folder / old["file"]).unlink(missing_ok=True)
         self.rows[key] = row
         append(self.path, json.dumps(row))
 
     def write(self):
         "Write all lines anew, sorted."
-        write_text(self.path, "".join(json.dumps(self.rows[k]) + "\n" for k in sorted(self.rows)), overwrite=True)
+        write_text(
+            self.path, "".join(json.dumps(self.rows[k]) + "\n" for k in sorted(self.rows)), overwrite=True
+        )
 
     def changed(self):
         "Keys of files that are gone or not what they were."
@@ -303,24 +430,51 @@ class Manifest:
 
     def frame(self):
         "All lines as a table."
-        rows = [{"obsreg_id": d.id, "product": p, **self.rows[d, p], "obsid": d.obsid, "obi": d.obi, "region_id": d.region} for d, p in sorted(self.rows)]
-        return pd.DataFrame(rows, columns=["obsreg_id", "product", "file", "bytes", "sha256", "release", "fetched", "obsid", "obi", "region_id"])
+        rows = [
+            {
+                "obsreg_id": d.id,
+                "product": p,
+                **self.rows[d, p],
+                "obsid": d.obsid,
+                "obi": d.obi,
+                "region_id": d.region,
+            }
+            for d, p in sorted(self.rows)
+        ]
+        return pd.DataFrame(
+            rows,
+            columns=[
+                "obsreg_id",
+                "product",
+                "file",
+                "bytes",
+                "sha256",
+                "release",
+                "fetched",
+                "obsid",
+                "obi",
+                "region_id",
+            ],
+        )
 
-
+# %% ../nbs/06a_products.ipynb #3f452448-1
 def checksum(
-    path, # file
-) -> str|None: # hexadecimal SHA-256, None if there is no such file
+    path,  # file
+) -> str | None:  # hexadecimal SHA-256, None if there is no such file
     "Compute a file's checksum."
-    try: return file_hash(path)
-    except FileNotFoundError: return None
+    try:
+        return file_hash(path)
+    except FileNotFoundError:
+        return None
 
 # %% ../nbs/06a_products.ipynb #41cbd0d3
 def verify_products(
-    dest, # folder of `fetch_products`
-) -> pd.DataFrame: # the manifest, with column ok
+    dest,  # folder of `fetch_products`
+) -> pd.DataFrame:  # the manifest, with column ok
     "Compare the files of a folder with the checksums of its manifest."
     m = Manifest(dest).read()
-    if not m.path.exists(): raise FileNotFoundError(f"{m.path} does not exist; is {dest} a folder of fetch_products?")
+    if not m.path.exists():
+        raise FileNotFoundError(f"{m.path} does not exist; is {dest} a folder of fetch_products?")
     changed = {m.rows[k]["file"] for k in m.changed()}
     frame = m.frame()
     return frame.assign(ok=~frame["file"].isin(changed))
@@ -329,24 +483,33 @@ def verify_products(
 @dataclass
 class Fetch:
     "What came of a download."
-    folder: Path # where everything is
-    files: pd.DataFrame # the manifest: obsreg_id, product, file, bytes, sha256, release, fetched, obsid, obi, region_id
-    absent: pd.DataFrame # obsreg_id, product, reason; asked for and not there
-    refused: pd.DataFrame # member, reason; in a package and not taken
-    n_new: int # files fetched by this call
-    ingest: Ingest|None = None # of `fetch_events`
+
+    folder: Path  # where everything is
+    files: (
+        pd.DataFrame
+    )  # the manifest: obsreg_id, product, file, bytes, sha256, release, fetched, obsid, obi, region_id
+    absent: pd.DataFrame  # obsreg_id, product, reason; asked for and not there
+    refused: pd.DataFrame  # member, reason; in a package and not taken
+    n_new: int  # files fetched by this call
+    ingest: Ingest | None = None  # of `fetch_events`
 
     @property
-    def ok(self): return not len(self.absent) and (self.ingest is None or self.ingest.ok)
+    def ok(self):
+        return not len(self.absent) and (self.ingest is None or self.ingest.ok)
 
     @property
-    def path(self): return self.folder / "events.parquet"
+    def path(self):
+        return self.folder / "events.parquet"
 
     def __repr__(self):
         lines = [f"{i} {p}: {r}" for i, p, r in self.absent.head(20).itertuples(index=False)]
         return "\n  ".join(
-            [f"{self.folder.name}: {len(self.files):,} files, {self.n_new:,} new; {len(self.absent)} absent, {len(self.refused)} members refused", *lines,
-             *["..."] * (len(self.absent) > 20), *[repr(self.ingest)] * (self.ingest is not None)]
+            [
+                f"{self.folder.name}: {len(self.files):,} files, {self.n_new:,} new; {len(self.absent)} absent, {len(self.refused)} members refused",
+                *lines,
+                *["..."] * (len(self.absent) > 20),
+                *[repr(self.ingest)] * (self.ingest is not None),
+            ]
         )
 
 # %% ../nbs/06a_products.ipynb #0690d6f8
@@ -356,39 +519,51 @@ def _alone(folder):
     try:
         with locked(folder / "manifest.jsonl", wait=0):
             for p in [*folder.glob(".*.partial"), *(folder / "files").glob(".*.partial")]:
-                if p.is_symlink() or p.is_file(): p.unlink()
+                if p.is_symlink() or p.is_file():
+                    p.unlink()
             yield
-    except StoreBusy: raise CatalogError(f"{folder}: another program is fetching into this folder; let it finish, or choose another folder") from None
+    except StoreBusy:
+        raise CatalogError(
+            f"{folder}: another program is fetching into this folder; let it finish, or choose another folder"
+        ) from None
 
-
+# %% ../nbs/06a_products.ipynb #0690d6f8-1
 def _folder_for_files(dest):
     "Make the folder and the one for its files; neither may be a link to somewhere else."
     for p in (dest, dest / "files"):
-        if p.is_symlink(): raise StoreExists(f"{p} is a symbolic link, which isn't written through; give the folder's own name")
-        if p.exists() and not p.is_dir(): raise StoreExists(f"{p} is a file, not a folder; choose another name")
+        if p.is_symlink():
+            raise StoreExists(
+                f"{p} is a symbolic link, which isn't written through; give the folder's own name"
+            )
+        if p.exists() and not p.is_dir():
+            raise StoreExists(f"{p} is a file, not a folder; choose another name")
         _make_folder(p)
 
-
+# %% ../nbs/06a_products.ipynb #0690d6f8-2
 def _packages(wanted, per_request):
     "Cut (Detection, product) pairs into packages of so many detections."
     groups = [list(g) for _, g in itertools.groupby(sorted(wanted), key=lambda k: k[0])]
-    return [list(itertools.chain(*groups[i:i + per_request])) for i in range(0, len(groups), per_request)]
+    return [list(itertools.chain(*groups[i : i + per_request])) for i in range(0, len(groups), per_request)]
 
 # %% ../nbs/06a_products.ipynb #4ce9dfa9
 @dataclass
 class _Work:
     "One download of many packages: what its threads share."
+
     manifest: Manifest
     base_url: str
     release: str
     band: str
-    options: dict # to `download`
-    lock: threading.Lock # one thread unpacks and notes at a time
+    options: dict  # to `download`
+    lock: threading.Lock  # one thread unpacks and notes at a time
     stop: threading.Event
     bar: object
 
     def note(self, key, row):
-        self.manifest.add(key, row | {"release": self.release, "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        self.manifest.add(
+            key,
+            row | {"release": self.release, "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+        )
         self.bar.update()
 
     def fetch(self, wanted):
@@ -399,14 +574,18 @@ class _Work:
         try:
             with polite_session() as session:
                 download(url, name, session=session, stop=self.stop, **self.options)
-            with self.lock: return take_members(name, set(wanted), self.manifest.folder, self.note)[1:]
-        except CatalogError as err: return [], re.sub(f"(GET )?{re.escape(url)}: ", "", str(err))
-        finally: os.unlink(name)
+            with self.lock:
+                return take_members(name, set(wanted), self.manifest.folder, self.note)[1:]
+        except CatalogError as err:
+            return [], re.sub(f"(GET )?{re.escape(url)}: ", "", str(err))
+        finally:
+            os.unlink(name)
 
 # %% ../nbs/06a_products.ipynb #ea2cfbb1
-def _work_through(work, queue, workers, patience): # yields (package, refused, broken)
+def _work_through(work, queue, workers, patience):  # yields (package, refused, broken)
     "Fetch packages with a few threads; each outcome is handed over before its successor is started, so the caller may add to the queue."
     from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
     running, failures = {}, 0
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -419,8 +598,10 @@ def _work_through(work, queue, workers, patience): # yields (package, refused, b
                     got = sum(k in work.manifest.rows for k in package)
                     failures = failures + 1 if broken and not got else 0
                     if failures >= patience or "asks to come back in" in broken:
-                        raise CatalogError(f"gave up after {failures} package{'s'[:failures > 1]} in a row without a file; the last: {broken}. "
-                                           f"{len(work.manifest.rows)} files are kept in {work.manifest.path.parent}; call again to go on")
+                        raise CatalogError(
+                            f"gave up after {failures} package{'s'[: failures > 1]} in a row without a file; the last: {broken}. "
+                            f"{len(work.manifest.rows)} files are kept in {work.manifest.path.parent}; call again to go on"
+                        )
                     yield package, refused, broken
         finally:
             work.stop.set()
@@ -428,37 +609,48 @@ def _work_through(work, queue, workers, patience): # yields (package, refused, b
 # %% ../nbs/06a_products.ipynb #4d11ca2e
 def _check_request(products, per_request, workers, patience):
     "Refuse impossible parameters."
-    if unknown := [p for p in products if p not in PRODUCTS]: raise ValueError(f"`products`: there is no {unknown[0]!r}; there are {', '.join(PRODUCTS)}")
-    for name, v, top in (("per_request", per_request, 500), ("workers", workers, 4), ("patience", patience, 1000)):
-        if not 1 <= v <= top: raise ValueError(f"`{name}` must be 1 to {top}, got {v}")
+    if unknown := [p for p in products if p not in PRODUCTS]:
+        raise ValueError(f"`products`: there is no {unknown[0]!r}; there are {', '.join(PRODUCTS)}")
+    for name, v, top in (
+        ("per_request", per_request, 500),
+        ("workers", workers, 4),
+        ("patience", patience, 1000),
+    ):
+        if not 1 <= v <= top:
+            raise ValueError(f"`{name}` must be 1 to {top}, got {v}")
 
-
+# %% ../nbs/06a_products.ipynb #4d11ca2e-1
 def _open_manifest(dest, wanted, release, overwrite):
     "The manifest of a folder, without the lines of files that have to be fetched."
     m = Manifest(dest).read()
-    if other := {r["release"] for r in m.rows.values()} - {release}: raise ValueError(f"`dest`: {dest} holds files of release {min(other)}; use another folder for {release}")
-    for k in wanted if overwrite else m.changed(): m.rows.pop(k, None)
+    if other := {r["release"] for r in m.rows.values()} - {release}:
+        raise ValueError(
+            f"`dest`: {dest} holds files of release {min(other)}; use another folder for {release}"
+        )
+    for k in wanted if overwrite else m.changed():
+        m.rows.pop(k, None)
     m.write()
     return m
 
 # %% ../nbs/06a_products.ipynb #8762b886
 def fetch_products(
-    ids, # detections: ids or a table, see `as_detections`
-    dest, # folder for the files and the manifest; made if missing, continued if not
+    ids,  # detections: ids or a table, see `as_detections`
+    dest,  # folder for the files and the manifest; made if missing, continued if not
     *,
-    products=("regevt3", "reg3"), # of `PRODUCTS`
-    base_url:str=CSC_FILES, # the file service
-    release:str="rel2.1", # release of the catalogue
-    band:str="b", # energy band of products that have one; "w" for HRC
-    per_request:int=50, # detections in a package
-    workers:int=2, # packages at a time, at most 4
-    progress:bool=True, # show a progress bar
-    overwrite:bool=False, # fetch again what is there
-    patience:int=8, # failed packages in a row before giving up
-    **options, # to `download`: retries, timeout, backoff
-) -> Fetch: # files, absent, refused
+    products=("regevt3", "reg3"),  # of `PRODUCTS`
+    base_url: str = CSC_FILES,  # the file service
+    release: str = "rel2.1",  # release of the catalogue
+    band: str = "b",  # energy band of products that have one; "w" for HRC
+    per_request: int = 50,  # detections in a package
+    workers: int = 2,  # packages at a time, at most 4
+    progress: bool = True,  # show a progress bar
+    overwrite: bool = False,  # fetch again what is there
+    patience: int = 8,  # failed packages in a row before giving up
+    **options,  # to `download`: retries, timeout, backoff
+) -> Fetch:  # files, absent, refused
     "Download catalogue products of many detections, in packages and resumably."
     from tqdm import tqdm
+
     _check_request(products, per_request, workers, patience)
     dest, refused, absent = Path(dest), [], []
     wanted = {(d, p) for d in as_detections(ids) for p in products}
@@ -466,18 +658,28 @@ def fetch_products(
     with _alone(dest):
         m = _open_manifest(dest, wanted, release, overwrite)
         missing = wanted - set(m.rows)
-        with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="file", disable=not progress) as bar:
+        with tqdm(
+            total=len(wanted), initial=len(wanted) - len(missing), unit="file", disable=not progress
+        ) as bar:
             work = _Work(m, base_url, release, band, options, threading.Lock(), threading.Event(), bar)
             queue = deque(_packages(missing, per_request))
             for package, no, broken in _work_through(work, queue, workers, patience):
                 refused += no
                 rest = [k for k in package if k not in m.rows]
                 alone = len({d for d, _ in rest}) == 1 and len(rest) == len(package)
-                if broken and rest and not alone: queue.extendleft(_packages(rest, (len({d for d, _ in rest}) + 1) // 2))
-                else: absent += [(d.id, p, broken or "the service has no such file") for d, p in rest]
+                if broken and rest and not alone:
+                    queue.extendleft(_packages(rest, (len({d for d, _ in rest}) + 1) // 2))
+                else:
+                    absent += [(d.id, p, broken or "the service has no such file") for d, p in rest]
         m.write()
     table = pd.DataFrame(sorted(absent), columns=["obsreg_id", "product", "reason"])
-    return Fetch(dest, m.frame(), table, pd.DataFrame(refused, columns=["member", "reason"]), len(missing) - len(absent))
+    return Fetch(
+        dest,
+        m.frame(),
+        table,
+        pd.DataFrame(refused, columns=["member", "reason"]),
+        len(missing) - len(absent),
+    )
 
 # %% ../nbs/06a_products.ipynb #9cdff72e
 def _ingest_folder(folder, files, n_jobs, progress, options):
@@ -487,98 +689,139 @@ def _ingest_folder(folder, files, n_jobs, progress, options):
     made_of = json.dumps([files["sha256"].tolist(), sorted((k, repr(v)) for k, v in options.items())])
     out, stamp = folder / "events.parquet", folder / "events.sha256"
     mark = hashlib.sha256(made_of.encode()).hexdigest()
-    if out.is_file() and stamp.is_file() and stamp.read_bytes() == mark.encode(): return None
+    if out.is_file() and stamp.is_file() and stamp.read_bytes() == mark.encode():
+        return None
     stamp.unlink(missing_ok=True)
     with atomic(folder / "inputs.csv", overwrite=True) as partial:
         with open(partial, "w", newline="") as f:
             w = csv.writer(f)
             w.writerow(["event_file", "region_file"])
-            w.writerows([[f"files/{e}", "" if pd.isna(r) else f"files/{r}"] for e, r in jobs.itertuples(index=False)])
-    done = ingest(folder / "inputs.csv", out, n_jobs=n_jobs, progress=progress, overwrite=True, restart=True, **options)
+            w.writerows(
+                [[f"files/{e}", "" if pd.isna(r) else f"files/{r}"] for e, r in jobs.itertuples(index=False)]
+            )
+    done = ingest(
+        folder / "inputs.csv", out, n_jobs=n_jobs, progress=progress, overwrite=True, restart=True, **options
+    )
     write_text(stamp, mark, overwrite=True)
     return done
 
-
+# %% ../nbs/06a_products.ipynb #9cdff72e-1
 def fetch_events(
-    ids, # detections: ids or a table, see `as_detections`
-    dest, # folder for the files, the manifest and events.parquet
+    ids,  # detections: ids or a table, see `as_detections`
+    dest,  # folder for the files, the manifest and events.parquet
     *,
-    base_url:str=CSC_FILES, # the file service
-    release:str="rel2.1", # release of the catalogue
-    products=("regevt3", "reg3"), # of `PRODUCTS`; the first two are needed
-    per_request:int=50, # detections in a package
-    workers:int=2, # packages at a time, at most 4
-    progress:bool=True, # show progress bars
-    overwrite:bool=False, # fetch again what is there
-    n_jobs:int=1, # processes that read
-    download_options=None, # dict of further options of `fetch_products`: band, patience, retries, timeout, backoff
-    **options, # to `ingest` and `read_event_list`: energy_range, background, ...
-) -> Fetch: # files, absent, refused, ingest; `.path` is the archive
+    base_url: str = CSC_FILES,  # the file service
+    release: str = "rel2.1",  # release of the catalogue
+    products=("regevt3", "reg3"),  # of `PRODUCTS`; the first two are needed
+    per_request: int = 50,  # detections in a package
+    workers: int = 2,  # packages at a time, at most 4
+    progress: bool = True,  # show progress bars
+    overwrite: bool = False,  # fetch again what is there
+    n_jobs: int = 1,  # processes that read
+    download_options=None,  # dict of further options of `fetch_products`: band, patience, retries, timeout, backoff
+    **options,  # to `ingest` and `read_event_list`: energy_range, background, ...
+) -> Fetch:  # files, absent, refused, ingest; `.path` is the archive
     "Download event files and regions of many detections and read them into one archive."
-    if lost := {"regevt3", "reg3"} - set(products): raise ValueError(f"`products` lacks {min(lost)}; use fetch_products to download without reading")
-    got = fetch_products(ids, dest, products=products, base_url=base_url, release=release, per_request=per_request, workers=workers,
-                         progress=progress, overwrite=overwrite, **(download_options or {}))
-    if not (got.files["product"] == "regevt3").any(): raise CatalogError(f"{got.folder}: no event file came for any of the ids; {got!r}")
+    if lost := {"regevt3", "reg3"} - set(products):
+        raise ValueError(f"`products` lacks {min(lost)}; use fetch_products to download without reading")
+    got = fetch_products(
+        ids,
+        dest,
+        products=products,
+        base_url=base_url,
+        release=release,
+        per_request=per_request,
+        workers=workers,
+        progress=progress,
+        overwrite=overwrite,
+        **(download_options or {}),
+    )
+    if not (got.files["product"] == "regevt3").any():
+        raise CatalogError(f"{got.folder}: no event file came for any of the ids; {got!r}")
     got.ingest = _ingest_folder(got.folder, got.files, n_jobs, progress, options)
     return got
 
 # %% ../nbs/06a_products.ipynb #6a4350dc
-PUBLISHED = "https://huggingface.co/datasets/StevenDillmann/chandra_xray_eventfiles/resolve/main/eventfiles_table.csv" # photons of the paper
-_HOSTS = ("huggingface.co", "hf.co") # where that address leads to
-PIECE = 1 << 22 # bytes of a CSV table read at a time; Arrow reads up to a dozen pieces ahead
-PHOTONS = 1 << 19 # photons held before they are written
+PUBLISHED = "https://huggingface.co/datasets/StevenDillmann/chandra_xray_eventfiles/resolve/main/eventfiles_table.csv"  # photons of the paper
+_HOSTS = ("huggingface.co", "hf.co")  # where that address leads to
+PIECE = 1 << 22  # bytes of a CSV table read at a time; Arrow reads up to a dozen pieces ahead
+PHOTONS = 1 << 19  # photons held before they are written
 
-
-def _pieces(path, columns, piece): # yields (ids, times, energies), an Arrow array and two of numpy
+# %% ../nbs/06a_products.ipynb #6a4350dc-1
+def _pieces(path, columns, piece):  # yields (ids, times, energies), an Arrow array and two of numpy
     "Read a CSV table piece by piece."
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
+
     kinds = dict(zip(columns, (pa.string(), pa.float64(), pa.float64())))
-    how = arrow_csv.ConvertOptions(include_columns=list(columns), column_types=kinds, strings_can_be_null=True, null_values=["", "nan", "NaN", "NA"])
+    how = arrow_csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=kinds,
+        strings_can_be_null=True,
+        null_values=["", "nan", "NaN", "NA"],
+    )
     try:
-        with pa.input_stream(str(path)) as f, arrow_csv.open_csv(f, arrow_csv.ReadOptions(use_threads=False, block_size=piece), convert_options=how) as reader:
-            for b in reader: yield b[columns[0]], *(b[c].to_numpy(zero_copy_only=False) for c in columns[1:])
+        with (
+            pa.input_stream(str(path)) as f,
+            arrow_csv.open_csv(
+                f, arrow_csv.ReadOptions(use_threads=False, block_size=piece), convert_options=how
+            ) as reader,
+        ):
+            for b in reader:
+                yield b[columns[0]], *(b[c].to_numpy(zero_copy_only=False) for c in columns[1:])
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as err:
-        if isinstance(err, FileNotFoundError): raise
+        if isinstance(err, FileNotFoundError):
+            raise
         raise EventDataError(f"{path}: not a whole table with columns {', '.join(columns)} ({err})") from err
 
 # %% ../nbs/06a_products.ipynb #0c232253
 class _Census:
     "Ids of a table in order of appearance, their photons, and whether they stand together."
-    def __init__(self): self.code, self.counts, self.together, self.last, self.n = {}, np.zeros(0, dtype=np.int64), True, 0, 0
+
+    def __init__(self):
+        self.code, self.counts, self.together, self.last, self.n = {}, np.zeros(0, dtype=np.int64), True, 0, 0
 
     def codes(self, ids, path=""):
         "Numbers of the ids of a piece; unknown ones get the next number."
-        if ids.null_count: raise EventDataError(f"{path}: the id is empty in row {self.n + ids.is_null().index(True).as_py()}")
+        if ids.null_count:
+            raise EventDataError(
+                f"{path}: the id is empty in row {self.n + ids.is_null().index(True).as_py()}"
+            )
         d = ids.dictionary_encode()
-        here = np.array([self.code.setdefault(i, len(self.code)) for i in d.dictionary.to_pylist()], dtype=np.int64)
+        here = np.array(
+            [self.code.setdefault(i, len(self.code)) for i in d.dictionary.to_pylist()], dtype=np.int64
+        )
         return here[d.indices.to_numpy()]
 
     def add(self, ids, path=""):
         "Count a piece."
         c = self.codes(ids, path)
-        if not len(c): return
+        if not len(c):
+            return
         self.together &= c[0] >= self.last and bool((np.diff(c) >= 0).all())
         self.last, self.n = c[-1], self.n + len(c)
         more = np.bincount(c, minlength=len(self.code))
-        more[:len(self.counts)] += self.counts
+        more[: len(self.counts)] += self.counts
         self.counts = more
 
 # %% ../nbs/06a_products.ipynb #9168e33d
-def _together(pieces, census): # yields (codes, times, energies) of whole sources
+def _together(pieces, census):  # yields (codes, times, energies) of whole sources
     "Cut a table whose sources stand together between sources."
     wait = []
     for ids, *cols in pieces:
         wait.append((census.codes(ids), *cols))
-        if sum(len(w[0]) for w in wait) < PHOTONS: continue
+        if sum(len(w[0]) for w in wait) < PHOTONS:
+            continue
         whole = [np.concatenate(c) for c in zip(*wait)]
         cut = int(np.searchsorted(whole[0], whole[0][-1]))
-        if cut: yield [c[:cut] for c in whole]
+        if cut:
+            yield [c[:cut] for c in whole]
         wait = [[c[cut:] for c in whole]]
-    if wait: yield [np.concatenate(c) for c in zip(*wait)]
+    if wait:
+        yield [np.concatenate(c) for c in zip(*wait)]
 
-
-def _mixed(pieces, census, scratch): # yields (codes, times, energies) of whole sources
+# %% ../nbs/06a_products.ipynb #9168e33d-1
+def _mixed(pieces, census, scratch):  # yields (codes, times, energies) of whole sources
     "Sort a table by source through scratch files."
     kind = np.dtype([("code", np.int64), ("time", float), ("energy", float)])
     group = np.cumsum(np.r_[0, census.counts[:-1]]) // PHOTONS
@@ -587,7 +830,8 @@ def _mixed(pieces, census, scratch): # yields (codes, times, energies) of whole 
         rows = np.empty(len(c), kind)
         rows["code"], rows["time"], rows["energy"] = c, *cols
         for g in np.unique(group[c]):
-            with open(Path(scratch) / f"{g}", "ab") as f: rows[group[c] == g].tofile(f)
+            with open(Path(scratch) / f"{g}", "ab") as f:
+                rows[group[c] == g].tofile(f)
     for g in np.unique(group):
         rows = np.fromfile(Path(scratch) / f"{g}", kind)
         yield [rows[n] for n in kind.names]
@@ -597,77 +841,114 @@ def _mixed(pieces, census, scratch): # yields (codes, times, energies) of whole 
 def _scratch(out):
     "A folder beside `out` that is gone afterwards, and after a kill with the next call."
     with WorkFolder(out, name=f".{out.name}.scratch", restart=True) as work:
-        try: yield work.path
-        finally: work.remove()
+        try:
+            yield work.path
+        finally:
+            work.remove()
 
 # %% ../nbs/06a_products.ipynb #3dae8273
 def convert_table(
-    path, # CSV table, plain or .gz, one row per photon
-    out, # archive to write, .parquet
-    id:str="obsreg_id", # column of source ids
-    time:str="time", # column of arrival times [s]
-    energy:str="energy", # column of energies [eV]
-    bad:str="raise", # what to do with unusable rows: "raise" or "drop" (and count)
-    piece:int=PIECE, # bytes read at a time
-    overwrite:bool=False, # replace an existing archive
-) -> Ingest: # counts; remarks name columns that were left out
+    path,  # CSV table, plain or .gz, one row per photon
+    out,  # archive to write, .parquet
+    id: str = "obsreg_id",  # column of source ids
+    time: str = "time",  # column of arrival times [s]
+    energy: str = "energy",  # column of energies [eV]
+    bad: str = "raise",  # what to do with unusable rows: "raise" or "drop" (and count)
+    piece: int = PIECE,  # bytes read at a time
+    overwrite: bool = False,  # replace an existing archive
+) -> Ingest:  # counts; remarks name columns that were left out
     "Turn a table of photons of any size into a Parquet archive, in bounded memory."
     path, out, columns, census = Path(path), Path(out), (id, time, energy), _Census()
-    if out.suffix != ".parquet": raise ValueError(f"`out` must end in .parquet, got {out}")
+    if out.suffix != ".parquet":
+        raise ValueError(f"`out` must end in .parquet, got {out}")
     with atomic(out, overwrite) as partial, ParquetEvents(partial) as parquet, _scratch(out) as scratch:
         left = [c for c in _header(path) if c not in columns]
-        for ids, *_ in _pieces(path, columns, piece): census.add(ids, path)
-        if not census.n: raise EventDataError(f"{path}: the table has no rows")
+        for ids, *_ in _pieces(path, columns, piece):
+            census.add(ids, path)
+        if not census.n:
+            raise EventDataError(f"{path}: the table has no rows")
         names, pieces = np.array(list(census.code), dtype=object), _pieces(path, columns, piece)
         n_events = 0
         for codes, t, e in _together(pieces, census) if census.together else _mixed(pieces, census, scratch):
-            table = EventTable.from_frame({"obsreg_id": names[codes], "time": t, "energy": e}, bad=bad, where=f"{path}, counted from source '{names[codes[0]]}': ")
+            table = EventTable.from_frame(
+                {"obsreg_id": names[codes], "time": t, "energy": e},
+                bad=bad,
+                where=f"{path}, counted from source '{names[codes[0]]}': ",
+            )
             parquet.write(table)
             n_events += table.n_events
     remarks = [(str(path), f"columns left out: {', '.join(left)}")] * bool(left)
-    return Ingest(out, 1, len(names), n_events, pd.DataFrame([], columns=["file", "reason"]), pd.DataFrame(remarks, columns=["file", "reason"]))
+    return Ingest(
+        out,
+        1,
+        len(names),
+        n_events,
+        pd.DataFrame([], columns=["file", "reason"]),
+        pd.DataFrame(remarks, columns=["file", "reason"]),
+    )
 
-
+# %% ../nbs/06a_products.ipynb #3dae8273-1
 def _header(path):
     "Names of the columns of a CSV table."
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f: line = f.readline(100_000).decode("utf-8-sig", "replace")
-    if line.lstrip()[:1] == "<": raise EventDataError(f"{path}: a web page, not a table")
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f:
+        line = f.readline(100_000).decode("utf-8-sig", "replace")
+    if line.lstrip()[:1] == "<":
+        raise EventDataError(f"{path}: a web page, not a table")
     return next(csv.reader([line.strip()]), [])
 
 # %% ../nbs/06a_products.ipynb #6d80ce50
 def _fetch_table(url, path, progress, options):
     "Download a table, going on where an earlier call was stopped."
     from tqdm import tqdm
+
     note = Path(f"{path}.json")
+
     def say(etag, done=False):
-        write_json(note, {"url": url, "etag": etag, "done": path.stat().st_size if done else None}, overwrite=True)
+        write_json(
+            note, {"url": url, "etag": etag, "done": path.stat().st_size if done else None}, overwrite=True
+        )
         known["etag"] = etag
-    try: known = read_json(note, limit=1 << 16) if path.is_file() else {}
-    except StoreError: known = {}  # none, or a damaged one: begin anew
-    if known.get("url") != url or not isinstance(known.get("etag"), str): known = {}
-    if known.get("done") == (path.stat().st_size if path.is_file() else None) is not None: return
+
+    try:
+        known = read_json(note, limit=1 << 16) if path.is_file() else {}
+    except StoreError:
+        known = {}  # none, or a damaged one: begin anew
+    if known.get("url") != url or not isinstance(known.get("etag"), str):
+        known = {}
+    if known.get("done") == (path.stat().st_size if path.is_file() else None) is not None:
+        return
     with tqdm(unit="B", unit_scale=True, disable=not progress, desc="table") as bar:
-        download(url, path, known.get("etag", ""), progress=bar.update, begun=say, **({"max_bytes": 1 << 40, "trust": _HOSTS} | options))
+        download(
+            url,
+            path,
+            known.get("etag", ""),
+            progress=bar.update,
+            begun=say,
+            **({"max_bytes": 1 << 40, "trust": _HOSTS} | options),
+        )
     say(known["etag"], done=True)
 
-
+# %% ../nbs/06a_products.ipynb #6d80ce50-1
 def archive(
-    out, # archive to write, .parquet
-    source=PUBLISHED, # address or file of a table with one row per photon
+    out,  # archive to write, .parquet
+    source=PUBLISHED,  # address or file of a table with one row per photon
     *,
-    keep:bool=False, # keep the downloaded table
-    overwrite:bool=False, # replace an existing archive
-    progress:bool=True, # show a progress bar
-    download_options=None, # dict of options of `download`: retries, timeout, backoff, max_bytes
-    **options, # to `convert_table`: id, time, energy, bad, piece
-) -> Ingest: # counts and remarks
+    keep: bool = False,  # keep the downloaded table
+    overwrite: bool = False,  # replace an existing archive
+    progress: bool = True,  # show a progress bar
+    download_options=None,  # dict of options of `download`: retries, timeout, backoff, max_bytes
+    **options,  # to `convert_table`: id, time, energy, bad, piece
+) -> Ingest:  # counts and remarks
     "Turn the published table of photons, or one like it, into a Parquet archive."
     out = Path(out)
-    if out.exists() and not overwrite: raise FileExistsError(f"{out} exists; choose another name or pass overwrite=True")
-    if not re.match(r"https?://", str(source)): return convert_table(source, out, overwrite=overwrite, **options)
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another name or pass overwrite=True")
+    if not re.match(r"https?://", str(source)):
+        return convert_table(source, out, overwrite=overwrite, **options)
     table = out.with_name(out.name + ".table.csv" + ".gz" * str(source).endswith(".gz"))
     with locked(table, wait=0):
         _fetch_table(str(source), table, progress, download_options or {})
         done = convert_table(table, out, overwrite=overwrite, **options)
-        for p in (Path(f"{table}.json"), *[table] * (not keep)): p.unlink()
+        for p in (Path(f"{table}.json"), *[table] * (not keep)):
+            p.unlink()
     return done

@@ -18,32 +18,34 @@ from .data import EventDataError, EventList, EventTable, _axes, _check_shape, ch
 # %% ../nbs/01_representations.ipynb #d35420c7
 TIME_AXES = ("events", "exposure", "livetime")
 
-
+# %% ../nbs/01_representations.ipynb #d35420c7-1
 def _axis(
-    events:EventTable, # sources
-    time_axis:str, # one of `TIME_AXES`
-) -> tuple: # (N,) clock, (S,) start, (S,) width [s]; width 0 where the axis has no length
+    events: EventTable,  # sources
+    time_axis: str,  # one of `TIME_AXES`
+) -> tuple:  # (N,) clock, (S,) start, (S,) width [s]; width 0 where the axis has no length
     "The clock of each photon and the interval that becomes 0 to 1."
     return checked_clock(events, time_axis)
 
 # %% ../nbs/01_representations.ipynb #bc74efdc
-MOST_BINS = 100_000_000 # of one map or cube
+MOST_BINS = 100_000_000  # of one map or cube
 
-
+# %% ../nbs/01_representations.ipynb #bc74efdc-1
 def _whole(name, n, least=1, most=MOST_BINS):
     "A parameter as a whole number between two limits, or a ValueError that shows it."
-    if isinstance(n, (int, float, np.number)) and least <= n <= most and int(n) == n: return int(n)
+    if isinstance(n, (int, float, np.number)) and least <= n <= most and int(n) == n:
+        return int(n)
     raise ValueError(f"`{name}` must be a whole number, at least {least} and at most {most:,}; got {n!r}")
 
-
+# %% ../nbs/01_representations.ipynb #bc74efdc-2
 def bin_edges(
-    n_time:int=24, # time bins
-    n_energy:int=16, # energy bins
-    energy_range:tuple=(500.0, 7000.0), # lowest and highest energy [eV]
-) -> tuple: # (n_time+1,) edges in tau, (n_energy+1,) edges in log10(E/eV)
+    n_time: int = 24,  # time bins
+    n_energy: int = 16,  # energy bins
+    energy_range: tuple = (500.0, 7000.0),  # lowest and highest energy [eV]
+) -> tuple:  # (n_time+1,) edges in tau, (n_energy+1,) edges in log10(E/eV)
     "The edges of an E–t map."
     n_time, n_energy = _whole("n_time", n_time), _whole("n_energy", n_energy)
-    if n_time * n_energy > MOST_BINS: raise ValueError(f"{n_time} by {n_energy} bins are more than the {MOST_BINS:,} that a map may have")
+    if n_time * n_energy > MOST_BINS:
+        raise ValueError(f"{n_time} by {n_energy} bins are more than the {MOST_BINS:,} that a map may have")
     lo, hi = (float(getattr(e, "to_value", lambda _, e=e: e)("eV")) for e in energy_range)
     if not (0 < lo < hi < np.inf and np.log10(lo) < np.log10(hi)):
         raise ValueError(f"`energy_range` must be (low, high) with 0 < low < high [eV]; got ({lo:g}, {hi:g})")
@@ -52,19 +54,22 @@ def bin_edges(
 # %% ../nbs/01_representations.ipynb #dc0ec311
 def _compiled(f):
     "Compile with numba; keep the machine code on disk where that is possible."
-    try: return njit(cache=True, nogil=True)(f)
-    except RuntimeError: return njit(nogil=True)(f)  # no place for a cache, e.g. a read-only installation
+    try:
+        return njit(cache=True, nogil=True)(f)
+    except RuntimeError:
+        return njit(nogil=True)(f)  # no place for a cache, e.g. a read-only installation
 
-
+# %% ../nbs/01_representations.ipynb #dc0ec311-1
 @_compiled
 def _bin(x, edges, scale):
     "The bin that numpy.histogram would choose, for x between the first and last edge; scale is bins per unit."
     last, f = len(edges) - 2, (x - edges[0]) * scale
     k = min(int(f), last)
-    if 1e-9 < f - k < 1 - 1e-9: return k  # well inside a bin; otherwise compare with the edges themselves
+    if 1e-9 < f - k < 1 - 1e-9:
+        return k  # well inside a bin; otherwise compare with the edges themselves
     return k + (x >= edges[k + 1] and k < last) - (x < edges[k])
 
-
+# %% ../nbs/01_representations.ipynb #dc0ec311-2
 @_compiled
 def _count_maps(clock, eps, offsets, start, width, tau_edges, eps_edges, out):
     "Add every photon to its source's map; `out` is (S, n_time * n_energy), zero at the beginning."
@@ -72,21 +77,25 @@ def _count_maps(clock, eps, offsets, start, width, tau_edges, eps_edges, out):
     e0, e1 = eps_edges[0], eps_edges[n_e]
     e_scale = n_e / (e1 - e0)
     for s in range(len(offsets) - 1):
-        if width[s] <= 0: continue
+        if width[s] <= 0:
+            continue
         t0, w = start[s], width[s]
         for i in range(offsets[s], offsets[s + 1]):
             f, g = (clock[i] - t0) * (n_t / w), (eps[i] - e0) * e_scale
             k, j = int(f), int(g)
-            if not (0 <= f < n_t and 0 <= g < n_e and 1e-9 < f - k < 1 - 1e-9 and 1e-9 < g - j < 1 - 1e-9):  # near an edge, outside, or NaN
+            if not (
+                0 <= f < n_t and 0 <= g < n_e and 1e-9 < f - k < 1 - 1e-9 and 1e-9 < g - j < 1 - 1e-9
+            ):  # near an edge, outside, or NaN
                 x, y = (clock[i] - t0) / w, eps[i]
-                if not (0 <= x <= 1 and e0 <= y <= e1): continue
+                if not (0 <= x <= 1 and e0 <= y <= e1):
+                    continue
                 k, j = _bin(x, tau_edges, n_t / 1.0), _bin(y, eps_edges, e_scale)
             out[s, k * n_e + j] += 1
 
 # %% ../nbs/01_representations.ipynb #8863c4c2
 def min_max(
-    counts:np.ndarray, # (S, ...) counts, one picture per row
-) -> np.ndarray: # the same shape, float32; zeros where a picture is flat
+    counts: np.ndarray,  # (S, ...) counts, one picture per row
+) -> np.ndarray:  # the same shape, float32; zeros where a picture is flat
     "Scale each picture to the range 0 to 1."
     flat = np.asarray(counts, dtype=np.float64).reshape(len(counts), -1)
     low = flat.min(axis=1, keepdims=True)
@@ -97,24 +106,36 @@ def min_max(
 def _as_table(events, energies=True):
     "An EventTable, whatever was given, with energies where they are needed."
     table = EventTable.from_lists([events]) if isinstance(events, EventList) else events
-    if not isinstance(table, EventTable): raise TypeError(f"expected an EventTable or an EventList, got {type(events).__name__}; EventTable.from_frame makes one")
+    if not isinstance(table, EventTable):
+        raise TypeError(
+            f"expected an EventTable or an EventList, got {type(events).__name__}; EventTable.from_frame makes one"
+        )
     if energies and not table.has_energy:
-        raise EventDataError("these events have no energies, so nothing that counts energies (E–t maps, cubes, pairs, spectra) can be made")
+        raise EventDataError(
+            "these events have no energies, so nothing that counts energies (E–t maps, cubes, pairs, spectra) can be made"
+        )
     _check_shape(table)
     return table
 
-
+# %% ../nbs/01_representations.ipynb #0ea7d68b-1
 class EtMap(TransformerMixin, BaseEstimator):
     "Counts of each source's photons over time and energy (Dillmann et al. 2025)."
+
     def __init__(
         self,
-        n_time:int=24, # time bins
-        n_energy:int=16, # energy bins
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        normalize:bool=False, # scale each map to 0..1
-        time_axis:str="events", # "events" (published), "exposure" or "livetime"
+        n_time: int = 24,  # time bins
+        n_energy: int = 16,  # energy bins
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        normalize: bool = False,  # scale each map to 0..1
+        time_axis: str = "events",  # "events" (published), "exposure" or "livetime"
     ):
-        self.n_time, self.n_energy, self.energy_range, self.normalize, self.time_axis = n_time, n_energy, energy_range, normalize, time_axis
+        self.n_time, self.n_energy, self.energy_range, self.normalize, self.time_axis = (
+            n_time,
+            n_energy,
+            energy_range,
+            normalize,
+            time_axis,
+        )
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
@@ -123,8 +144,8 @@ class EtMap(TransformerMixin, BaseEstimator):
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ) -> np.ndarray: # (S, n_time, n_energy) float32 counts
+        X,  # EventTable or EventList
+    ) -> np.ndarray:  # (S, n_time, n_energy) float32 counts
         "Draw the map of every source."
         table, (tau, eps) = _as_table(X), bin_edges(self.n_time, self.n_energy, self.energy_range)
         clock, start, width = _axis(table, self.time_axis)
@@ -135,48 +156,57 @@ class EtMap(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features=None):
         "Names of the flattened bins, time slowest: 't00_e00', 't00_e01', …"
-        return np.array([f"t{i:02d}_e{j:02d}" for i in range(self.n_time) for j in range(self.n_energy)], dtype=object)
+        return np.array(
+            [f"t{i:02d}_e{j:02d}" for i in range(self.n_time) for j in range(self.n_energy)], dtype=object
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01_representations.ipynb #5c831d91
 def plot_map(
-    counts:np.ndarray, # (n_time, n_energy) one map
-    energy_range:tuple=(500, 7000), # [eV]
-    colorbar:bool=True, # draw a colour bar
-    ax=None, # axes to draw into
-    **kwargs, # to `Axes.pcolormesh`
-): # the axes
+    counts: np.ndarray,  # (n_time, n_energy) one map
+    energy_range: tuple = (500, 7000),  # [eV]
+    colorbar: bool = True,  # draw a colour bar
+    ax=None,  # axes to draw into
+    **kwargs,  # to `Axes.pcolormesh`
+):  # the axes
     "Draw one E–t map."
-    if np.ndim(counts) != 2: raise ValueError(f"`counts` must be one map (time, energy), got shape {np.shape(counts)}")
+    if np.ndim(counts) != 2:
+        raise ValueError(f"`counts` must be one map (time, energy), got shape {np.shape(counts)}")
     tau, eps = bin_edges(*np.shape(counts), energy_range)
     ax = _axes(ax)
-    mesh = ax.pcolormesh(tau, 10 ** eps / 1e3, np.asarray(counts).T, **{"cmap": "viridis", **kwargs})
+    mesh = ax.pcolormesh(tau, 10**eps / 1e3, np.asarray(counts).T, **{"cmap": "viridis", **kwargs})
     ax.set(xlabel="relative time", ylabel="energy [keV]", yscale="log")
     ticks = [e for e in (0.2, 0.5, 1, 2, 5, 10) if energy_range[0] <= e * 1e3 <= energy_range[1]]
-    ax.set_yticks(ticks, [f"{e:g}" for e in ticks]); ax.minorticks_off()
-    if colorbar: ax.figure.colorbar(mesh, ax=ax, label="counts" if np.max(counts) > 1 else "scaled counts")
+    ax.set_yticks(ticks, [f"{e:g}" for e in ticks])
+    ax.minorticks_off()
+    if colorbar:
+        ax.figure.colorbar(mesh, ax=ax, label="counts" if np.max(counts) > 1 else "scaled counts")
     return ax
 
 # %% ../nbs/01_representations.ipynb #7ed7ba18
 def exposure_map(
-    events, # EventTable or EventList
-    n_time:int=24, # time bins
-) -> np.ndarray: # (S, n_time) good time per bin over its mean; 1 everywhere without gaps
+    events,  # EventTable or EventList
+    n_time: int = 24,  # time bins
+) -> np.ndarray:  # (S, n_time) good time per bin over its mean; 1 everywhere without gaps
     "How much good time lies in each bin of the exposure axis."
     table = _as_table(events, energies=False)
     windows, out = table.windows(), np.ones((len(table), n_time))
-    if table.gti is None: return out
+    if table.gti is None:
+        return out
     for s, (a, b) in enumerate(zip(table.gti_offsets[:-1], table.gti_offsets[1:])):
-        if b - a > 1: out[s] = np.diff(livetime_at(np.linspace(*windows[s], n_time + 1), table.gti[a:b]))
-        else: continue
+        if b - a > 1:
+            out[s] = np.diff(livetime_at(np.linspace(*windows[s], n_time + 1), table.gti[a:b]))
+        else:
+            continue
         out[s] /= out[s].mean()
     return out
 
 # %% ../nbs/01_representations.ipynb #ec303ef2
 DT_SCALES = ("linear", "log")
 
-
+# %% ../nbs/01_representations.ipynb #ec303ef2-1
 def _pairs(table, clock, dt_scale, across_gaps):
     "Waiting time after each photon (log10 if asked), and whether the pair counts."
     n = table.n_events
@@ -186,9 +216,12 @@ def _pairs(table, clock, dt_scale, across_gaps):
     if not across_gaps and table.gti is not None:
         for s in np.flatnonzero(np.diff(table.gti_offsets) > 1):
             rows = slice(table.offsets[s], table.offsets[s + 1])
-            g = np.searchsorted(table.gti[table.gti_offsets[s]:table.gti_offsets[s + 1], 0], table.time[rows], side="right")
+            g = np.searchsorted(
+                table.gti[table.gti_offsets[s] : table.gti_offsets[s + 1], 0], table.time[rows], side="right"
+            )
             ok[rows][:-1] &= g[1:] == g[:-1]
-    if dt_scale == "log": dt = np.log10(np.where(dt > 0, dt, 0.1))
+    if dt_scale == "log":
+        dt = np.log10(np.where(dt > 0, dt, 0.1))
     return dt, ok
 
 # %% ../nbs/01_representations.ipynb #8705e894
@@ -198,7 +231,8 @@ def _range(x, ok, a, b):
     low, high = 0.0, -1.0
     for i in range(a, b):
         if ok[i]:
-            if high < low: low, high = x[i], x[i]
+            if high < low:
+                low, high = x[i], x[i]
             low, high = min(low, x[i]), max(high, x[i])
     return low, high
 
@@ -213,9 +247,11 @@ def _insert(sorted_list, begin, end, value):
     sorted_list[p] = value
     return end + 1
 
-
+# %% ../nbs/01_representations.ipynb #e262845e-1
 @_compiled
-def _count_cubes(clock, eps, dt, ok, offsets, start, width, tau_edges, eps_edges, dt_edges, indptr, indices, data):
+def _count_cubes(
+    clock, eps, dt, ok, offsets, start, width, tau_edges, eps_edges, dt_edges, indptr, indices, data
+):
     "Fill the three arrays of a CSR matrix, one row per source; returns the number of stored bins."
     n_t, n_e, n_d = len(tau_edges) - 1, len(eps_edges) - 1, len(dt_edges) - 1
     e0, e1 = eps_edges[0], eps_edges[n_e]
@@ -228,8 +264,11 @@ def _count_cubes(clock, eps, dt, ok, offsets, start, width, tau_edges, eps_edges
             for i in range(offsets[s], offsets[s + 1]):
                 x, y, z = (clock[i] - t0) / w, eps[i], (dt[i] - low) / reach
                 if ok[i] and 0 <= x <= 1 and e0 <= y <= e1:
-                    c = (_bin(x, tau_edges, t_scale) * n_e + _bin(y, eps_edges, e_scale)) * n_d + _bin(z, dt_edges, d_scale)
-                    if scratch[c] == 0: end = _insert(indices, begin, end, c)
+                    c = (_bin(x, tau_edges, t_scale) * n_e + _bin(y, eps_edges, e_scale)) * n_d + _bin(
+                        z, dt_edges, d_scale
+                    )
+                    if scratch[c] == 0:
+                        end = _insert(indices, begin, end, c)
                     scratch[c] += 1
             for n in range(begin, end):
                 data[n] = scratch[indices[n]]
@@ -240,20 +279,32 @@ def _count_cubes(clock, eps, dt, ok, offsets, start, width, tau_edges, eps_edges
 # %% ../nbs/01_representations.ipynb #5e83cb26
 class EtDtCube(TransformerMixin, BaseEstimator):
     "Counts of each source's photons over time, energy and waiting time (Dillmann et al. 2025)."
+
     def __init__(
         self,
-        n_time:int=24, # time bins
-        n_energy:int=16, # energy bins
-        n_dt:int=16, # waiting-time bins
-        energy_range:tuple=(500, 7000), # [eV], both ends included
-        normalize:bool=False, # scale each cube to 0..1
-        sparse:bool=True, # CSR of (S, n_time*n_energy*n_dt); otherwise dense (S, n_time, n_energy, n_dt)
-        time_axis:str="events", # "events" (published), "exposure" or "livetime"
-        dt_scale:str="linear", # "linear" (published) or "log"
-        across_gaps:bool|None=None, # keep pairs that straddle a gap; None: only on the published axis
+        n_time: int = 24,  # time bins
+        n_energy: int = 16,  # energy bins
+        n_dt: int = 16,  # waiting-time bins
+        energy_range: tuple = (500, 7000),  # [eV], both ends included
+        normalize: bool = False,  # scale each cube to 0..1
+        sparse: bool = True,  # CSR of (S, n_time*n_energy*n_dt); otherwise dense (S, n_time, n_energy, n_dt)
+        time_axis: str = "events",  # "events" (published), "exposure" or "livetime"
+        dt_scale: str = "linear",  # "linear" (published) or "log"
+        across_gaps: bool | None = None,  # keep pairs that straddle a gap; None: only on the published axis
     ):
-        self.n_time, self.n_energy, self.n_dt, self.energy_range, self.normalize = n_time, n_energy, n_dt, energy_range, normalize
-        self.sparse, self.time_axis, self.dt_scale, self.across_gaps = sparse, time_axis, dt_scale, across_gaps
+        self.n_time, self.n_energy, self.n_dt, self.energy_range, self.normalize = (
+            n_time,
+            n_energy,
+            n_dt,
+            energy_range,
+            normalize,
+        )
+        self.sparse, self.time_axis, self.dt_scale, self.across_gaps = (
+            sparse,
+            time_axis,
+            dt_scale,
+            across_gaps,
+        )
 
     def fit(self, X=None, y=None):
         "Check the parameters; there is nothing to learn."
@@ -261,27 +312,48 @@ class EtDtCube(TransformerMixin, BaseEstimator):
         return self
 
     def _edges(self):
-        if self.dt_scale not in DT_SCALES: raise ValueError(f"`dt_scale` must be one of {', '.join(DT_SCALES)}; got {self.dt_scale!r}")
-        edges = *bin_edges(self.n_time, self.n_energy, self.energy_range), bin_edges(_whole("n_dt", self.n_dt))[0]
+        if self.dt_scale not in DT_SCALES:
+            raise ValueError(f"`dt_scale` must be one of {', '.join(DT_SCALES)}; got {self.dt_scale!r}")
+        edges = (
+            *bin_edges(self.n_time, self.n_energy, self.energy_range),
+            bin_edges(_whole("n_dt", self.n_dt))[0],
+        )
         bins = np.prod([len(e) - 1.0 for e in edges])
-        if bins > MOST_BINS: raise ValueError(f"a cube of {bins:,.0f} bins is more than the {MOST_BINS:,} it may have")
+        if bins > MOST_BINS:
+            raise ValueError(f"a cube of {bins:,.0f} bins is more than the {MOST_BINS:,} it may have")
         return edges
 
     def transform(
         self,
-        X, # EventTable or EventList
-    ): # CSR (S, n_time*n_energy*n_dt) float32, or dense (S, n_time, n_energy, n_dt)
+        X,  # EventTable or EventList
+    ):  # CSR (S, n_time*n_energy*n_dt) float32, or dense (S, n_time, n_energy, n_dt)
         "Draw the cube of every source."
         table, edges = _as_table(X), self._edges()
-        cubes = _sparse_cubes(table, edges, self.time_axis, self.dt_scale, self.time_axis == "events" if self.across_gaps is None else self.across_gaps)
-        if self.normalize: cubes = _min_max_rows(cubes)
+        cubes = _sparse_cubes(
+            table,
+            edges,
+            self.time_axis,
+            self.dt_scale,
+            self.time_axis == "events" if self.across_gaps is None else self.across_gaps,
+        )
+        if self.normalize:
+            cubes = _min_max_rows(cubes)
         return cubes if self.sparse else cubes.toarray().reshape(-1, *(len(e) - 1 for e in edges))
 
     def get_feature_names_out(self, input_features=None):
         "Names of the flattened bins, time slowest: 't00_e00_d00', 't00_e00_d01', …"
-        return np.array([f"t{i:02d}_e{j:02d}_d{k:02d}" for i in range(self.n_time) for j in range(self.n_energy) for k in range(self.n_dt)], dtype=object)
+        return np.array(
+            [
+                f"t{i:02d}_e{j:02d}_d{k:02d}"
+                for i in range(self.n_time)
+                for j in range(self.n_energy)
+                for k in range(self.n_dt)
+            ],
+            dtype=object,
+        )
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True
 
 # %% ../nbs/01_representations.ipynb #e4b32877
 def _sparse_cubes(table, edges, time_axis, dt_scale, across_gaps):
@@ -292,17 +364,26 @@ def _sparse_cubes(table, edges, time_axis, dt_scale, across_gaps):
         width = np.zeros(len(table))
         width[many] = table.time[table.offsets[1:][many] - 2] - start[many]
     dt, ok = _pairs(table, clock, dt_scale, across_gaps)
-    indptr, indices, data = np.zeros(len(table) + 1, np.int64), np.empty(table.n_events, np.int32), np.empty(table.n_events, np.float32)
-    end = _count_cubes(clock, np.log10(table.energy), dt, ok, table.offsets, start, width, *edges, indptr, indices, data)
+    indptr, indices, data = (
+        np.zeros(len(table) + 1, np.int64),
+        np.empty(table.n_events, np.int32),
+        np.empty(table.n_events, np.float32),
+    )
+    end = _count_cubes(
+        clock, np.log10(table.energy), dt, ok, table.offsets, start, width, *edges, indptr, indices, data
+    )
     shape = len(table), int(np.prod([len(e) - 1 for e in edges]))
-    return csr_array((data[:end].copy(), indices[:end].copy(), indptr.astype(np.int32) if end < 2**31 else indptr), shape=shape)
+    return csr_array(
+        (data[:end].copy(), indices[:end].copy(), indptr.astype(np.int32) if end < 2**31 else indptr),
+        shape=shape,
+    )
 
-
+# %% ../nbs/01_representations.ipynb #e4b32877-1
 def _min_max_rows(cubes):
     "Scale the rows of a CSR matrix to 0..1; the minimum is 0 unless every bin is filled."
     out, n = cubes.copy(), np.diff(cubes.indptr)
     for s in np.flatnonzero(n):
-        row = out.data[out.indptr[s]:out.indptr[s + 1]]
+        row = out.data[out.indptr[s] : out.indptr[s + 1]]
         low = row.min() if n[s] == cubes.shape[1] else 0
         row[:] = (row - low) / (row.max() - low) if row.max() > low else 0
     out.eliminate_zeros()
@@ -310,41 +391,66 @@ def _min_max_rows(cubes):
 
 # %% ../nbs/01_representations.ipynb #37987adb
 def plot_cube(
-    cube:np.ndarray, # (n_time, n_energy, n_dt) one dense cube
-    energy_range:tuple=(500, 7000), # [eV]
-    fig=None, # figure to draw into
-    **kwargs, # to `Axes3D.scatter`
-): # the four axes: the cube, then E–t, dt–t and dt–E
+    cube: np.ndarray,  # (n_time, n_energy, n_dt) one dense cube
+    energy_range: tuple = (500, 7000),  # [eV]
+    fig=None,  # figure to draw into
+    **kwargs,  # to `Axes3D.scatter`
+):  # the four axes: the cube, then E–t, dt–t and dt–E
     "Draw one cube as points in space, and its three projections on a square-root colour scale."
     import matplotlib.pyplot as plt
-    if np.ndim(cube) != 3: raise ValueError(f"`cube` must be one cube (time, energy, dt), got shape {np.shape(cube)}; use EtDtCube(sparse=False)")
+
+    if np.ndim(cube) != 3:
+        raise ValueError(
+            f"`cube` must be one cube (time, energy, dt), got shape {np.shape(cube)}; use EtDtCube(sparse=False)"
+        )
     fig = plt.figure(figsize=(8, 6), layout="constrained") if fig is None else fig
     tau, eps = bin_edges(*np.shape(cube)[:2], energy_range)
-    delta, energy, at = bin_edges(np.shape(cube)[2])[0], 10 ** eps / 1e3, np.argwhere(np.asarray(cube) > 0)
+    delta, energy, at = bin_edges(np.shape(cube)[2])[0], 10**eps / 1e3, np.argwhere(np.asarray(cube) > 0)
     space, n = fig.add_subplot(2, 2, 1, projection="3d"), np.asarray(cube)[tuple(at.T)]
     mid = [(e[1:] + e[:-1]) / 2 for e in (tau, eps, delta)]
     space.scatter(*(m[i] for m, i in zip(mid, at.T)), **{"s": 6 + 4 * n, "c": n, "cmap": "viridis", **kwargs})
-    space.set(xlabel="relative time", ylabel="log E [eV]", zlabel="relative waiting time", xticks=[0, 0.5, 1], yticks=[3, 3.5], zticks=[0, 0.5, 1])
+    space.set(
+        xlabel="relative time",
+        ylabel="log E [eV]",
+        zlabel="relative waiting time",
+        xticks=[0, 0.5, 1],
+        yticks=[3, 3.5],
+        zticks=[0, 0.5, 1],
+    )
     space.set_box_aspect(None, zoom=0.85)
-    for panel, (axis, x, y, xlabel, ylabel) in enumerate([(2, tau, energy, "relative time", "energy [keV]"), (1, tau, delta, "relative time", "relative waiting time"),
-                                                          (0, energy, delta, "energy [keV]", "relative waiting time")], 2):
+    for panel, (axis, x, y, xlabel, ylabel) in enumerate(
+        [
+            (2, tau, energy, "relative time", "energy [keV]"),
+            (1, tau, delta, "relative time", "relative waiting time"),
+            (0, energy, delta, "energy [keV]", "relative waiting time"),
+        ],
+        2,
+    ):
         ax = fig.add_subplot(2, 2, panel)
-        ax.pcolormesh(x, y, np.sqrt(np.asarray(cube).sum(axis=axis)).T, cmap="viridis")  # square roots, so single photons show
-        ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if x is energy else "linear", yscale="log" if y is energy else "linear")
+        ax.pcolormesh(
+            x, y, np.sqrt(np.asarray(cube).sum(axis=axis)).T, cmap="viridis"
+        )  # square roots, so single photons show
+        ax.set(
+            xlabel=xlabel,
+            ylabel=ylabel,
+            xscale="log" if x is energy else "linear",
+            yscale="log" if y is energy else "linear",
+        )
         ticks = [e for e in (0.5, 1, 2, 5) if energy_range[0] <= e * 1e3 <= energy_range[1]]
         for which, here in (("x", x is energy), ("y", y is energy)):
-            if here: getattr(ax, f"set_{which}ticks")(ticks, [f"{e:g}" for e in ticks])
+            if here:
+                getattr(ax, f"set_{which}ticks")(ticks, [f"{e:g}" for e in ticks])
         ax.minorticks_off()
     return fig.axes
 
 # %% ../nbs/01_representations.ipynb #fbbb134c
 def quality_table(
-    events, # EventTable or EventList
-    n_time:int=24, # time bins, for `flat`
-    n_energy:int=16, # energy bins, for `flat`
-    energy_range:tuple=(500, 7000), # [eV]
-    time_axis:str="events", # as in `EtMap`
-) -> pd.DataFrame: # indexed by id: n_events, n_in_band, flags, map_ok, cube_ok
+    events,  # EventTable or EventList
+    n_time: int = 24,  # time bins, for `flat`
+    n_energy: int = 16,  # energy bins, for `flat`
+    energy_range: tuple = (500, 7000),  # [eV]
+    time_axis: str = "events",  # as in `EtMap`
+) -> pd.DataFrame:  # indexed by id: n_events, n_in_band, flags, map_ok, cube_ok
     "Tell for each source whether its map and cube mean something, and why not."
     table, (e0, e1) = _as_table(events, energies=False), bin_edges(1, 1, energy_range)[1]
     known, src, n, width = table.has_energy, table.source_index, table.counts, _axis(table, time_axis)[2]
@@ -355,7 +461,8 @@ def quality_table(
     q["constant_time"] = (n > 1) & (_axis(table, "events")[2] == 0)
     q["constant_dt"] = (n > 2) & ~q["constant_time"].to_numpy() & _constant_dt(table)
     q["no_band"], q["no_energy"] = known & (n > 0) & (q["n_in_band"] == 0), not known
-    if not known: return q.assign(flat=False, map_ok=False, cube_ok=False)
+    if not known:
+        return q.assign(flat=False, map_ok=False, cube_ok=False)
     maps = EtMap(n_time, n_energy, energy_range, time_axis=time_axis).transform(table).reshape(len(table), -1)
     q["flat"] = (maps.min(axis=1) == maps.max(axis=1)) & (maps.max(axis=1) > 0) if len(table) else False
     q["map_ok"] = (width > 0) & (q["n_in_band"] > 0) & ~q["flat"]
@@ -363,7 +470,7 @@ def quality_table(
     q["cube_ok"] = (np.diff(cubes.indptr) > 0) & ~q["constant_dt"]
     return q
 
-
+# %% ../nbs/01_representations.ipynb #fbbb134c-1
 def _constant_dt(table):
     "Whether all waiting times of a source are equal."
     dt = np.diff(table.time)
@@ -392,7 +499,8 @@ def column_names(features):
     EventDataError
         Where a name stands twice.
     """
-    if not hasattr(features, "columns"): return None
+    if not hasattr(features, "columns"):
+        return None
     names = np.array([str(c) for c in features.columns], dtype=object)
     if len(set(names)) < len(names):
         twice = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
@@ -423,19 +531,25 @@ def in_order(features, names, name="features"):
         Where columns are missing or unknown.
     """
     given = column_names(features)
-    if names is None or given is None or np.array_equal(given, names): return features
+    if names is None or given is None or np.array_equal(given, names):
+        return features
     for what, lost in (("are missing", set(names) - set(given)), ("are unknown", set(given) - set(names))):
-        if lost: raise EventDataError(f"{name}: {len(lost)} of {len(names)} columns {what}, the first is '{min(lost)[:60]}'; "
-                                      "give the features that were fitted, made in the same way")
+        if lost:
+            raise EventDataError(
+                f"{name}: {len(lost)} of {len(names)} columns {what}, the first is '{min(lost)[:60]}'; "
+                "give the features that were fitted, made in the same way"
+            )
     return features.set_axis(given, axis=1)[list(names)]
 
 # %% ../nbs/01_representations.ipynb #5213f501
 class Flatten(TransformerMixin, BaseEstimator):
     "Turn pictures (S, a, b, …) into rows (S, a*b*…); sparse matrices keep their form."
+
     def __init__(
         self,
-        dtype=None, # number type of the rows; None keeps what comes
-    ): self.dtype = dtype
+        dtype=None,  # number type of the rows; None keeps what comes
+    ):
+        self.dtype = dtype
 
     def fit(self, X=None, y=None):
         "Nothing to learn but the names of the columns, where a frame is given."
@@ -448,4 +562,5 @@ class Flatten(TransformerMixin, BaseEstimator):
         rows = X if hasattr(X, "tocsr") else np.asarray(X).reshape(len(X), -1)
         return rows if self.dtype is None else rows.astype(self.dtype, copy=False)
 
-    def __sklearn_is_fitted__(self): return True
+    def __sklearn_is_fitted__(self):
+        return True

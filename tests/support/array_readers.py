@@ -3,9 +3,9 @@ import hashlib
 
 import numpy as np
 
-from xrt_nb.learning import read_arrays
+from xrt_nb.training import read_arrays
 from xrt_nb.metric import LearnedMetric
-from xrt_nb.pipeline import load_pictures
+from xrt_nb.runs import load_pictures
 from xrt_nb.published import load_encoder
 
 

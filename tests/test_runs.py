@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xrt_nb import pipeline
+from xrt_nb import runs
 from xrt_nb.data import EventDataError, EventTable, XRTError, read_events
-from xrt_nb.pipeline import FILES, file_hash, read_manifest, read_run, run
+from xrt_nb.runs import FILES, file_hash, read_manifest, read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
 QUICK = dict(perplexity=15, max_iter=250, min_samples=8)
@@ -54,21 +54,21 @@ def test_the_same_seed_gives_the_same_results(archive, reference, tmp_path):
 @pytest.mark.parametrize("step", list(FILES))
 def test_a_full_disk_in_any_step_leaves_no_run_and_the_next_call_finishes(step, archive, reference, tmp_path, monkeypatch):
     name = {"input": "_keep_events", "known": "_keep_known", "representations": "_represent", "features": "_features", "embedding": "_embed", "clusters": "_cluster", "analogs": "_analogs", "report": "_report"}[step]
-    real, broken = getattr(pipeline, name), []
+    real, broken = getattr(runs, name), []
 
     def full(d, *args, **kw):
         real(d, *args, **kw)
         broken.append(1)
         (d / FILES[step][0]).write_bytes(b"half")
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(pipeline, name, full)
+    monkeypatch.setattr(runs, name, full)
     out = tmp_path / "run"
     with pytest.raises(OSError, match=r"run: the disk is full \(No space left on device\); free space"):
         again(archive, out)
     assert broken and not out.exists()
     with pytest.raises(XRTError, match="not a finished run"):
         read_run(tmp_path / ".run.partial")
-    monkeypatch.setattr(pipeline, name, real)
+    monkeypatch.setattr(runs, name, real)
     assert same_results(again(archive, out), reference)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
@@ -124,20 +124,20 @@ def test_other_events_or_known_lists_are_not_mistaken(archive, tmp_path):
 
 
 def test_a_tampered_partial_step_is_not_used(archive, reference, tmp_path, monkeypatch):
-    real = pipeline._embed
-    monkeypatch.setattr(pipeline, "_embed", lambda *a, **k: (_ for _ in ()).throw(OSError("stop")))
+    real = runs._embed
+    monkeypatch.setattr(runs, "_embed", lambda *a, **k: (_ for _ in ()).throw(OSError("stop")))
     with pytest.raises(OSError, match="stop"):
         again(archive, tmp_path / "run")
     path = tmp_path / ".run.partial" / "features.parquet"
     frame = pd.read_parquet(path)
     frame.iloc[0, 0] += 1
     frame.to_parquet(path)
-    monkeypatch.setattr(pipeline, "_embed", real)
+    monkeypatch.setattr(runs, "_embed", real)
     assert same_results(again(archive, tmp_path / "run"), reference)
 
 
 def test_two_at_once_are_refused(archive, tmp_path):
-    with pipeline.Workspace(tmp_path / "run") as w:
+    with runs.Workspace(tmp_path / "run") as w:
         w.open({"fingerprint": "x", "input": {"sha256": "x"}})
         with pytest.raises(XRTError, match="another program is at work"):
             again(archive, tmp_path / "run")
@@ -246,7 +246,7 @@ def test_few_events_are_left_out_by_name_of_the_cause(archive, tmp_path):
 
 
 def test_demo_keeps_its_input(tmp_path):
-    out = pipeline.demo(tmp_path / "demo", n_sources=120, **QUICK)
+    out = runs.demo(tmp_path / "demo", n_sources=120, **QUICK)
     assert len(read_events(out / "input" / "events.parquet")) == 120
     frame = pd.read_csv(out / "input" / "truth.csv", dtype={"obsreg_id": str}).set_index("obsreg_id")
     known = pd.read_csv(out / "input" / "known.csv")
@@ -262,7 +262,7 @@ def learnt(archive, tmp_path_factory):
 
 def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
     from xrt_nb.published import load_encoder
-    ids, maps = pipeline.load_pictures(learnt / "representations.npz")
+    ids, maps = runs.load_pictures(learnt / "representations.npz")
     r = read_run(learnt)
     assert np.array_equal(load_encoder(learnt / "encoder.npz").transform(maps), r.features.loc[ids].to_numpy(np.float32))
     scores, report = pd.read_csv(learnt / "anomalies.csv", dtype={"obsreg_id": str}), (learnt / "report.html").read_text()
@@ -272,7 +272,7 @@ def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
 
 
 def test_a_given_encoder_is_applied_and_not_trained(archive, learnt, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "learn_features", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr(runs, "learn_features", lambda *a, **k: pytest.fail("trained"))
     events, truth = archive
     done = run("2D-AE", events, tmp_path / "given", known_ids(truth), encoder=learnt / "encoder.npz", **QUICK)
     assert read_run(done).features.equals(read_run(learnt).features)
@@ -448,7 +448,7 @@ def test_a_hundred_kills_at_random_moments_change_nothing(tmp_path, n=100):
     "However often a run is killed, the next call takes it over; in the end the results are those of one that was left alone."
     import multiprocessing
     context, rng = multiprocessing.get_context("forkserver"), np.random.default_rng(3)
-    context.set_forkserver_preload(["xrt_nb.pipeline", "xrt_nb.simulation"])
+    context.set_forkserver_preload(["xrt_nb.runs", "xrt_nb.simulation"])
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     alone.mkdir()
     killed.mkdir()

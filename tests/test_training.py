@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xrt_nb.data import EventDataError
-from xrt_nb.learning import (CountScore, TrainingError, batches, count_window, grouped_split, in_turn, load_weights, read_arrays, read_network_manifest,
+from xrt_nb.training import (CountScore, TrainingError, batches, count_window, grouped_split, in_turn, load_weights, read_arrays, read_network_manifest,
                              require_keras, save_network, shuffled, train, weights_of, write_arrays)
 
 
