@@ -19,6 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils.validation import check_is_fitted
+from . import _style
 from ._store import fingerprint, ordinary
 from .data import atomic, EventDataError, file_hash, patch_to, XRTError
 
@@ -327,9 +328,7 @@ def plot_history(
     **kwargs,  # passed to `plot`
 ):  # the axes
     "Draw the loss against the epoch."
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.gca()
+    ax = _style.axes(ax)
     for column, name, style in (("loss", "training", "-"), ("val_loss", "validation", "--")):
         ax.plot(
             history.index,
