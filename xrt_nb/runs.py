@@ -13,7 +13,6 @@ __all__ = ['DEFAULT_CASE', 'CASES', 'STEP_PARAMETERS', 'PICTURED', 'BELONGS', 'S
 # %% ../nbs/07_runs.ipynb #487c6ec8
 import base64
 import hashlib
-import io
 import json
 import os
 import platform
