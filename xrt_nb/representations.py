@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from . import _style
-from .data import EventDataError, EventList, EventTable, _check_shape, checked_clock, livetime_at
+from .data import EventDataError, EventList, EventTable, check_shape, checked_clock, livetime_at
 
 # %% ../nbs/01_representations.ipynb #d35420c7
 TIME_AXES = ("events", "exposure", "livetime")
@@ -115,7 +115,7 @@ def _as_table(events, energies=True):
         raise EventDataError(
             "these events have no energies, so nothing that counts energies (E–t maps, cubes, pairs, spectra) can be made"
         )
-    _check_shape(table)
+    check_shape(table)
     return table
 
 # %% ../nbs/01_representations.ipynb #0ea7d68b-1
@@ -452,7 +452,7 @@ def quality_table(
 ) -> pd.DataFrame:  # indexed by id: n_events, n_in_band, flags, map_ok, cube_ok
     "Tell for each source whether its map and cube mean something, and why not."
     table, (e0, e1) = _as_table(events, energies=False), bin_edges(1, 1, energy_range)[1]
-    known, src, n, width = table.has_energy, table.source_index, table.counts, _axis(table, time_axis)[2]
+    known, src, n, width = table.has_energy, table.detection_index, table.counts, _axis(table, time_axis)[2]
     eps = np.log10(table.energy) if known else np.full(len(src), np.nan)
     q = pd.DataFrame(index=pd.Index(table.ids.tolist(), name="obsreg_id", dtype=object))
     q["n_events"], q["n_in_band"] = n, np.bincount(src[(eps >= e0) & (eps <= e1)], minlength=len(table))
@@ -473,10 +473,10 @@ def quality_table(
 def _constant_dt(table):
     "Whether all waiting times of a source are equal."
     dt = np.diff(table.time)
-    inner = table.source_index[1:] == table.source_index[:-1]
+    inner = table.detection_index[1:] == table.detection_index[:-1]
     low, high = np.full(len(table), np.inf), np.full(len(table), -np.inf)
-    np.minimum.at(low, table.source_index[1:][inner], dt[inner])
-    np.maximum.at(high, table.source_index[1:][inner], dt[inner])
+    np.minimum.at(low, table.detection_index[1:][inner], dt[inner])
+    np.maximum.at(high, table.detection_index[1:][inner], dt[inner])
     return low == high
 
 # %% ../nbs/01_representations.ipynb #15f49d8e
