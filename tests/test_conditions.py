@@ -53,7 +53,7 @@ def test_a_missing_value_meets_no_comparison_in_either(text, db):
 
 @pytest.mark.parametrize("text", [
     "__import__('os').system('true')", "x.y.z == 1", "@x > 1", "x[0] > 1", "[v for v in x] == 1", "f'{x}' == 'a'", "x if w else y", "x := 1", "x > 2 ** 9", "x > 1; y > 1", "x > 1\ny > 1",
-    "x is 1", "x > 1j", "x == b'a'", "x == None", "x == ...", "*x", "1 == 1", "x in y", "(x > 1) & (y > 1)", "~x", "x > " + "9" * 5000, "(" * 400 + "x" + ")" * 400, "\0", " ", "`x", "-w == '", None, 3])
+    "x is 1", "x > 1j", "x == b'a'", "x == None", "x == ...", "*x", "x in y", "(x > 1) & (y > 1)", "~x", "x > " + "9" * 5000, "(" * 400 + "x" + ")" * 400, "\0", " ", "`x", "-w == '", None, 3])
 def test_anything_else_is_refused_by_both_with_their_name(text):
     with pytest.raises(ValueError, match="^query: "): query_mask(text, FRAME)
     with pytest.raises(ValueError, match="^`where`: "): cuts(text)

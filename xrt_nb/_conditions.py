@@ -101,10 +101,7 @@ def _right(node, op, names, what, text):
 def _comparison(left, op, right, names, what):
     "One comparison of a chain."
     sign, text = SIGNS[type(op)], ast.unparse(ast.Compare(left, [op], [right]))
-    a, b = _side(left, names, what), _right(right, sign, names, what, text)
-    if not any(isinstance(s, Column) for s in [a, *(b if isinstance(b, list) else [b])]):
-        raise refuse(what, "no column is compared", text)
-    return Comparison(a, sign, b, text)
+    return Comparison(_side(left, names, what), sign, _right(right, sign, names, what, text), text)
 
 # %% ../nbs/below/05_conditions.ipynb #243e7265
 def _condition(node, names, what):
@@ -235,6 +232,8 @@ _COMPARE |= {"==": np.equal, "!=": np.not_equal}
 def _compare(c, frame):
     "One comparison, (S,) bool; False where a value is missing."
     a, kind = _operand(c.left, frame, c.text)
+    if not isinstance(c.left, Column) and not isinstance(c.right, (Column, list)):
+        raise refuse("query", "two constants are compared, but no column", c.text)
     if c.right is None:
         return np.asarray(_missing(a, kind), dtype=bool) == (c.op == "is")
     if c.op in ("in", "not in"):

@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -36,6 +35,7 @@ from astropy.units import Unit, UnrecognizedUnit
 
 from . import __version__
 from ._conditions import cuts, identifier, literal
+from ._optional import need, need_installed
 from ._store import StoreError, atomic, ordinary, read_json, store_error, write_json
 from .data import UnknownSourceError, XRTError, XRTWarning, patch_to
 
@@ -49,10 +49,7 @@ class CatalogError(XRTError):
 # %% ../nbs/06_catalogs.ipynb #0507135e-1
 def check_extra():
     "Say how to install what talks to services, if it isn't there."
-    if lost := [name for name in ("pyvo", "requests") if find_spec(name) is None]:
-        raise CatalogError(
-            f'catalogues and archives need {" and ".join(lost)}: pip install "xrt_nb[catalogs]"'
-        )
+    need_installed(("pyvo", "requests"), "catalogs", CatalogError)
 
 # %% ../nbs/06_catalogs.ipynb #0507135e-2
 TRANSIENT = (429, 500, 502, 503, 504)  # answers that may be different next time
@@ -283,7 +280,7 @@ def polite_session(
 ):  # a requests.Session, for PyVO too
     "A session that waits and tries again, keeps a redirected POST whole, looks where it is sent, and says who it is."
     check_extra()
-    import requests
+    requests = need("requests", "catalogs", CatalogError)
 
     s = requests.Session()
     s.headers.update(
@@ -595,7 +592,7 @@ class TapService:
         session=None,  # a requests session; `polite_session(whole=True)` by default
     ):
         check_extra()
-        import pyvo
+        pyvo = need("pyvo", "catalogs", CatalogError)
 
         if mode not in ("sync", "async"):
             raise ValueError(f"`mode` must be sync or async, got {mode!r}")

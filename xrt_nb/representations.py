@@ -14,8 +14,9 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array
 
+from . import _style
 from ._checks import one_of, shown, whole
-from .data import EventDataError, EventList, EventTable, _axes, _check_shape, checked_clock, livetime_at
+from .data import EventDataError, EventList, EventTable, _check_shape, checked_clock, livetime_at
 
 # %% ../nbs/01_representations.ipynb #d35420c7
 TIME_AXES = ("events", "exposure", "livetime")
@@ -279,23 +280,16 @@ class EtMap(EventTransformer):
     def _names(self):
         return [f"t{i:02d}_e{j:02d}" for i in range(int(self.n_time)) for j in range(int(self.n_energy))]
 
-# %% ../nbs/01_representations.ipynb #6a085d51
-def energy_ticks(axis, energy_range, at=(0.2, 0.5, 1, 2, 5, 10)):
-    "Label a logarithmic axis of energies [keV] with round numbers; `energy_range` in eV."
-    ticks = [e for e in at if energy_range[0] <= e * 1e3 <= energy_range[1]]
-    axis.set_ticks(ticks, [f"{e:g}" for e in ticks])
-    axis.set_ticks([], minor=True)
-
 # %% ../nbs/01_representations.ipynb #5c831d91
 def plot_map(counts, energy_range=(500, 7000), colorbar=True, ax=None, **kwargs):
     "Draw one E–t map (n_time, n_energy); `energy_range` [eV], further arguments go to `Axes.pcolormesh`."
     if np.ndim(counts) != 2:
         raise ValueError(f"`counts` must be one map (time, energy), got shape {np.shape(counts)}")
     tau, eps = bin_edges(*np.shape(counts), energy_range)
-    ax = _axes(ax)
+    ax = _style.axes(ax)
     mesh = ax.pcolormesh(tau, 10**eps / 1e3, np.asarray(counts).T, **{"cmap": "viridis", **kwargs})
     ax.set(xlabel="relative time", ylabel="energy [keV]", yscale="log")
-    energy_ticks(ax.yaxis, energy_range)
+    _style.energy_ticks(ax.yaxis, *np.divide(energy_range, 1e3))
     if colorbar:
         ax.figure.colorbar(mesh, ax=ax, label="counts" if np.max(counts) > 1 else "scaled counts")
     return ax
@@ -500,14 +494,7 @@ def _plot_shadow(ax, cube, axis, edges, energy_range):
     for which, k in (("x", x), ("y", y)):
         if k == 1:
             ax.set(**{f"{which}scale": "log"})
-            energy_ticks(getattr(ax, f"{which}axis"), energy_range, (0.5, 1, 2, 5))
-
-# %% ../nbs/01_representations.ipynb #c0f47dfd
-def _figure(fig=None):
-    "The given figure, or a new one."
-    import matplotlib.pyplot as plt
-
-    return plt.figure(figsize=(8, 6), layout="constrained") if fig is None else fig
+            _style.energy_ticks(getattr(ax, f"{which}axis"), *np.divide(energy_range, 1e3))
 
 # %% ../nbs/01_representations.ipynb #37987adb
 def plot_cube(cube, energy_range=(500, 7000), fig=None, **kwargs):
@@ -517,7 +504,7 @@ def plot_cube(cube, energy_range=(500, 7000), fig=None, **kwargs):
         raise ValueError(
             f"`cube` must be one cube (time, energy, dt), got shape {shape}; use EtDtCube(sparse=False)"
         )
-    fig, cube = _figure(fig), np.asarray(cube)
+    fig, cube = _style.figure(fig, figsize=(8, 6), layout="constrained"), np.asarray(cube)
     tau, eps, delta = cube_edges(*cube.shape, energy_range)
     mid = [(e[1:] + e[:-1]) / 2 for e in (tau, eps, delta)]
     _plot_points(fig.add_subplot(2, 2, 1, projection="3d"), cube, mid, **kwargs)
