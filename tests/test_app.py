@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import browser_tools as bt
+from support.absent import absent
 from xrt_nb import app
 from xrt_nb.cli import main
 
@@ -46,10 +47,9 @@ def test_a_port_in_use_is_refused_or_passed_over(run, monkeypatch):
         assert port < app.pick_port() < port + 200
 
 
-def test_the_extra_is_missing(run, monkeypatch):
-    monkeypatch.setattr(app, "find_spec", lambda name: None if name in ("voila", "jscatter") else True)
-    done = shell(run)
-    assert done.exit_code == 1 and 'needs voila, jscatter: pip install "xrt_nb[finder]"' in done.stderr
+def test_the_extra_is_missing(run):
+    with absent("voila", "jscatter"): done = shell(run)
+    assert done.exit_code == 1 and 'voila and jscatter are not installed: pip install "xrt_nb[finder]"' in done.stderr
 
 
 def test_a_damaged_file_of_labels_is_named_before_anything_starts(run, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.absent import absent
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTError, XRTWarning
 from xrt_nb.finder import AnalogFinder, open_archives
 from xrt_nb.labels import Labels
@@ -412,10 +413,8 @@ def test_choosing_another_map_makes_a_new_scatter(jscatter):
     assert f._window.canvas.children == (f.scatter.widget,)
 
 
-def test_without_the_widgets_libraries_the_rest_works(desk, monkeypatch):
-    import xrt_nb.finder
-    monkeypatch.setattr(xrt_nb.finder, "find_spec", lambda name: None if name == "jscatter" else True)
-    with pytest.raises(XRTError, match="needs jscatter: pip install"): desk.widget
+def test_without_the_widgets_libraries_the_rest_works(desk):
+    with absent("jscatter"), pytest.raises(XRTError, match="jscatter is not installed: pip install"): desk.widget
     assert len(desk.analogs_of("104_4", 3)) == 3 and desk.figure().axes
 
 

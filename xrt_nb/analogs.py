@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
+from . import _style
 from ._store import ordinary, read_json
 from ._text import csv_frame, csv_text, plain, printable
 from .data import EventDataError, UnknownSourceError, XRTError, XRTWarning, atomic, read_table
@@ -576,21 +577,13 @@ def plot_analogs(
     if not columns:
         raise ValueError("there is nothing to draw: no hits and no `query`")
     lists = [events[row["obsreg_id"]] for row in columns]
-    if fig is None:
-        fig = _new_figure(figsize=(2.1 * max(len(columns), 2), 3.6), layout="constrained")
+    fig = _style.figure(fig, figsize=(2.1 * max(len(columns), 2), 3.6), layout="constrained")
     axs = fig.subplots(2, len(columns), squeeze=False, gridspec_kw={"height_ratios": [1, 1.2]})
     for k, (ev, row) in enumerate(zip(lists, columns)):
         _draw_column(ev, _title(ev, row, k == 0 and query is not None), axs[:, k], n_bins, time_axis)
         for ax in axs[:, k] if k else ():
             ax.set_ylabel("")
     return axs
-
-# %% ../nbs/05_analogs.ipynb #cb65172f-1
-def _new_figure(**options):
-    "A figure of the user's own backend."
-    import matplotlib.pyplot as plt
-
-    return plt.figure(**options)
 
 # %% ../nbs/05_analogs.ipynb #4658f05d
 def retrieval(

@@ -15,9 +15,9 @@ import socket
 import sys
 import tempfile
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 
+from ._optional import need_installed
 from .data import XRTError
 from .labels import Labels
 from .runs import read_run
@@ -30,8 +30,7 @@ def check_extra(
     needs: tuple = NEEDS,  # names of modules
 ):
     "Raise an error that says what to install, if one of the modules is missing."
-    if lost := [name for name in needs if find_spec(name) is None]:
-        raise XRTError(f"the finder's page needs {', '.join(lost)}: pip install \"xrt_nb[finder]\"")
+    need_installed(needs, "finder")
 
 # %% ../nbs/08d_app.ipynb #c91b4f47
 HOST, FIRST_PORT = "127.0.0.1", 8866

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+from . import _style
 from .data import EventDataError, patch_to
 from xrt_nb.training import (
     batches,
@@ -520,20 +521,14 @@ def plot_reconstructions(
     energy_range: tuple = (500, 7000),  # [eV]
 ):  # the figure
     "Draw maps side by side: one source a row, one version a column, one colour scale a map."
-    import matplotlib.pyplot as plt
     from xrt_nb.representations import plot_map
 
     rows = list(rows)
-    fig, axes = plt.subplots(
-        len(rows),
-        len(columns),
-        figsize=(2.3 * len(columns), 1.6 * len(rows) + 0.6),
-        layout="constrained",
-        squeeze=False,
-    )
+    fig = _style.figure(figsize=(2.3 * len(columns), 1.6 * len(rows) + 0.6), layout="constrained")
+    axs = fig.subplots(len(rows), len(columns), squeeze=False)
     for i, r in enumerate(rows):
         for j, (name, pictures) in enumerate(columns.items()):
-            ax = plot_map(pictures[r], energy_range, colorbar=False, ax=axes[i, j])
+            ax = plot_map(pictures[r], energy_range, colorbar=False, ax=axs[i, j])
             ax.set(
                 title=name if i == 0 else "",
                 xlabel="relative time" if i == len(rows) - 1 else "",

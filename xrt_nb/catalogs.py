@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['TRANSIENT', 'LONGEST_WAIT', 'CHUNK', 'MAX_ANSWER', 'RELEASES', 'SERVICES', 'LEVELS', 'TABLES', 'JOINS', 'KEYS',
            'DEFAULT_COLUMNS', 'CSC_UNITS', 'CatalogError', 'check_extra', 'body_of', 'polite_session', 'polite_get',
-           'identifier', 'literal', 'cuts', 'sky_boxes', 'separation', 'Query', 'TapService', 'read_answer',
-           'LocalService', 'default_cache', 'Tap', 'Catalog', 'simulate_catalog', 'resolve', 'gregory_loredo',
-           'hardness_ratio']
+           'sky_boxes', 'separation', 'Query', 'TapService', 'read_answer', 'LocalService', 'default_cache', 'Tap',
+           'Catalog', 'simulate_catalog', 'resolve', 'gregory_loredo', 'hardness_ratio']
 
 # %% ../nbs/06_catalogs.ipynb #3ac39320
-import ast
 import hashlib
 import io
 import json
@@ -23,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -37,6 +34,8 @@ from astropy.table import Column, MaskedColumn, QTable, Table, vstack
 from astropy.units import Unit, UnrecognizedUnit
 
 from . import __version__
+from ._conditions import cuts, identifier, literal
+from ._optional import need, need_installed
 from ._store import StoreError, atomic, ordinary, read_json, store_error, write_json
 from .data import UnknownSourceError, XRTError, XRTWarning, patch_to
 
@@ -50,10 +49,7 @@ class CatalogError(XRTError):
 # %% ../nbs/06_catalogs.ipynb #0507135e-1
 def check_extra():
     "Say how to install what talks to services, if it isn't there."
-    if lost := [name for name in ("pyvo", "requests") if find_spec(name) is None]:
-        raise CatalogError(
-            f'catalogues and archives need {" and ".join(lost)}: pip install "xrt_nb[catalogs]"'
-        )
+    need_installed(("pyvo", "requests"), "catalogs", CatalogError)
 
 # %% ../nbs/06_catalogs.ipynb #0507135e-2
 TRANSIENT = (429, 500, 502, 503, 504)  # answers that may be different next time
@@ -284,7 +280,7 @@ def polite_session(
 ):  # a requests.Session, for PyVO too
     "A session that waits and tries again, keeps a redirected POST whole, looks where it is sent, and says who it is."
     check_extra()
-    import requests
+    requests = need("requests", "catalogs", CatalogError)
 
     s = requests.Session()
     s.headers.update(
@@ -358,105 +354,6 @@ def _first_words(r, n=5000):
         return next((d for d in body_of(r) if d), b"")[:n].decode(errors="replace")
     except (CatalogError, *_broken()):
         return ""
-
-# %% ../nbs/06_catalogs.ipynb #121a3bb8
-def identifier(
-    name: str,  # a column or table name
-) -> str:  # the same
-    "Accept a plain column name, refuse everything else."
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
-        raise ValueError(f"{_said(name)} is not a column name (letters, digits and _, a letter first)")
-    return name
-
-# %% ../nbs/06_catalogs.ipynb #121a3bb8-1
-def literal(
-    value,  # text, number or truth value
-) -> str:  # ADQL
-    "Write a value so that it can only be read as that value."
-    if isinstance(value, (bool, np.bool_)):
-        return f"'{bool(value)}'"
-    if isinstance(value, (int, np.integer)) and abs(value) < 1 << 63:
-        return str(int(value))
-    if isinstance(value, (float, np.floating)) and np.isfinite(value):
-        return repr(float(value))
-    if isinstance(value, str) and value.isprintable() and "\\" not in value:
-        return "'" + value.replace("'", "''") + "'"
-    raise ValueError(
-        f"{_said(value)} can't stand in a query: texts must be printable and without backslashes, numbers finite and below 2**63"
-    )
-
-# %% ../nbs/06_catalogs.ipynb #02e8683a
-_COMPARE = {ast.Eq: "=", ast.NotEq: "<>", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-_OPPOSITE = {ast.Eq: ast.NotEq, ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.In: ast.NotIn, ast.Is: ast.IsNot}
-_OPPOSITE |= {v: k for k, v in _OPPOSITE.items()}
-
-# %% ../nbs/06_catalogs.ipynb #02e8683a-1
-def _operand(node, column):
-    "One side of a comparison."
-    sign = -1 if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else 1
-    if sign < 0:
-        node = node.operand
-    if isinstance(node, ast.Constant) and (sign > 0 or type(node.value) in (int, float)):
-        return literal(node.value if sign > 0 else -node.value)
-    if sign > 0 and isinstance(node, ast.Name):
-        return column(node.id)
-    if sign > 0 and isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return column(f"{node.value.id}.{node.attr}")
-    raise ValueError(
-        f"`where` can't compare with {_said(ast.unparse(node))}, only with columns, numbers and 'texts'"
-    )
-
-# %% ../nbs/06_catalogs.ipynb #02e8683a-2
-def _compared(left, op, right, column):
-    "One comparison."
-    a = _operand(left, column)
-    if isinstance(right, ast.Constant) and right.value is None:
-        if isinstance(op, (ast.Is, ast.IsNot)):
-            return f"{a} IS {'NOT ' * isinstance(op, ast.IsNot)}NULL"
-        raise ValueError("`where`: nothing compares with None; write `x is None` or `x is not None`")
-    if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right, (ast.List, ast.Tuple)) and right.elts:
-        return f"{a} {'NOT ' * isinstance(op, ast.NotIn)}IN ({', '.join(_operand(e, column) for e in right.elts)})"
-    if type(op) not in _COMPARE:
-        raise ValueError(f"`where` can't translate {_said(ast.unparse(ast.Compare(left, [op], [right])))}")
-    return f"{a} {_COMPARE[type(op)]} {_operand(right, column)}"
-
-# %% ../nbs/06_catalogs.ipynb #0139744a
-def _cut(node, column, negate=False):
-    "One part of a cut, or its opposite: not every parser of ADQL takes NOT (...), so it is carried to the comparisons."
-    if isinstance(node, ast.BoolOp):
-        both = isinstance(node.op, ast.And) != negate
-        return "(" + (" AND " if both else " OR ").join(_cut(v, column, negate) for v in node.values) + ")"
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return _cut(node.operand, column, not negate)
-    if isinstance(node, ast.Compare):
-        sides = [node.left, *node.comparators]
-        done = [
-            _compared(a, _OPPOSITE[type(op)]() if negate else op, b, column)
-            for a, op, b in zip(sides, node.ops, sides[1:])
-        ]
-        return done[0] if len(done) == 1 else "(" + (" OR " if negate else " AND ").join(done) + ")"
-    raise ValueError(
-        f"`where` understands comparisons joined by and, or, not; not {_said(ast.unparse(node))}"
-    )
-
-# %% ../nbs/06_catalogs.ipynb #0139744a-1
-def cuts(
-    expression: str,  # as "var_prob_b > 0.99 and instrument == 'ACIS'"
-    column=identifier,  # turns a column name into its ADQL
-) -> str:  # an ADQL condition
-    "Translate cuts written in Python's syntax; what is not a cut is refused."
-    if not isinstance(expression, str) or len(expression) > 5000:
-        raise ValueError("`where` must be a text of at most 5000 characters")
-    try:
-        tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
-        raise ValueError(
-            f"`where` can't be read ({err}); write it as in Python: \"var_prob_b > 0.99 and hard_hs < 1\""
-        ) from None
-    try:
-        return _cut(tree.body, column)
-    except RecursionError:
-        raise ValueError("`where` is nested too deeply; write it flat, as \"a > 1 and b < 2\"") from None
 
 # %% ../nbs/06_catalogs.ipynb #92d3000a
 def sky_boxes(
@@ -695,7 +592,7 @@ class TapService:
         session=None,  # a requests session; `polite_session(whole=True)` by default
     ):
         check_extra()
-        import pyvo
+        pyvo = need("pyvo", "catalogs", CatalogError)
 
         if mode not in ("sync", "async"):
             raise ValueError(f"`mode` must be sync or async, got {mode!r}")

@@ -14,8 +14,9 @@ from sklearn.cluster import DBSCAN, HDBSCAN
 from sklearn.metrics import adjusted_rand_score, completeness_score, homogeneity_score
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.neighbors import NearestNeighbors
+from . import _style
 from .data import EventDataError
-from .embedding import draw_known, GREY, known_in, known_series, OKABE_ITO, readable, yes_or_no
+from .embedding import draw_known, GRAY, known_in, known_series, OKABE_ITO, readable, yes_or_no
 
 # %% ../nbs/04_clustering.ipynb #3ae12fc3
 def _positions(embedding):
@@ -81,10 +82,8 @@ def plot_k_distance(
     **kwargs,  # for `Axes.plot`
 ):  # the axes
     "Draw which share of the sources is a core at each radius."
-    import matplotlib.pyplot as plt
-
     d = np.sort(k_distance(embedding, min_samples))
-    ax = plt.gca() if ax is None else ax
+    ax = _style.axes(ax)
     kwargs.setdefault("color", OKABE_ITO[3])
     ax.plot(np.arange(1, len(d) + 1) / len(d), d, **kwargs)
     if eps is not None:
@@ -179,16 +178,14 @@ def plot_clusters(
     **kwargs,  # for `Axes.scatter`
 ):  # the axes
     "Draw the groups, each with its number, largest first in the legend, outliers grey."
-    import matplotlib.pyplot as plt
-
     y, labels = _positions(frame), _given_labels(frame, labels)
-    ax = plt.gca() if ax is None else ax
+    ax = _style.axes(ax)
     style = (
         dict(s=float(np.clip(9000 / len(y), 1.5, 22)), alpha=0.8, linewidths=0, rasterized=len(y) > 5000)
         | kwargs
     )
     out, order = labels == 0, _group_order(labels)
-    ax.scatter(*y[out].T, **dict(color=GREY, label=f"outliers ({out.sum()})", zorder=1) | style)
+    ax.scatter(*y[out].T, **dict(color=GRAY, label=f"outliers ({out.sum()})", zorder=1) | style)
     for i, number in enumerate(order):
         mine = y[labels == number]
         name = f"group {number} ({len(mine)})" if i < max_legend else None

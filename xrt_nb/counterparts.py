@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from . import _style
 from .catalogs import CatalogError, Tap
 from .data import EventDataError, XRTWarning, as_numbers
 
@@ -636,9 +637,7 @@ def plot_reliability(
     **kwargs,  # for `errorbar`
 ):  # the axes
     "Draw stated against true probability."
-    import matplotlib.pyplot as plt
-
-    ax = plt.gca() if ax is None else ax
+    ax = _style.axes(ax)
     for k, v in {"fmt": "o", "color": "#0072B2", "capsize": 3}.items():
         kwargs.setdefault(k, v)
     ax.plot([0, 1], [0, 1], color="#999999", lw=1)

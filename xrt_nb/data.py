@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import _style
 from ._store import XRTError, atomic, file_hash, ordinary
 from ._text import csv_cell, csv_text, plain, printable
 
@@ -1005,13 +1006,6 @@ def light_curve(self, bin_size=500.0, origin="events", width=5, min_exposure=0.1
         }
     )
 
-# %% ../nbs/00_data.ipynb #8a2d8ee7
-def _axes(ax=None):
-    "The given axes, or the current ones."
-    import matplotlib.pyplot as plt
-
-    return plt.gca() if ax is None else ax
-
 # %% ../nbs/00_data.ipynb #8a2d8ee7-1
 def _hatch_gaps(ax, gone, bin_size):
     "Hatch the stretches of bins without a rate."
@@ -1045,7 +1039,7 @@ def plot_light_curve(self, bin_size=500.0, origin="events", width=5, ax=None, *,
     -------
     The axes.
     """
-    ax, lc = _axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
+    ax, lc = _style.axes(ax), self.light_curve(bin_size, origin, width, min_exposure)
     kwargs = {"fmt": ".", "color": "#0072B2", "ecolor": "0.7", "elinewidth": 1, **kwargs}
     ax.errorbar(lc.time_ks, lc.rate, [lc.rate_error_low, lc.rate_error_high], **kwargs)
     if width > 1:
@@ -1071,7 +1065,7 @@ def plot_events(
     "Draw every photon as a dot in time and energy."
     if self.energy is None:
         raise EventDataError(f"source '{self.id}' has no energies to draw")
-    ax, t0 = _axes(ax), self.window[0] if origin == "exposure" else (self.time[0] if len(self) else 0.0)
+    ax, t0 = _style.axes(ax), self.window[0] if origin == "exposure" else (self.time[0] if len(self) else 0.0)
     ax.scatter(
         (self.time - t0) / 1e3,
         self.energy / 1e3,
@@ -1110,15 +1104,12 @@ def plot_light_curves(lists, bin_size=500.0, origin="events", *, share=False, ax
     -------
     (n,) array of the axes.
     """
-    import matplotlib.pyplot as plt
-
     lists = list(lists)
     if not lists:
         raise ValueError("`lists` is empty: nothing to draw")
     if axs is None:
-        axs = plt.subplots(
-            len(lists), figsize=(7, 0.6 + 1.7 * len(lists)), layout="constrained", squeeze=False
-        )[1][:, 0]
+        size = (7, 0.6 + 1.7 * len(lists))
+        axs = _style.figure(figsize=size, layout="constrained").subplots(len(lists), squeeze=False)[:, 0]
     if len(axs := np.ravel(axs)) != len(lists):
         raise ValueError(f"{len(lists)} sources need as many axes, got {len(axs)}")
     for x, ax in zip(lists, axs):
@@ -1146,7 +1137,7 @@ def plot_cumulative(
         t0, t1 = self.window
     except EventDataError:
         t0, t1 = self.time[0], max(self.time[-1], np.nextafter(self.time[0], np.inf))
-    ax, grid = _axes(ax), np.linspace(t0, t1, 400)
+    ax, grid = _style.axes(ax), np.linspace(t0, t1, 400)
     flat = livetime_at(grid, self.gti) / self.livetime if known else (grid - t0) / (t1 - t0)
     ax.plot((grid - t0) / 1e3, flat, color="0.6", lw=1, label="constant source")
     ax.step(

@@ -19,7 +19,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from .data import EventDataError, EventTable, XRTWarning, _axes
+from . import _style
+from .data import EventDataError, EventTable, XRTWarning
 from .representations import Flatten, _as_table, _axis, _compiled, _whole, bin_edges, plot_map
 
 # %% ../nbs/02_features.ipynb #bf0693e8
@@ -66,7 +67,7 @@ def plot_scree(
     **kwargs,  # to the line of single shares, `Axes.plot`
 ):  # the axes
     "Draw the share of each component and their running total."
-    ax, s = _axes(ax), scree(model)
+    ax, s = _style.axes(ax), scree(model)
     ax.plot(s.index, s["cumulative"], "s--", color="#D55E00", ms=4, label="all up to this one")
     ax.plot(
         s.index,
@@ -98,14 +99,9 @@ def plot_components(
     axs=None,  # axes to draw into, at least `n`
 ):  # the axes
     "Draw the first components as pictures; orange adds photons there, blue takes them away."
-    import matplotlib.pyplot as plt
-
     pictures, share = back_project(model, shape)[:n], scree(model)["share"]
-    axs = (
-        plt.subplots(1, n, figsize=(2.1 * n, 2.3), layout="constrained", sharey=True)[1]
-        if axs is None
-        else axs
-    )
+    if axs is None:
+        axs = _style.figure(figsize=(2.1 * n, 2.3), layout="constrained").subplots(1, n, sharey=True)
     for k, (ax, p) in enumerate(zip(np.ravel(axs), pictures), 1):
         top = np.abs(p).max()
         plot_map(p, energy_range, colorbar=False, ax=ax, cmap="PuOr_r", vmin=-top, vmax=top)

@@ -13,13 +13,13 @@ import json
 import re
 import warnings
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ._optional import need_installed
 from ._store import ordinary
 from ._text import plain, printable
 from .analogs import find_analogs, published_transients, read_known, read_selection, write_selection
@@ -2217,10 +2217,9 @@ def refresh(self):
 def widget(self):
     "The window as an ipywidgets box; made when it is first asked for."
     if self._window is None:
-        if lost := [m for m in ("ipywidgets", "jscatter") if find_spec(m) is None]:
-            raise XRTError(
-                f"the live window needs {' and '.join(lost)}: pip install \"xrt_nb[finder]\"; figure() and the other methods work without"
-            )
+        need_installed(
+            ("ipywidgets", "jscatter"), "finder", otherwise="figure() and the other methods work without"
+        )
         self._window = _Window(self)
         self.message = ""
     return self._window.box

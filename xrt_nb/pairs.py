@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .data import _axes, livetime_at
+from . import _style
+from .data import livetime_at
 from .representations import TIME_AXES, _as_table, _axis, _bin, _compiled, bin_edges
 
 # %% ../nbs/01a_pairs.ipynb #18fb7247
@@ -335,7 +336,7 @@ def plot_pairs(
         raise ValueError(
             f"`pairs` has shape {np.shape(pairs)}, `edges` are those of {(len(x) - 1, len(y) - 1)}"
         )
-    log, ax = len(x) > 3 and not np.isclose(x[2] - x[1], x[3] - x[2]), _axes(ax)
+    log, ax = len(x) > 3 and not np.isclose(x[2] - x[1], x[3] - x[2]), _style.axes(ax)
     if log:
         x = np.r_[x[1] ** 2 / x[2], x[1:]]
     ax.axhline(0, color="0.5", lw=0.6, zorder=3)

@@ -17,13 +17,13 @@ from astropy.stats import Events
 from astropy.stats import bayesian_blocks as _astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
+from . import _style
 from ._text import plain
 from xrt_nb.data import (
     EventDataError,
     EventList,
     EventTable,
     XRTWarning,
-    _axes,
     livetime_at,
     patch_to,
     poisson_errors,
@@ -430,7 +430,7 @@ def plot(
     **kwargs,  # to the line, `Axes.plot`
 ):  # the axes
     "Draw the light curve with its 3-sigma band; dead time stays blank."
-    ax, lc = _axes(ax), self.light_curve
+    ax, lc = _style.axes(ax), self.light_curve
     rate, sigma = lc["rate"].where(lc["exposure"] > 0), lc["sigma"]
     ax.fill_between(
         lc["time_ks"],

@@ -14,15 +14,15 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import warnings
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
-from .data import EventDataError, patch_to, XRTError, XRTWarning
-from .training import INSTALL, read_arrays, read_network_manifest, require_keras, write_arrays
+from .data import EventDataError, patch_to, XRTWarning
+from ._optional import need_installed
+from .training import read_arrays, read_network_manifest, require_keras, write_arrays
 from .representations import _min_max_rows, min_max
 
 # %% ../nbs/02c_published.ipynb #baff3057
@@ -451,8 +451,7 @@ np.savez(out, config=np.array(json.dumps([text, big])), **arrays)
 # %% ../nbs/02c_published.ipynb #8028949e
 def _check_h5(path):
     "Refuse what isn't HDF5, and say what it is."
-    if util.find_spec("h5py") is None:
-        raise XRTError(f"{path}: reading .h5 files needs h5py, which is not installed: {INSTALL}")
+    need_installed("h5py", "ae", otherwise=f"{path} is an .h5 file")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with open(path, "rb") as f:

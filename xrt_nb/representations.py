@@ -13,7 +13,8 @@ from numba import njit
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .data import EventDataError, EventList, EventTable, _axes, _check_shape, checked_clock, livetime_at
+from . import _style
+from .data import EventDataError, EventList, EventTable, _check_shape, checked_clock, livetime_at
 
 # %% ../nbs/01_representations.ipynb #d35420c7
 TIME_AXES = ("events", "exposure", "livetime")
@@ -175,7 +176,7 @@ def plot_map(
     if np.ndim(counts) != 2:
         raise ValueError(f"`counts` must be one map (time, energy), got shape {np.shape(counts)}")
     tau, eps = bin_edges(*np.shape(counts), energy_range)
-    ax = _axes(ax)
+    ax = _style.axes(ax)
     mesh = ax.pcolormesh(tau, 10**eps / 1e3, np.asarray(counts).T, **{"cmap": "viridis", **kwargs})
     ax.set(xlabel="relative time", ylabel="energy [keV]", yscale="log")
     ticks = [e for e in (0.2, 0.5, 1, 2, 5, 10) if energy_range[0] <= e * 1e3 <= energy_range[1]]
@@ -397,13 +398,11 @@ def plot_cube(
     **kwargs,  # to `Axes3D.scatter`
 ):  # the four axes: the cube, then E–t, dt–t and dt–E
     "Draw one cube as points in space, and its three projections on a square-root colour scale."
-    import matplotlib.pyplot as plt
-
     if np.ndim(cube) != 3:
         raise ValueError(
             f"`cube` must be one cube (time, energy, dt), got shape {np.shape(cube)}; use EtDtCube(sparse=False)"
         )
-    fig = plt.figure(figsize=(8, 6), layout="constrained") if fig is None else fig
+    fig = _style.figure(fig, figsize=(8, 6), layout="constrained")
     tau, eps = bin_edges(*np.shape(cube)[:2], energy_range)
     delta, energy, at = bin_edges(np.shape(cube)[2])[0], 10**eps / 1e3, np.argwhere(np.asarray(cube) > 0)
     space, n = fig.add_subplot(2, 2, 1, projection="3d"), np.asarray(cube)[tuple(at.T)]

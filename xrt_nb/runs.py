@@ -7,14 +7,12 @@ __all__ = ['DEFAULT_CASE', 'CASES', 'STEP_PARAMETERS', 'PICTURED', 'BELONGS', 'S
            'TITLES', 'SEARCH_SPACE', 'SCORES', 'FILES', 'DEMO_SOURCES', 'DEMO_SEED', 'Case', 'case_of', 'parameters_of',
            'fingerprint_events', 'fingerprint', 'read_manifest', 'step_is_good', 'Workspace', 'save_pictures',
            'load_pictures', 'usable', 'draw_pictures', 'clock_for', 'pca_names', 'make_features', 'apply_pca',
-           'learn_features', 'apply_encoder', 'Space', 'spaces_of', 'with_score', 'counts_of', 'search', 'png',
-           'html_table', 'render_report', 'files_of', 'coordinates', 'run', 'Run', 'read_run', 'features_in',
-           'Placement', 'demo']
+           'learn_features', 'apply_encoder', 'Space', 'spaces_of', 'with_score', 'counts_of', 'search', 'html_table',
+           'render_report', 'files_of', 'coordinates', 'run', 'Run', 'read_run', 'features_in', 'Placement', 'demo']
 
 # %% ../nbs/07_runs.ipynb #487c6ec8
 import base64
 import hashlib
-import io
 import json
 import os
 import platform
@@ -35,6 +33,7 @@ from matplotlib.figure import Figure
 from scipy.sparse import csr_array, issparse
 
 from . import __version__
+from ._style import png
 from ._store import StoreExists, WorkFolder, inside, write_json, write_text, writing
 from ._text import plain
 from xrt_nb.analogs import (
@@ -769,24 +768,6 @@ REPORT = """<!DOCTYPE html>
 {% endfor %}
 </body></html>
 """
-
-# %% ../nbs/07_runs.ipynb #14ec3ecd
-def png(
-    fig,  # matplotlib figure
-) -> bytes:  # PNG file
-    "Render a figure; one of pyplot's is closed afterwards."
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    if fig.number if hasattr(fig, "number") else False:
-        _close(fig)
-    return buffer.getvalue()
-
-# %% ../nbs/07_runs.ipynb #14ec3ecd-1
-def _close(fig):
-    "Take a figure out of pyplot's keeping."
-    import matplotlib.pyplot as plt
-
-    plt.close(fig)
 
 # %% ../nbs/07_runs.ipynb #14ec3ecd-2
 def html_table(

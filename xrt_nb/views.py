@@ -20,7 +20,7 @@ import pandas as pd
 
 from ._text import plain, printable
 from .data import EventDataError, EventTable, XRTError
-from .embedding import GREY, OKABE_ITO
+from .embedding import GRAY, OKABE_ITO
 from .representations import EtMap, plot_map
 
 # %% ../nbs/08a_views.ipynb #77d41024
@@ -425,7 +425,7 @@ def _number_colours(v, name):
         name,
         "number",
         codes,
-        [to_hex(c) for c in colormaps["viridis"](range(256))] + [GREY],
+        [to_hex(c) for c in colormaps["viridis"](range(256))] + [GRAY],
         labels,
         counts,
         (float(low), float(high)) if (~gone).any() else (),
@@ -447,7 +447,7 @@ def _class_colours(values, name):
     spare = [(OKABE_ITO[6], "", 0)] * (7 - len(first))
     legend += spare + [
         (OTHER, f"other ({rest} classes)" if rest else "", n_rest),
-        (GREY, "unknown" if gone else "", gone),
+        (GRAY, "unknown" if gone else "", gone),
     ]
     colours, labels, counts = (list(c) for c in zip(*legend))
     return Colouring(name, "class", place[codes], colours, labels, counts, ())
