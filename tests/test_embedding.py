@@ -420,7 +420,7 @@ def test_places_follow_names_not_order():
     for method in ("tsne", "median"):
         places = m.place(new, method)[0]
         assert np.array_equal(m.place(new[list("dbca")], method)[0], places) and np.array_equal(m.place(new.to_numpy(), method)[0], places)
-    for wrong, word in ((new.drop(columns="b"), "'b'"), (new.assign(e=0), "'e'"), (new.rename(columns={"a": "z"}), "'a'"), (new[["a", "a", "b", "c"]], "twice")):
+    for wrong, word in ((new.drop(columns="b"), "'b'"), (new.assign(e=0), "'e'"), (new.rename(columns={"a": "z"}), "'a'"), (new[["a", "a", "b", "c"]], "duplicated")):
         with pytest.raises(EventDataError, match=word): m.place(wrong)
 
 

@@ -107,7 +107,7 @@ def plot_k_distance(
         ax.axhline(eps, color=OKABE_ITO[4], ls="--", label=f"eps = {eps:g}: {(d <= eps).mean():.0%} cores")
         ax.legend(fontsize="small", frameon=False)
     ax.set(xlabel="share of sources", yscale="log")
-    ax.set_ylabel(f"radius holding {min_samples} sources [embedding units]")
+    ax.set_ylabel(f"radius holding {min_samples} (no unit)")
     return ax
 
 # %% ../nbs/04_clustering.ipynb #de8a67cb
