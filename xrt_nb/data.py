@@ -13,10 +13,10 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from ._checks import one_of, whole
+from ._checks import one_of, shown, whole
 from ._columns import EventDataError, XRTWarning, as_column, as_id, as_numbers, bad_rows, clean_ids
 from ._columns import join_meta, plain_column, some_names, tidy_fact, tidy_meta, why_bad
-from ._store import XRTError, atomic, file_hash
+from ._store import XRTError
 from ._text import printable
 
 # %% ../nbs/00_data.ipynb #470e0af2
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 # %% ../nbs/00_data.ipynb #fe9062a0
 if TYPE_CHECKING:
-    from xrt_nb.tables import read_events
+    from xrt_nb.tables import read_events as read_events
 
 # %% ../nbs/00_data.ipynb #68e06678
 _all_ = ["XRTError", "XRTWarning", "EventDataError"]
@@ -709,9 +709,9 @@ class _Ragged(_FactSheet):
 class EventTable(_Ragged):
     """The events of many detections in ragged columns.
 
-    `table[id]` and `table[position]` are one detection as `EventList`; ids, positions, a mask or a slice give a
-    smaller table, so that scikit-learn's `train_test_split`, `cross_val_score` and `GridSearchCV` run over
-    detections.
+    `table[id]` and `table[position]` are one detection as `EventList`; ids, positions, a mask or a slice
+    give a smaller table, so that scikit-learn's `train_test_split`, `cross_val_score` and `GridSearchCV`
+    run over detections.
 
     Parameters
     ----------
@@ -789,8 +789,8 @@ class EventTable(_Ragged):
         Parameters
         ----------
         detections : mapping
-            Id to (time [s], energy [eV]), or to a mapping with "time" and, where there are, "energy", "gti" and
-            further columns.
+            Id to (time [s], energy [eV]), or to a mapping with "time" and, where there are, "energy", "gti"
+            and further columns.
 
         Returns
         -------
@@ -964,9 +964,11 @@ def _rows_asked(table, key):
     if isinstance(key, slice):
         return np.arange(len(table))[key]
     keys = np.asarray(key)
-    if keys.ndim > 1 or keys.dtype.kind in "fcmM" and keys.size or not keys.ndim and keys.dtype.kind not in "iu":
-        raise TypeError(f"detections are chosen by ids, positions, a mask or a slice, got {printable(repr(key))}")
-    return _chosen(table, keys) if keys.ndim else int(_positions(table, keys.reshape(1))[0])
+    if keys.ndim == 0 and keys.dtype.kind in "iu":
+        return int(_positions(table, keys.reshape(1))[0])
+    if keys.ndim != 1 or keys.size and keys.dtype.kind in "fcmM":
+        raise TypeError(f"detections are chosen by ids, positions, a mask or a slice, got {shown(key)}")
+    return _chosen(table, keys)
 
 # %% ../nbs/00_data.ipynb #5c2689af-2
 def check_shape(table):
@@ -997,7 +999,8 @@ def _all_or_none(parts, names, end):
         "GTIs": [x.gti is not None for x in parts],
     }.items():
         if any(has) and not all(has):
-            raise EventDataError(f"{names[has.index(False)]} has no {what} while others have; they can't {end}")
+            name = names[has.index(False)]
+            raise EventDataError(f"{name} has no {what} while others have; they can't {end}")
 
 # %% ../nbs/00_data.ipynb #3f744ed3
 def _joined(parts, ids, counts, n_gti, meta):
@@ -1182,7 +1185,7 @@ def _check_events(table, good=True):
 
 # %% ../nbs/00_data.ipynb #2f75be07
 def _begun(time, offsets, gti, gti_offsets):
-    "Row of the last interval of its own detection that began by each event; one less than the first if none did."
+    "Row of the last interval of its own detection that began by each event; the first minus 1 if none did."
     n, g = np.diff(offsets), np.diff(gti_offsets)
     first, has = np.repeat(gti_offsets[:-1], n), np.repeat(g > 0, n)
     row = first - 1
@@ -1194,7 +1197,7 @@ def _begun(time, offsets, gti, gti_offsets):
 
 # %% ../nbs/00_data.ipynb #fbb94863
 def _live(table):
-    "Good time before each event of a checked table [s]; since the window's start where no intervals are known."
+    "Good time before each event of a checked table [s]; time since the window's start without intervals."
     clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
     if table.gti is None or not len(table.gti):
         return clock
@@ -1226,8 +1229,8 @@ def _checked_windows(table):
     bad = (table.time < begin) | (table.time > stop)
     if bad.any():
         raise EventDataError(
-            f"{_first_of(bad, table)} lie outside its exposure, t_start to t_stop of meta; correct these two, "
-            "cut the events (`filter(time=...)`), or use time_axis='events'"
+            f"{_first_of(bad, table)} lie outside its exposure, t_start to t_stop of meta; correct these "
+            "two, cut the events (`filter(time=...)`), or use time_axis='events'"
         )
     return window
 
@@ -1271,6 +1274,7 @@ def __getattr__(name):
     rooms = {"read_events": "tables", "read_table": "tables", "ParquetEvents": "tables"}
     rooms |= {"_axes": "lightcurves", "plot_light_curves": "lightcurves", "running_mean": "lightcurves"}
     rooms |= {"poisson_errors": "lightcurves", "to_frame": "tables"}
+    rooms |= {"atomic": "_store", "file_hash": "_store"}
     if name not in rooms:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

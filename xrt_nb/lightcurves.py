@@ -108,8 +108,9 @@ def light_curve(
     Returns
     -------
     pandas.DataFrame, one row per bin
-        time_ks (middle of the bin since the origin [ks]); counts, error_low, error_high, running_mean [counts];
-        exposure [s]; rate, rate_error_low, rate_error_high, rate_mean [counts/s], NaN without enough exposure.
+        time_ks (middle of the bin since the origin [ks]); counts, error_low, error_high, running_mean
+        [counts]; exposure [s]; rate, rate_error_low, rate_error_high, rate_mean [counts/s], NaN without
+        enough exposure.
 
     Raises
     ------
@@ -243,7 +244,7 @@ def _span_of(x):
 
 # %% ../nbs/00a_lightcurves.ipynb #b4aba1e4
 def plot_cumulative(x, ax=None, **kwargs):
-    "Draw the cumulative share of an `EventList`'s events against time, and that of a constant source in gray."
+    "Draw the cumulative share of a list's events against time, and that of a constant source in gray."
     if not len(x):
         raise EventDataError(f"detection '{x.id}' has no events to draw")
     t0, t1 = _span_of(x)

@@ -28,7 +28,7 @@ from ._columns import UNITS, XRTWarning, as_column, bad_rows, id_codes, join_met
 from ._columns import plain_series, some_names, tidy_meta, why_bad
 from ._store import XRTError, atomic, ordinary
 from ._text import csv_cell, csv_text, printable
-from .data import EventDataError, EventList, EventTable, UnknownSourceError, ragged_rows
+from .data import EventDataError, EventTable, UnknownSourceError, ragged_rows
 
 # %% ../nbs/00b_tables.ipynb #e926434a
 def _fits_column(frame, name):
@@ -85,7 +85,7 @@ def _drop_bad(cols, ids, where):
 
 # %% ../nbs/00b_tables.ipynb #3e083537
 def _split_csc_ids(meta):
-    "Fill obsid and region_id from ids like '23022_122', where all are of that form and nothing else is known."
+    "Fill obsid and region_id from ids like '23022_122', where all are of that form."
     m = [re.fullmatch(r"(\d+)_(\d+)", i) for i in meta.index]
     if m and all(m) and "obsid" not in meta:
         meta["obsid"], meta["region_id"] = [x[1] for x in m], [x[2] for x in m]
@@ -158,7 +158,15 @@ def _refuse_lack(needed, names, where):
 
 # %% ../nbs/00b_tables.ipynb #5156eddb
 def from_frame(
-    frame, id="obsreg_id", time="time", energy="energy", bad="raise", where="", *, time_unit=None, energy_unit=None
+    frame,
+    id="obsreg_id",
+    time="time",
+    energy="energy",
+    bad="raise",
+    where="",
+    *,
+    time_unit=None,
+    energy_unit=None,
 ) -> EventTable:
     "Make a table from one row per event; see `EventTable.from_frame`."
     one_of(bad, "bad", ("raise", "drop"))
@@ -252,7 +260,8 @@ def _unpacked(path):
                 if packed:
                     _too_large(path, len(out), n_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-        raise EventDataError(f"{path}: the gzip file is damaged or truncated ({err}); copy it again") from None
+        what = f"the gzip file is damaged or truncated ({err})"
+        raise EventDataError(f"{path}: {what}; copy it again") from None
     return bytes(out)
 
 # %% ../nbs/00b_tables.ipynb #90d67344
@@ -564,7 +573,8 @@ def _check_fits(out, table):
     names = ["obsreg_id", "time", *["energy"] * table.has_energy, *table.columns]
     if sorted(names) != sorted(out.schema.names):
         raise EventDataError(
-            f"tables of one file need the same columns, got {some_names(names)} after {some_names(out.schema.names)}"
+            f"tables of one file need the same columns, got {some_names(names)} after "
+            f"{some_names(out.schema.names)}"
         )
     if out.metas and (table.gti is None) != (not out.n_gti):
         raise EventDataError("tables of one file have either all GTIs or none")
