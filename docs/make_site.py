@@ -9,6 +9,7 @@ temporary folder; the finished site is moved to its place in one step.
 
 import argparse
 import ast
+import base64
 import json
 import os
 import posixpath
@@ -21,13 +22,17 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "docs/conventions.md": "conventions.md"}
+PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "docs/conventions.md": "conventions.md",
+         "docs/install.md": "install.md"}
+MADE = {"command_line.md": "cli_page.py", "glossary.md": "glossary_page.py"}  # pages that a script beside this one prints
 SHELVES = {"tutorials": "Tutorials", "guides": "Guides", "": "The library, in order", "below": "Below the library"}
 TAGS = {"echo: false": "remove-input", "code-fold: true": "hide-input", "output: false": "remove-output"}
 DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(.*?)[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<!!)(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 ATTRIBUTES = re.compile(r"(\]\([^)\s]*\))\{[^}\n]*\}")
 HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)$", re.M)
+OPEN = 16  # lines of a helper's definition that a page shows unfolded
+SECTIONS = re.compile(r"^(Parameters|Returns|Raises|Attributes|Yields)\n-{5,}$", re.M)
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
 
 
@@ -109,26 +114,76 @@ def front_matter(cell: dict) -> dict:  # {} when the cell is none
     return yaml.safe_load(text.strip("-\n")) if text.startswith("---") else {}
 
 
-def symbol_page(text: str, level: int) -> tuple:  # (markdown, name)
+def definitions(module: Path) -> dict:  # {name: its part of the syntax tree}, methods as `Class.method`
+    "What a module defines, for its signatures and docstrings."
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = {}
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, (*functions, ast.ClassDef)):
+            found[node.name] = node
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{n.name}": n for n in node.body if isinstance(n, functions) and n.name[0] != "_"}
+    return found
+
+
+def numpydoc(text: str) -> str:  # markdown
+    "A docstring in numpydoc's sections, as Sphinx's napoleon reads it."
+    from sphinx.ext.napoleon import Config, NumpyDocstring
+
+    options = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_use_admonition_for_notes=False)
+    made = str(NumpyDocstring(re.sub(r"^(References|Notes|Examples)\n-+$", r".. rubric:: \1\n", text, flags=re.M), options))
+    return "```````{eval-rst}\n" + made.strip("\n") + "\n```````"
+
+
+def declaration(name: str, node) -> str:  # markdown
+    "What a user writes, with annotations and defaults, on as many lines as it needs."
+    given = signature(node, annotated=True)
+    word = "class" if isinstance(node, ast.ClassDef) else "def"
+    if given is None:
+        return f"```python\n{name if '.' in name else f'class {name}'}\n```"
+    line = f"{word} {name}({', '.join(given)})"
+    if len(line) > 88:
+        line = f"{word} {name}(\n" + "".join(f"    {part},\n" for part in given) + ")"
+    return f"```python\n{line}\n```"
+
+
+def anchored(name: str, level: int) -> str:  # markdown
+    "The heading of a definition, with nbdev's anchor where Sphinx writes another."
+    heading = f'{"#" * level} ' + name.replace("_", r"\_")
+    return f'<a id="{slug(name)}"></a>\n\n{heading}' if re.search(r"[._]", name) else heading
+
+
+def explained(name: str, nodes: dict, level: int) -> str:  # markdown
+    "Signature and docstring of a definition; a class with its public methods."
+    node = nodes[name]
+    parts = [declaration(name, node), numpydoc(ast.get_docstring(node) or "")]
+    for key in (k for k in nodes if k.startswith(f"{name}.")):
+        parts += [anchored(key, level + 1), declaration(key, nodes[key]), numpydoc(ast.get_docstring(nodes[key]) or "")]
+    return "\n\n".join(parts)
+
+
+def symbol_page(text: str, level: int, nodes: dict = None) -> tuple:  # (markdown, name)
     "The documentation of one definition as prose: a heading with nbdev's anchor, the signature, the docstring."
     text = re.sub(r"\A---\s*", "", text)
     name = HEADING.search(text)[2].replace("\\", "").strip()
-    escaped = name.replace("_", r"\_")
-    heading = f'{"#" * level} {escaped}'
-    if re.search(r"[._]", name):  # Sphinx writes another anchor than nbdev: give both
-        heading = f'<a id="{slug(name)}"></a>\n\n{heading}'
-    text = HEADING.sub(lambda _: heading, text, count=1)
+    text = HEADING.sub(lambda _: anchored(name, level), text, count=1)
     if name[0].isupper() and "." not in name:
         text = text.replace(f"def {name}(", f"class {name}(", 1)
     text = re.sub(r"^``` ?python\s*$", "```python", text, flags=re.M)
+    if nodes and name in nodes:
+        text = text.replace("#LNone", f"#L{nodes[name].lineno}", 1)
+        if re.search(SECTIONS, ast.get_docstring(nodes[name]) or ""):  # nbdev shows parameters only, and without types
+            return text.partition("```python")[0] + explained(name, nodes, level), name
     parts = re.split(r"(^```.*?^```)", text, flags=re.M | re.S)  # names in the comments of a signature are not links
     return "".join(re.sub(r"\[`([^`\]]+)`\]\([^)]*\)", r"\1", part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
-def documented_names(nb: dict) -> list:
-    "The names that `proc_nbs` has documented in a notebook."
+def documented_names(nb: dict, nodes: dict) -> list:
+    "The names that `proc_nbs` has documented in a notebook, and the methods shown with their classes."
     shown = [c for c in nb["cells"] if c["cell_type"] == "code" and re.search(r"^show_doc\(", "".join(c["source"]), re.M)]
-    return [symbol_page("".join(c["outputs"][0]["data"]["text/markdown"]), 3)[1] for c in shown]
+    names = [symbol_page("".join(c["outputs"][0]["data"]["text/markdown"]), 3)[1] for c in shown]
+    sections = [n for n in names if n in nodes and SECTIONS.search(ast.get_docstring(nodes[n]) or "")]
+    return names + [key for key in nodes if key.partition(".")[0] in sections and "." in key]
 
 
 def one_line_comments(text: str) -> str:
@@ -143,7 +198,7 @@ def one_line_comments(text: str) -> str:
     return "\n".join(made)
 
 
-def adapt(nb: dict, links: Links, here: str, page: str):
+def adapt(nb: dict, links: Links, here: str, page: str, nodes: dict):
     "Change `nb`, as `proc_nbs` leaves it, into what myst-nb reads."
     cells, level = [], 1
     for cell in nb["cells"]:
@@ -159,7 +214,7 @@ def adapt(nb: dict, links: Links, here: str, page: str):
             directives = [d for d in DIRECTIVE.findall(source)]
             if re.search(r"^show_doc\(", source, re.M):
                 text = "".join(cell["outputs"][0]["data"]["text/markdown"])
-                text, _ = symbol_page(one_line_comments(text), min(3, level + 1))
+                text, _ = symbol_page(one_line_comments(text), min(3, level + 1), nodes)
                 level = max(level, min(3, level + 1))
                 cells.append({"cell_type": "markdown", "id": cell["id"], "metadata": {}, "source": links.rewrite(text, here, page)})
                 continue
@@ -191,44 +246,43 @@ def module_of(notebook: Path) -> str:  # "" when the notebook exports nothing
 # --- the API page -----------------------------------------------------------------------------------------------------
 
 
-def signature(node, method: bool) -> str:
-    "Arguments of a function, or of a class's `__init__`, with their defaults and without annotations."
+def is_property(node) -> bool:
+    "Is a method read without parentheses?"
+    return any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
+
+
+def arguments(node, annotated: bool = False) -> list:  # of str, one an argument
+    "Arguments of a function or method with their defaults and, if asked for, annotations; without `self`."
+    def text(arg, default=None):
+        made = arg.arg + (f": {ast.unparse(arg.annotation)}" if annotated and arg.annotation else "")
+        return made + (f"{' = ' if ':' in made else '='}{ast.unparse(default)}" if default is not None else "")
+
+    args = node.args
+    plain = args.posonlyargs + args.args
+    defaults = [None] * (len(plain) - len(args.defaults)) + args.defaults
+    made = [text(arg, default) for arg, default in zip(plain, defaults) if arg.arg not in ("self", "cls")]
+    made += [f"*{text(args.vararg)}"] if args.vararg else ["*"] if args.kwonlyargs else []
+    made += [text(arg, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults)]
+    return made + ([f"**{text(args.kwarg)}"] if args.kwarg else [])
+
+
+def signature(node, annotated: bool = False) -> list:  # of str; None for what is not called
+    "Arguments of a function, or of a class's `__init__`."
     if isinstance(node, ast.ClassDef):
         node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-        if node is None:
-            return ""
-        method = True
-    if "property" in ast.unparse(ast.Tuple([*node.decorator_list], ast.Load())) or "as_prop=True" in ast.unparse(node):
-        return ""
-    for arg in ast.walk(node.args):
-        if isinstance(arg, ast.arg):
-            arg.annotation = None
-    text = ast.unparse(node.args)
-    return "(" + (re.sub(r"^(self|cls)(, )?", "", text) if method else text) + ")"
-
-
-def patched_class(node) -> str:  # "" when the function is not a method added by `patch_to`
-    "The class that a decorator `patch_to(Class)` gives the function to."
-    for decorator in getattr(node, "decorator_list", []):
-        if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "patch_to":
-            return ast.unparse(decorator.args[0])
-    return ""
+    return None if node is None or is_property(node) else arguments(node, annotated)
 
 
 def public_symbols(module: Path) -> list:  # of (name, signature, first line of the docstring)
     "Every public definition of an exported module, with the methods of its classes, in the order of the notebook."
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    public = next((ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"), [])
     found = []
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if not isinstance(node, (*functions, ast.ClassDef)) or node.name.startswith("_"):
-            continue
-        owner = patched_class(node)
-        group = [(f"{owner}.{node.name}" if owner else node.name, node, bool(owner))]
-        if isinstance(node, ast.ClassDef):
-            group += [(f"{node.name}.{n.name}", n, True) for n in node.body if isinstance(n, functions) and not n.name.startswith("_")]
-        for name, definition, method in group:
-            doc = (ast.get_docstring(definition) or "").strip().partition("\n")[0]
-            found.append((name, signature(definition, method), doc))
+    for name, node in definitions(module).items():
+        if name.partition(".")[0] in public:
+            doc = (ast.get_docstring(node) or "").strip().partition("\n\n")[0].replace("\n", " ")
+            given = signature(node)
+            found.append((name, "" if given is None else f"({', '.join(given)})", doc))
     return found
 
 
@@ -251,11 +305,12 @@ def api_page(root: Path, lib: str, documented: dict, subtitles: dict) -> str:  #
 # --- the site ---------------------------------------------------------------------------------------------------------
 
 
-def run(command: list, cwd: Path, env: dict):
+def run(command: list, cwd: Path, env: dict) -> str:  # what it said
     "Run one step; its own words are the error message."
     done = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SiteError(f"{done.stdout.strip()}\nthis step failed: {' '.join(map(str, command[1:4]))[:80]}")
+    return done.stdout
 
 
 def toctree(caption: str, pages: list) -> str:
@@ -263,7 +318,31 @@ def toctree(caption: str, pages: list) -> str:
     return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"])
 
 
-def write_source(root: Path, proc: Path, source: Path) -> dict:  # {path in the project: page}
+def figures_of(nb: dict) -> list:  # of bytes
+    "The figures in the outputs of a notebook, in order."
+    outputs = [o for c in nb["cells"] if c["cell_type"] == "code" for o in c.get("outputs", [])]
+    pngs = [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    return [base64.b64decode("".join(png)) for png in pngs]
+
+
+def gallery_page(figures_in: dict, titles: dict, where: dict, folder: Path) -> str:  # markdown
+    "One figure of each notebook that has some, tutorials and guides first: a click leads to where it is explained."
+    folder.mkdir()
+    order = sorted(figures_in, key=lambda name: (list(SHELVES).index(posixpath.dirname(name)), name))
+    cards = []
+    for name in order:
+        figures = figures_in[name]
+        title = titles[name]
+        if figures and name != "index.ipynb":
+            picture = where[name].replace("/", "-").replace(".ipynb", ".png")
+            (folder / picture).write_bytes(max(figures, key=len))  # the richest one
+            page = where[name].replace(".ipynb", ".html")
+            cards.append(f'<a href="{page}"><img src="gallery/{picture}" alt="" loading="lazy"><span>{title}</span></a>')
+    head = "# Gallery\n\n{.subtitle}\nOne figure of each notebook; a click leads to the cell that draws it, and to why.\n\n"
+    return head + '<div class="gallery">\n' + "\n".join(cards) + "\n</div>\n"
+
+
+def write_source(root: Path, proc: Path, source: Path, env: dict) -> dict:  # {path in the project: page}
     "Write into `source` everything that Sphinx reads."
     cfg = settings(root)
     books = sorted(p.relative_to(proc).as_posix() for p in proc.rglob("*.ipynb"))
@@ -273,30 +352,55 @@ def write_source(root: Path, proc: Path, source: Path) -> dict:  # {path in the 
     for name in books:
         stem = posixpath.splitext(facts[name].get("output-file", posixpath.basename(name)))[0]
         where[name] = posixpath.join(posixpath.dirname(name), stem + ".ipynb")
-    pages = {f"nbs/{name}": page for name, page in where.items()} | PAGES | {"README.md": "index.ipynb"}
-    names = {where[name]: documented_names(nb) for name, nb in loaded.items()}
+    pages = {f"nbs/{name}": page for name, page in where.items()} | PAGES | {"README.md": "index.ipynb"} | {f"docs/{page}": page for page in (*MADE, "gallery.md", "api.md")}
+    modules = {name: module_of(root / "nbs" / name) for name in books}
+    nodes = {name: definitions(root / cfg["lib_path"] / f"{modules[name]}.py") if modules[name] else {} for name in books}
+    names = {where[name]: documented_names(nb, nodes[name]) for name, nb in loaded.items()}
     links = Links(root, cfg, pages, names)
     shutil.copytree(root / "nbs", source, ignore=shutil.ignore_patterns("*.ipynb", "_*", ".*"))
+    figures = {name: figures_of(nb) for name, nb in loaded.items()}
     documented, subtitles = {}, {}
     for name, nb in loaded.items():
         page = where[name]
-        module = module_of(root / "nbs" / name)
-        adapt(nb, links, posixpath.dirname(f"nbs/{name}"), page)
+        module = modules[name]
+        adapt(nb, links, posixpath.dirname(f"nbs/{name}"), page, nodes[name])
         if module:
             documented[page] = (module, names[page])
             subtitles[page] = links.rewrite(facts[name].get("description", ""), "nbs", "api.md")
         if page == "index.ipynb":
             shelves = {folder: [where[b] for b in books if posixpath.dirname(b) == folder and b != name] for folder in SHELVES}
-            trees = [toctree(SHELVES[folder], found) for folder, found in shelves.items() if found]
-            trees += [toctree("Reference", ["api.md", "conventions.md", "contributing.md", "changelog.md"])]
+            trees = [toctree("Begin", ["install.md", "gallery.md"])]
+            trees += [toctree(SHELVES[folder], found) for folder, found in shelves.items() if found]
+            trees += [toctree("Reference", ["api.md", *MADE, "conventions.md", "contributing.md", "changelog.md"])]
             nb["cells"].append({"cell_type": "markdown", "id": "navigation", "metadata": {}, "source": "\n\n".join(trees)})
         (source / page).parent.mkdir(parents=True, exist_ok=True)
         (source / page).write_text(json.dumps(nb), encoding="utf-8")
     for path, page in PAGES.items():
         text = (root / path).read_text(encoding="utf-8")
         (source / page).write_text(links.rewrite(text, posixpath.dirname(path), page), encoding="utf-8")
+    titles = {name: fact.get("title", name) for name, fact in facts.items()}
+    for page, script in MADE.items():
+        made = run([sys.executable, str(root / "docs" / script)], root, env)
+        (source / page).write_text(links.rewrite(made, "docs", page), encoding="utf-8")
+    gallery = gallery_page(figures, titles, where, source / "gallery")
+    (source / "gallery.md").write_text(gallery, encoding="utf-8")
     (source / "api.md").write_text(api_page(root, cfg["lib_path"], documented, subtitles), encoding="utf-8")
     return pages
+
+
+def show_helpers(path: Path):
+    "Let a reader of the page see what `exporti` exports, which nbdev leaves out: short definitions open, long ones folded."
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    for cell in nb["cells"]:
+        source = "".join(cell["source"])
+        body = DIRECTIVE.sub("", source)
+        directives = DIRECTIVE.findall(source)
+        if cell["cell_type"] != "code" or "exporti" not in directives or re.search(r"^(import|from|if TYPE_CHECKING)", body, re.M):
+            continue
+        fold = "" if len(body.strip().splitlines()) <= OPEN else "#| code-fold: true\n"
+        fold += "#| exec_doc\n"  # run, as nbdev runs what is exported, and shown
+        cell["source"] = fold + re.sub(r"^[ \t]*#\|[ \t]*exporti[ \t]*$\n?", "", source, flags=re.M)
+    path.write_text(json.dumps(nb), encoding="utf-8")
 
 
 def build(root: Path, out: Path, workers: int = 2):
@@ -309,10 +413,12 @@ def build(root: Path, out: Path, workers: int = 2):
         for folder in ("nbs", lib):
             shutil.copytree(root / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "_proc"))
         shutil.copy(root / "settings.ini", copy)
+        for path in (copy / "nbs").rglob("*.ipynb"):
+            show_helpers(path)
         env = dict(os.environ, PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1", MPLBACKEND="agg", IPYTHONDIR=str(tmp / "ipython"))
         env.setdefault("XRT_NB_SHARED", str(root.parent / "shared"))
         run([sys.executable, "-c", f"from nbdev.serve import proc_nbs; proc_nbs(n_workers={workers})"], copy, env)
-        pages = write_source(root, copy / "_proc", tmp / "source")
+        pages = write_source(root, copy / "_proc", tmp / "source", env)
         env |= {"XRT_NB_ROOT": str(root), "NO_COLOR": "1"}
         sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-j", str(workers), "-c", str(root / "docs"),
                   str(tmp / "source"), str(tmp / "site")]
@@ -323,6 +429,7 @@ def build(root: Path, out: Path, workers: int = 2):
             for path, page in pages.items():
                 message = message.replace(str(tmp / "source" / page), path)
             raise SiteError(message) from None
+        shutil.copytree(tmp / "source" / "gallery", tmp / "site" / "gallery")
         for leftover in (".doctrees", ".buildinfo", "jupyter_execute"):
             path = tmp / "site" / leftover
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tarfile
 import zipfile
 from configparser import ConfigParser
@@ -270,6 +271,17 @@ def misplaced(room, rooms):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
 def test_a_room_imports_only_rooms_above_it(path):
     assert misplaced(path.stem, rooms_of(path)) == []
+
+
+def order_of_rooms():
+    "The order as CONTRIBUTING shows it."
+    words = ", ".join(f"`{room}`" for room in ROOMS)
+    return textwrap.fill(words, 118, break_on_hyphens=False, break_long_words=False)
+
+
+def test_the_contributing_page_shows_the_order():
+    shown = re.search(r"<!-- order -->\n(.*?)<!-- /order -->", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[1].strip()
+    assert shown == order_of_rooms(), "paste this into CONTRIBUTING.md:\n" + order_of_rooms()
 
 
 def test_a_misplaced_import_is_found():

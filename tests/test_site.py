@@ -1,6 +1,7 @@
 """The documentation site builds without a warning, holds everything, and needs no network."""
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -146,11 +147,32 @@ def test_search_finds_names(site):
 def test_api_page_lists_every_public_name(pages):
     text = pages["api.html"].text
     for module in (p for p in (ROOT / "xrt_nb").glob("*.py") if not p.name.startswith("_")):
+        public = importlib.import_module(f"xrt_nb.{module.stem}").__all__
         tree = ast.parse(module.read_text(encoding="utf-8"))
-        names = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
-        assert not [n for n in names if n not in text], module.name
+        defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        assert not [n for n in defined & set(public) if n not in text], module.name
     links = [a["href"] for tag, a in pages["api.html"].tags if tag == "a" and a.get("href", "").startswith("data.html#")]
-    assert "data.html#eventtable" in links
+    assert {"data.html#eventtable", "data.html#eventtable.filter"} <= set(links)
+
+
+def test_a_method_is_explained_with_its_parameters(pages):
+    page = pages["data.html"]
+    assert "eventtable.filter" in page.ids
+    assert re.search(r"Parameters\s*:?", page.text[page.text.index("EventTable.filter"):])
+
+
+def test_the_gallery_shows_a_figure_of_most_notebooks(site, pages):
+    shown = [a["src"] for tag, a in pages["gallery.html"].tags if tag == "img" and a.get("src", "").startswith("gallery/")]
+    assert len(shown) > 20 and all((site / picture).stat().st_size > 1000 for picture in shown)
+
+
+def test_every_command_has_its_part_of_a_page(pages):
+    text = pages["command_line.html"].text
+    from xrt_nb.cli import main
+
+    for name, command in main.commands.items():
+        assert f"xrt-nb {name}" in text
+        assert not [p.opts[-1] for p in command.params if p.opts[-1].startswith("--") and p.opts[-1] not in text], name
 
 
 def test_names_in_backticks_are_links(pages):

@@ -1,0 +1,1 @@
+print("# glossary\n\nsoon")
