@@ -24,7 +24,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from ._checks import whole
 from ._optional import need_installed
 from .data import EventDataError, XRTWarning
-from .representations import _min_max_rows, min_max
+from .representations import min_max, min_max_rows
 from .training import read_arrays, read_network_manifest, require_keras, write_arrays
 
 # %% ../nbs/02c_published.ipynb #baff3057
@@ -117,7 +117,7 @@ def prepare(
     values = X.data if sparse else np.asarray(X)
     check_finite(values, rows=not sparse)
     if counts:
-        X = _min_max_rows(X.tocsr().astype(np.float32)) if sparse else min_max(values)
+        X = min_max_rows(X.tocsr().astype(np.float32)) if sparse else min_max(values)
     elif values.size and (values.max() > 1 + 1e-6 or values.min() < -1e-6):
         warnings.warn(
             "this network was trained on representations scaled to 0..1, "
