@@ -138,7 +138,7 @@ def hover_and_click(desk):
     assert desk.at("analog-id").input_value() == flare
 
 
-def colours_and_classes(desk):
+def colors_and_classes(desk):
     "Another property and the known transients change what the canvas shows, and the legend says so."
     desk.click("clear")
     desk.wait("^0 of")
@@ -174,7 +174,7 @@ def mark(desk, word="flare"):
     "Label what is selected."
     desk.at("label").select_option(word)
     desk.click("mark")
-    desk.wait("labelled " + word)
+    desk.wait("labeled " + word)
 
 
 def accessible(desk):
@@ -204,7 +204,7 @@ def test_in_jupyterlab(chrome, archive):
         lasso_and_box(desk, lambda _: bt.ask(page, "finder.selection"))
         assert bt.ask(page, "sorted(finder.frame.obsreg_id[finder.scatter.widget.selection])") == bt.ask(page, "finder.selection")
         hover_and_click(desk)
-        colours_and_classes(desk)
+        colors_and_classes(desk)
         analogs(desk)
         mark(desk)
         held = bt.ask(page, "finder.selection")
@@ -232,7 +232,7 @@ def test_as_a_page(chrome, archive):
         desk.keep("start")
         lasso_and_box(desk, lambda mode: desk.saved(folder, f"{mode}.csv"))
         hover_and_click(desk)
-        colours_and_classes(desk)
+        colors_and_classes(desk)
         analogs(desk)
         mark(desk)
         held = sorted(desk.saved(folder, "chosen.csv"))
@@ -354,7 +354,7 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         page.keyboard.press("n")
         desk.wait(f"looking at {names[2]}", 180)
         page.keyboard.press("2")
-        desk.wait(f"looking at {names[3]}.*{names[2]} labelled dip", 180)
+        desk.wait(f"looking at {names[3]}.*{names[2]} labeled dip", 180)
         page.locator(".xrt-tabs").get_by_role("tab", name="Table").click()
         page.locator(".xrt-table tbody tr").nth(1).click()
         desk.wait(f"Table 1 .*looking at {names[1]}", 180)

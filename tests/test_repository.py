@@ -42,7 +42,7 @@ ROOMS = [
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",
     "catalogs", "products", "counterparts", "hierarchy",
-    "runs", "cli", "labels", "views", "samp", "finder", "app",
+    "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
