@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .data import EventDataError, _ragged_rows, patch_to
+from .data import EventDataError, patch_to, ragged_rows
 from .features import _unit_clock, feature_frame, summary_features
 from xrt_nb.training import (
     CountScore,
@@ -449,7 +449,7 @@ def fit(
 # %% ../nbs/02e_deepsets.ipynb #26e4cc84
 def _some(sets, which):
     "The sets at some positions."
-    rows, offsets = _ragged_rows(sets.offsets, which)
+    rows, offsets = ragged_rows(sets.offsets, which)
     return EventSets(sets.ids[which], offsets, sets.rows[rows], sets.counts[which], sets.context[which])
 
 # %% ../nbs/02e_deepsets.ipynb #26e4cc84-1

@@ -223,7 +223,7 @@ def spectral_features(
     energy_range: tuple = (500, 7000),  # [eV]
 ) -> dict:  # name -> (S,)
     "Moments, quantiles and bin shares of log energy, and three hardness ratios."
-    e, src = np.log10(events.energy), events.source_index
+    e, src = np.log10(events.energy), events.detection_index
     out = dict(zip(("e_mean", "e_std", "e_skew", "e_kurt"), moments(e, events.offsets)))
     out |= {f"e_q{int(100 * p):02d}": col for p, col in zip(QUANTILES, quantiles(e, events.offsets).T)}
     n = _band_counts(events, src)
@@ -555,7 +555,7 @@ def block_features(
 ) -> dict:  # blocks, block_contrast, block_length, block_hardness (with energies)
     "Bayesian blocks on equal cells: their number, and the brightest block's contrast, length and hardness against the rest."
     _check_p0(p0)
-    u, n, src = _proven(u, events.offsets)[0], events.counts, events.source_index
+    u, n, src = _proven(u, events.offsets)[0], events.counts, events.detection_index
     cells = _cell_counts(u, events.offsets, n_cells).astype(float)
     out, span = np.zeros((len(n), 3)), np.zeros((len(n), 2))
     _brightest(cells, 4 - np.log(73.53 * p0 * np.maximum(n, 1) ** -0.478), out, span)

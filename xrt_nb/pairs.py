@@ -115,7 +115,7 @@ def _used(table, time_axis, energy_range):
     ok = (tau >= 0) & (tau <= 1) & (eps >= e0) & (eps <= e1) & np.repeat(width > 0, table.counts)
     return (
         np.flatnonzero(ok),
-        np.r_[0, np.cumsum(np.bincount(table.source_index[ok], minlength=len(table)))],
+        np.r_[0, np.cumsum(np.bincount(table.detection_index[ok], minlength=len(table)))],
         np.maximum(width, 0),
         clock,
     )

@@ -20,6 +20,7 @@ from scipy.special import expit, gammaln, xlogy
 from . import _style
 from ._checks import whole
 from ._text import plain
+from ._columns import tidy_meta
 from xrt_nb.data import (
     EventDataError,
     EventList,
@@ -28,9 +29,8 @@ from xrt_nb.data import (
     checked_clock,
     livetime_at,
     patch_to,
-    poisson_errors,
-    tidy_meta,
 )
+from .lightcurves import poisson_errors
 from .features import BANDS, _band_counts, _exposed, _proven, _step_odds, _unit_clock
 from .representations import as_table, compiled
 
@@ -468,7 +468,7 @@ def gregory_loredo_table(
     keep = np.ones(events.n_events, bool) if keep is None else np.asarray(keep, bool)
     if keep.shape != (events.n_events,):
         raise ValueError(f"`keep` must have one entry per photon ({events.n_events}), got shape {keep.shape}")
-    offsets = np.r_[0, np.cumsum(np.bincount(events.source_index[keep], minlength=len(events)))]
+    offsets = np.r_[0, np.cumsum(np.bincount(events.detection_index[keep], minlength=len(events)))]
     u, m, (knot, live, ko) = u[keep], _bins_of(width, m_max), _knots(events, time_axis)
     out = np.zeros((len(events), 2))
     table = gammaln(np.arange(np.diff(offsets).max(initial=0) + m.max(initial=2) + 1))
@@ -579,7 +579,7 @@ def _counts_in(events):
     "Photons per source in the four bands; all of them in b where there are no energies."
     if not events.has_energy:
         return {"b": events.counts}
-    n = _band_counts(events, events.source_index)
+    n = _band_counts(events, events.detection_index)
     return {"b": sum(n.values()), **n}
 
 # %% ../nbs/02a_properties.ipynb #b3b97c03-2

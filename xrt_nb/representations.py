@@ -16,7 +16,7 @@ from sklearn.utils import check_array
 
 from . import _style
 from ._checks import one_of, shown, whole
-from .data import EventDataError, EventList, EventTable, _check_shape, checked_clock, livetime_at
+from .data import EventDataError, EventList, EventTable, check_shape, checked_clock, livetime_at
 
 # %% ../nbs/01_representations.ipynb #d35420c7
 TIME_AXES = ("events", "exposure", "livetime")
@@ -108,7 +108,7 @@ def as_table(events, energies=True):
             "these events have no energies, so nothing that counts energies "
             "(E–t maps, cubes, pairs, spectra) can be made"
         )
-    _check_shape(table)
+    check_shape(table)
     return table
 
 # %% ../nbs/01_representations.ipynb #870d9ee2
@@ -516,16 +516,16 @@ def plot_cube(cube, energy_range=(500, 7000), fig=None, **kwargs):
 def _constant_dt(table):
     "Whether all waiting times of a detection are equal."
     dt = np.diff(table.time)
-    inner = table.source_index[1:] == table.source_index[:-1]
+    inner = table.detection_index[1:] == table.detection_index[:-1]
     low, high = np.full(len(table), np.inf), np.full(len(table), -np.inf)
-    np.minimum.at(low, table.source_index[1:][inner], dt[inner])
-    np.maximum.at(high, table.source_index[1:][inner], dt[inner])
+    np.minimum.at(low, table.detection_index[1:][inner], dt[inner])
+    np.maximum.at(high, table.detection_index[1:][inner], dt[inner])
     return low == high
 
 # %% ../nbs/01_representations.ipynb #cec4c942
 def _facts(table, band):
     "The columns of the quality table that need no map."
-    known, src, n = table.has_energy, table.source_index, table.counts
+    known, src, n = table.has_energy, table.detection_index, table.counts
     eps = np.log10(table.energy) if known else np.full(len(src), np.nan)
     q = pd.DataFrame(index=pd.Index(table.ids.tolist(), name="obsreg_id", dtype=object))
     in_band = src[(eps >= band[0]) & (eps <= band[1])]
