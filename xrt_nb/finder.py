@@ -18,12 +18,13 @@ from . import _style
 from ._conditions import query_mask, word_of
 from ._glossary import explain
 from ._optional import need_installed
-from ._store import ordinary
+from ._columns import EventDataError, XRTWarning
+from ._store import XRTError, atomic, ordinary
 from ._style import OKABE_ITO
 from ._text import plain, printable
 from .analogs import find_analogs, published_transients, read_known, read_selection, write_selection
-from .data import EventDataError, EventTable, UnknownSourceError, XRTError, XRTWarning, atomic
-from .embedding import _check_frame, known_series
+from .data import EventTable, UnknownSourceError
+from .embedding import check_frame, known_series
 from .labels import Labels
 from .runs import Run, read_run, spaces_of
 from .samp import SampLink
@@ -66,7 +67,7 @@ def one_map(frame, pair):
     "The frame with the columns x, y of one map, checked."
     x, y = f"{pair}1", f"{pair}2"
     out = tidy_frame(frame)
-    _check_frame(out[["obsreg_id", x, y]].rename(columns={x: "tsne1", y: "tsne2"}), f"the map {pair}")
+    check_frame(out[["obsreg_id", x, y]].rename(columns={x: "tsne1", y: "tsne2"}), f"the map {pair}")
     place = out[[x, y]].astype(np.float64).set_axis(["x", "y"], axis=1)
     return pd.concat([out, place], axis=1)
 
@@ -529,7 +530,7 @@ def told(names):
 
 # %% ../nbs/08d_finder.ipynb #7d3836b1
 class OnMap:
-    "The map on show and the selection on it, with undo."
+    "The map on show and the selection on it."
 
     archives: dict  # name -> Archive
     archive: Archive  # on show
@@ -577,6 +578,10 @@ class OnMap:
         if self._window is not None:
             self._window.refresh()
 
+# %% ../nbs/08d_finder.ipynb #98b357f5
+class Remembering(OnMap):
+    "Changes of map and selection, with undo."
+
     def _show(self, chosen):
         "Show a selection, with its analogs and its condition."
         self._chosen, self._page, self.message = chosen, 0, ""
@@ -605,8 +610,34 @@ class OnMap:
         self._past, chosen, self._future = [*self._past, self._chosen], self._future[-1], self._future[:-1]
         self._show(chosen)
 
+    def choose_embedding(self, name: str):
+        """Show another map; sources that are selected stay selected if they are on it.
+
+        Parameters
+        ----------
+        name : str
+            Of a map, as in `archives`.
+        """
+        if name not in self.archives:
+            raise ValueError(f"there is no map {name!r}; there are {', '.join(self.archives)}")
+        kept, before = (self.selection, self.frame["obsreg_id"]) if self.archive is not None else ([], None)
+        self.archive, self.embedding = self.archives[name], name
+        self._ids, self._on = self.frame["obsreg_id"].to_numpy(dtype=object), self._on & set(self.known)
+        self._index, self._page = pd.Index(self._ids, dtype=object), 0
+        rows = self._index.get_indexer(kept)
+        if before is None or not before.equals(self.frame["obsreg_id"]):
+            self._past, self._future = [], []
+            self._chosen = Chosen(np.sort(rows[rows >= 0]).astype(np.uint32))
+        if self.focus not in self._index:
+            self.focus = None
+        gone = int((rows < 0).sum())
+        self.message = f"{gone} selected sources are not on this map" if gone else ""
+        if self.coloring is not None:
+            self.color_by(self.color if self.color in self.color_choices() else None)
+        self._refresh()
+
 # %% ../nbs/08d_finder.ipynb #43afd426
-class Selecting(OnMap):
+class Selecting(Remembering):
     "The ways to select sources."
 
     def select(self, ids):
@@ -744,7 +775,7 @@ class Selecting(OnMap):
 
 # %% ../nbs/08d_finder.ipynb #b6ae9030
 class Paging(Selecting):
-    "Pages of the selection, their order, and the source in focus."
+    "Pages of the selection, and their order."
 
     def _ordered(self):
         "The selected rows in the order of the pages."
@@ -808,6 +839,10 @@ class Paging(Selecting):
         self._page = first // self.page_size
         self._refresh()
 
+# %% ../nbs/08d_finder.ipynb #8c8ea296
+class Focusing(Paging):
+    "The source in focus, and the way through a selection."
+
     def focus_on(self, id: str | None):
         """Look at one source; the selection stays, and the page turns to it if it is selected.
 
@@ -847,7 +882,7 @@ class Paging(Selecting):
         self._step(-1)
 
 # %% ../nbs/08d_finder.ipynb #d8dcf1c0
-class Looking(Paging):
+class Looking(Focusing):
     "What is shown of the sources, and how."
 
     def color_choices(self) -> list:
@@ -1029,7 +1064,7 @@ class Labeling(Looking):
         "After labels changed: save them, and color again if they are the color."
         if self._label_path is not None:
             if n := len(self.labels.keep(self._label_path)):
-                self.message += f"; somebody else has labelled {n} of them otherwise, the later label stands"
+                self.message += f"; somebody else has labeled {n} of them otherwise, the later label stands"
         if self.color == "label":
             self.color_by("label", self._kind)
         else:
@@ -1055,7 +1090,7 @@ class Labeling(Looking):
         self._rows_of(ids)
         self.labels.mark(ids, label, note=note, who=who)
         whom = f"{len(ids)} sources" if len(ids) > 1 else ids[0]
-        self.message = f"{whom} labelled {printable(label, 30)}"
+        self.message = f"{whom} labeled {printable(label, 30)}"
         self._labeled()
 
     def unmark(self, ids=None):
@@ -1338,32 +1373,6 @@ class AnalogFinder(Talking):
 
     def __repr__(self):
         return f"AnalogFinder({self.embedding}: {self.status})"
-
-    def choose_embedding(self, name: str):
-        """Show another map; sources that are selected stay selected if they are on it.
-
-        Parameters
-        ----------
-        name : str
-            Of a map, as in `archives`.
-        """
-        if name not in self.archives:
-            raise ValueError(f"there is no map {name!r}; there are {', '.join(self.archives)}")
-        kept, before = (self.selection, self.frame["obsreg_id"]) if self.archive is not None else ([], None)
-        self.archive, self.embedding = self.archives[name], name
-        self._ids, self._on = self.frame["obsreg_id"].to_numpy(dtype=object), self._on & set(self.known)
-        self._index, self._page = pd.Index(self._ids, dtype=object), 0
-        rows = self._index.get_indexer(kept)
-        if before is None or not before.equals(self.frame["obsreg_id"]):
-            self._past, self._future = [], []
-            self._chosen = Chosen(np.sort(rows[rows >= 0]).astype(np.uint32))
-        if self.focus not in self._index:
-            self.focus = None
-        gone = int((rows < 0).sum())
-        self.message = f"{gone} selected sources are not on this map" if gone else ""
-        if self.coloring is not None:
-            self.color_by(self.color if self.color in self.color_choices() else None)
-        self._refresh()
 
     @property
     def status(self) -> str:

@@ -18,7 +18,9 @@ from ._conditions import word_of
 from ._glossary import explain
 from ._style import GRAY, OKABE_ITO
 from ._text import plain, printable
-from .data import EventDataError, EventTable, XRTError
+from ._columns import EventDataError
+from ._store import XRTError
+from .data import EventTable
 from .representations import EtMap, plot_map
 
 # %% ../nbs/08a_views.ipynb #77d41024-1

@@ -19,7 +19,8 @@ import pandas as pd
 from ._style import OKABE_ITO
 from ._glossary import explain
 from ._text import printable
-from .data import XRTError, XRTWarning
+from ._columns import XRTWarning
+from ._store import XRTError
 from .labels import LABELS
 from xrt_nb.views import (
     PANELS,
@@ -765,9 +766,8 @@ class Window(Listener, Maker):
         self.shown = points_of(frame)
         self.scatter = scatter_of(self.shown, middle, self.half, self.f.height)
         self.scatter.widget.observe(self.from_map, "selection")
-        self.map_of, self.drawn = self.f.archive, {}
+        self.map_of, self.drawn, self.canvas.children = self.f.archive, {}, (self.scatter.widget,)
         self.set_mouse(self.c["mouse"].value)
-        self.canvas.children = (self.scatter.widget,)
         if old is not None:
             old.widget.close()
 
