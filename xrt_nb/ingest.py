@@ -619,7 +619,7 @@ def _run(tasks, n_jobs, progress):
                     _work(t)
                     bar.update()
             for f in futures if pool else ():
-                if not f.canceled():
+                if not f.cancelled():
                     f.result()
                     bar.update()
     except BrokenProcessPool:
