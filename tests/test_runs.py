@@ -1,6 +1,5 @@
 """Runs that die, disks that fill, directories that exist: a run is whole or absent, and what is used again is the same."""
 
-import functools
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import pytest
 
 from xrt_nb import runs
 from xrt_nb.data import EventDataError, EventTable, XRTError, read_events
-from xrt_nb.runs import STEPS, Case, Step, file_hash, files_of, read_manifest, read_run, register_case, register_step, run
+from xrt_nb.runs import STEPS, file_hash, files_of, read_manifest, read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
 FILES = files_of("2D-PCA", truth=True)
@@ -58,14 +57,7 @@ def broken_step(name, monkeypatch, make):
     "Let a step of all runs in this test do something else; returns the real one."
     real = next(s for s in STEPS if s.name == name)
     monkeypatch.setattr(runs, "STEPS", [s if s is not real else replace(s, make=make) for s in STEPS])
-    monkeypatch.setattr(runs, "code_of", lambda thing: None)  # it passes for the same step, so what it left is at stake
-    monkeypatch.setattr(runs, "marks_of", functools.partial(marks_by_name, runs.marks_of))
     return real
-
-
-def marks_by_name(marks_of, header, steps):
-    "Marks as if every step were the library's own."
-    return marks_of(header, [next(s for s in STEPS if s.name == step.name) for step in steps])
 
 
 @pytest.mark.parametrize("step", list(FILES))

@@ -76,7 +76,7 @@ PARAMETERS |= {
     "eps": Parameter(2.5, "Radius of a neighborhood on the embedding. Published: 2.5.", ("-eps",), float),
     "min_samples": Parameter(25, "Detections that make a neighborhood dense. Published: 25.", ("-ms",), int),
     "k": Parameter(
-        10, "Analogs per known transient. Default: 10.", ("-k", "--neighbors", "--neighbours"), int
+        10, "Analogs per known transient.", ("-k", "--neighbors", "--neighbours"), int
     ),
     "exclude_same_source": Parameter(True, "Leave out other detections of the query's source.", kind=bool),
 }

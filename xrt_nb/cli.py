@@ -38,7 +38,7 @@ class Teaching(click.Group):
     def list_commands(self, ctx):
         return list(self.commands)  # in the order of the work, not of the alphabet
 
-# %% ../nbs/07c_cli.ipynb #4d1cdf3c
+# %% ../nbs/07c_cli.ipynb #2d92bbe1
 def say_warning(message, *_):
     "A warning as a line on standard error."
     from xrt_nb._text import printable
@@ -52,7 +52,7 @@ CURES[errno.ENOSPC] = "the disk is full: free space or take another disk"
 CURES[errno.EDQUOT] = "your quota is used up: free space or take another disk"
 CURES[errno.EROFS] = "that disk is read-only: choose another folder"
 
-# %% ../nbs/07c_cli.ipynb #a9b9bef6
+# %% ../nbs/07c_cli.ipynb #7fd2275b
 OPTIONS = {"bad='drop'": "--drop-bad", "overwrite=True": "--overwrite", "restart=True": "--restart"}
 OPTIONS |= {"force_rmf=True": "--force-rmf", "times_only=True": "--times-only"}
 
@@ -82,10 +82,10 @@ def main():
         xrt-nb place evt.fits --region src.reg --in my_run
     """
 
-# %% ../nbs/07c_cli.ipynb #d6d1a533
+# %% ../nbs/07c_cli.ipynb #90f2226e
 KINDS = {"file": click.Path(exists=True, dir_okay=False), "band": (float, float)}
 
-# %% ../nbs/07c_cli.ipynb #3f536797
+# %% ../nbs/07c_cli.ipynb #2d94d34a
 def option_of(name):
     "The option of a parameter of `PARAMETERS`."
     p, more = PARAMETERS[name], {}
@@ -95,6 +95,8 @@ def option_of(name):
     kind = click.Choice(p.kind) if isinstance(p.kind, tuple) else KINDS.get(p.kind, p.kind)
     if p.kind == "band":
         more["metavar"] = "LOW HIGH"
+    if p.default is not None:
+        more["show_default"] = str(p.default)  # shown, not given: a run fills it in
     flags = [*p.flags] if any(f.startswith("--") for f in p.flags) else [*p.flags, long]
     return click.option(*flags, name, type=kind, help=p.help, **more)
 
@@ -109,7 +111,7 @@ def add(*options):
 
     return wrap
 
-# %% ../nbs/07c_cli.ipynb #d9697234
+# %% ../nbs/07c_cli.ipynb #17651bd8
 def parameter_options(*names):
     "A decorator that adds the options of parameters."
     return add(*map(option_of, names))
@@ -127,20 +129,20 @@ TSNE_NAMES = (
 )
 DBSCAN_NAMES = ("eps", "min_samples")
 
-# %% ../nbs/07c_cli.ipynb #e3787271
+# %% ../nbs/07c_cli.ipynb #91e4ef12
 JOBS = "Threads; with opentsne only 1 repeats exactly."
 OUT = "Where the result goes. Appears only when complete."
 jobs_option = click.option("--jobs", default=1, show_default=True, help=JOBS)
 out_option = click.option("--out", type=click.Path(path_type=Path), required=True, help=OUT)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
 
-# %% ../nbs/07c_cli.ipynb #dc023379
+# %% ../nbs/07c_cli.ipynb #2594fbb5
 SCORES = click.Choice(["euclidean", "cosine", "learned", "fusion"])
 NEAR = "How near is near. Default: fusion in the space search, euclidean elsewhere."
 SPACE = "Of a run: the space to search in: search (default), features or summary."
 space_options = add(click.option("--space", help=SPACE), click.option("--score", type=SCORES, help=NEAR))
 
-# %% ../nbs/07c_cli.ipynb #f36009ff
+# %% ../nbs/07c_cli.ipynb #1220625c
 TABLE = "Tables of events:"
 column_options = add(
     click.option("--id", help=f"{TABLE} column of the ids. Default: obsreg_id."),
@@ -153,11 +155,11 @@ column_options = add(
     ),
 )
 
-# %% ../nbs/07c_cli.ipynb #6089882a
+# %% ../nbs/07c_cli.ipynb #946154b3
 DROP = f"{TABLE} leave out rows with impossible values (counted) instead of stopping."
 drop_option = click.option("--drop-bad", is_flag=True, help=DROP)
 
-# %% ../nbs/07c_cli.ipynb #3d726242
+# %% ../nbs/07c_cli.ipynb #5f404bb8
 BAND = dict(type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH")
 band_option = click.option("--energy-range", **BAND, help="Energy band in eV.")
 
@@ -166,7 +168,7 @@ def given_of(options):
     "The options that were given."
     return {k: v for k, v in options.items() if v is not None}
 
-# %% ../nbs/07c_cli.ipynb #56ae05f0
+# %% ../nbs/07c_cli.ipynb #59b1408f
 OWN_CASE = (
     "The case: a name from `xrt-nb cases`, or SCRIPT.py:NAME for one of your own; the script is executed."
 )
@@ -176,7 +178,7 @@ case_option = click.option("--case", metavar="CASE", help=OWN_CASE)
 step_option = click.option("--step", "steps", multiple=True, metavar="SCRIPT.py:NAME", help=OWN_STEP)
 set_option = click.option("--set", "more", multiple=True, metavar="NAME=VALUE", help=SET)
 
-# %% ../nbs/07c_cli.ipynb #60981bfb
+# %% ../nbs/07c_cli.ipynb #3bf1c94b
 def case_named(name):
     "A case by its name, or from a script."
     from xrt_nb.runs import DEFAULT_CASE, Case, case_of, from_script, register_case
@@ -185,7 +187,7 @@ def case_named(name):
         return case_of(DEFAULT_CASE)
     return register_case(from_script(name, Case)) if ".py:" in name else case_of(name)
 
-# %% ../nbs/07c_cli.ipynb #2cf4ded0
+# %% ../nbs/07c_cli.ipynb #fe31dd9e
 def take_steps(named):
     "Put the steps of scripts into the runs of this program."
     from xrt_nb.runs import Step, from_script, register_step
@@ -193,7 +195,7 @@ def take_steps(named):
     for name in named:
         register_step(from_script(name, Step))
 
-# %% ../nbs/07c_cli.ipynb #335e9491
+# %% ../nbs/07c_cli.ipynb #fbe288e4
 def values_of(pairs):
     "Parameters given as NAME=VALUE; values are JSON, or else text."
     out = {}
@@ -235,7 +237,7 @@ class Bars:
             self.bar.close()
         self.bar = self.name = None
 
-# %% ../nbs/07c_cli.ipynb #7c13f97e
+# %% ../nbs/07c_cli.ipynb #1c1d3d2a
 def new_bar(step, total):
     "A bar, or a clock where it is not known how long it takes."
     from tqdm import tqdm
@@ -270,7 +272,7 @@ def say_done(run):
     say_next(f"xrt-nb app {quoted(run)}", "look around in your browser")
     say_next(f"xrt-nb place evt.fits --region src.reg --in {quoted(run)}", "what is my detection like?")
 
-# %% ../nbs/07c_cli.ipynb #a5af0bd6
+# %% ../nbs/07c_cli.ipynb #3adbcadf
 RUN = dict(type=click.Path(path_type=Path), default="demo_run", show_default=True)
 RUN_NAMES = tuple(name for name in PARAMETERS if name != "k")
 
@@ -387,7 +389,7 @@ class MissionName(click.ParamType):
         except ValueError as err:
             self.fail(str(err), param, ctx)
 
-# %% ../nbs/07c_cli.ipynb #ad1ccda5
+# %% ../nbs/07c_cli.ipynb #0be1fa24
 FILE = click.Path(exists=True, dir_okay=False)
 PATHS = dict(nargs=-1, required=True, type=click.Path(path_type=Path))
 MISSION = (
@@ -395,21 +397,21 @@ MISSION = (
     "(a wrong name lists them all)."
 )
 
-# %% ../nbs/07c_cli.ipynb #07fe87b8
+# %% ../nbs/07c_cli.ipynb #11767df3
 RMF = "Response whose EBOUNDS turn channels into energies; a file of another instrument is refused by name."
 REGION = (
     "Region of the source, for all event files: a FITS region, a DS9 or CIAO file. Without it each event "
     "file has the region file that is named for it."
 )
 
-# %% ../nbs/07c_cli.ipynb #6ea64f92
+# %% ../nbs/07c_cli.ipynb #ed52538d
 file_options = add(
     click.option("--region", type=FILE, help=REGION),
     click.option("--rmf", type=FILE, help=RMF),
     click.option("--mission", type=MissionName(), metavar="NAME", help=MISSION),
 )
 
-# %% ../nbs/07c_cli.ipynb #59e9f99e
+# %% ../nbs/07c_cli.ipynb #a1b543d5
 FORCE = "Take the response although instrument or channels speak against it."
 CHUNK = "Files in a part; a stopped call loses at most the parts in work."
 RESTART = "Throw away the parts of a stopped call instead of going on with them."
@@ -488,7 +490,7 @@ def wanted(ids, lists, query, release):
         raise click.UsageError("nothing to fetch: give ids, --ids FILE, --query TEXT, or archive")
     return found
 
-# %% ../nbs/07c_cli.ipynb #08236d06
+# %% ../nbs/07c_cli.ipynb #538db6b5
 IDS = "File of ids: one in a line, or a CSV with obsreg_id or obsid, obi, region_id."
 QUERY = 'Cut on catalog properties, as "var_index_b >= 8 and hard_hs < 0.9".'
 RELEASE = dict(type=click.Choice(["2.0", "2.1"]), default="2.1", show_default=True)
@@ -499,7 +501,7 @@ what_options = add(
     click.option("--release", **RELEASE, help="Release of the catalog."),
 )
 
-# %% ../nbs/07c_cli.ipynb #c23e094f
+# %% ../nbs/07c_cli.ipynb #fdd8d9db
 EXTRA = dict(multiple=True, type=click.Choice(["lc3", "pha3", "arf3", "rmf3"]))
 PACKAGE = dict(type=click.IntRange(1, 500), default=50, show_default=True)
 SERVICE = "Address of the file service. Default: the catalog's own."
@@ -545,7 +547,7 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
 
-# %% ../nbs/07c_cli.ipynb #ad19ef32
+# %% ../nbs/07c_cli.ipynb #010c1fa0
 def say_fetched(done, out):
     "What was fetched, what was made of it, and what was not there."
     said = f"{len(done.files):,} files, {done.n_new:,} new, in {out}"
@@ -561,7 +563,7 @@ def say_fetched(done, out):
     if not done.ok:
         sys.exit(3)
 
-# %% ../nbs/07c_cli.ipynb #6d73c487
+# %% ../nbs/07c_cli.ipynb #bc4dc61c
 CUBES = click.Choice(["map", "cube"])
 EVENTS = click.Path(exists=True, path_type=Path)
 
@@ -625,7 +627,7 @@ def features(representations, out, overwrite, **options):
         frame.to_parquet(tmp)
     share = scree(last_of(model)).cumulative.iloc[-1]
     click.echo(
-        f"{frame.shape[1]} features of {len(frame):,} detections in {out}; they hold {share:.1%} of the variance"
+        f"{frame.shape[1]} features of {len(frame):,} detections in {out}; {share:.1%} of the variance"
     )
     say_next(f"xrt-nb embed {quoted(out)} --out embedding.csv", "a plane of all detections")
 
@@ -690,7 +692,7 @@ def cluster_command(embedding, out, overwrite, **options):
     click.echo(f"{labels.max()} clusters and {(labels == 0).sum():,} outliers in {out}")
     say_next("xrt-nb analogs features.parquet ID", "what is most like the detection ID")
 
-# %% ../nbs/07c_cli.ipynb #0d1fdf02
+# %% ../nbs/07c_cli.ipynb #e9762453
 CSV = "Query every transient of this CSV (obsreg_id, class) that is in the archive."
 PAPER = "Query the paper's known transients that are in the archive."
 SCALE = "Of a file: bring each feature to unit variance first (for summary features)."
@@ -735,7 +737,7 @@ def analogs(features, query, known, published, k, space, score, standardize, out
         click.echo(f"{len(hits):,} analogs of {len(asked)} detections in {out}")
     say_next_of(features)
 
-# %% ../nbs/07c_cli.ipynb #2b8d585e
+# %% ../nbs/07c_cli.ipynb #44206dfe
 def say_next_of(path):
     "What to do after a search in a run or a file."
     if path.is_dir():
@@ -779,7 +781,7 @@ def queries(frame, given, known, published):
         raise click.UsageError("nothing to search for: give ids, --known FILE or --published")
     return asked
 
-# %% ../nbs/07c_cli.ipynb #bb6aa49f
+# %% ../nbs/07c_cli.ipynb #adc72da4
 @main.command()
 def cases():
     """List the cases that `run` knows.
@@ -793,7 +795,7 @@ def cases():
         click.echo(f"{name:14s} {case.about}")
     say_next("xrt-nb run CASE events.parquet --out my_run", "run one of them")
 
-# %% ../nbs/07c_cli.ipynb #cd4b1f4e
+# %% ../nbs/07c_cli.ipynb #8a78d6f9
 KNOWN = "CSV of known transients (obsreg_id, class). Without it: the paper's list."
 TRUTH = "CSV of a simulated archive's truth (obsreg_id, kind, known); adds the retrieval table."
 list_options = add(
@@ -841,7 +843,7 @@ def run(what, out, known, truth, case, steps, more, jobs, overwrite, **options):
         done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
     say_done(done)
 
-# %% ../nbs/07c_cli.ipynb #9a48560e
+# %% ../nbs/07c_cli.ipynb #2fbe5634
 def named_and_events(what, case):
     "The name of the case, if any, and the events."
     if len(what) > 2:
@@ -850,7 +852,7 @@ def named_and_events(what, case):
         raise click.UsageError(f"the case is named twice: {what[0]} and --case {case}")
     return what if len(what) == 2 else (case, *what)
 
-# %% ../nbs/07c_cli.ipynb #db551477
+# %% ../nbs/07c_cli.ipynb #4a3f7bcf
 INTO = "The finished run to place them in."
 PLACED = "Folder for placement.csv, analogs.csv and report.html. Default: placed_ID."
 KEEP_OWN = "Keep other detections of the same source among the analogs."
@@ -861,7 +863,7 @@ place_options = add(
     click.option("--with-same-source", is_flag=True, help=KEEP_OWN),
 )
 
-# %% ../nbs/07c_cli.ipynb #e68a0bcf
+# %% ../nbs/07c_cli.ipynb #c6512319
 def run_at(path, hint):
     "A finished run; anything else is a mistake in the command."
     from xrt_nb.data import XRTError
@@ -954,7 +956,7 @@ def say_placed(placed, out):
     click.echo(f"The report is {out / 'report.html'}")
     say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
 
-# %% ../nbs/07c_cli.ipynb #55c88ebc
+# %% ../nbs/07c_cli.ipynb #0ac49548
 def placed_words(row, hits):
     "One detection's place and its best analogs, in a line."
     from xrt_nb._text import printable
@@ -970,7 +972,7 @@ def placed_words(row, hits):
 def metric():
     """The learned metric: train one from simulations."""
 
-# %% ../nbs/07c_cli.ipynb #c780faf7
+# %% ../nbs/07c_cli.ipynb #63fb7261
 SEED = "Seed of the simulation and of the training."
 STEPS = dict(type=click.IntRange(1), default=1800, show_default=True)
 train_options = add(
@@ -997,7 +999,7 @@ def train(out, seed, **options):
     click.echo(f"The metric is in {path}")
     say_next("xrt-nb run events.parquet --out my_run", "embedding, clusters and analogs of an archive")
 
-# %% ../nbs/07c_cli.ipynb #3b33af07
+# %% ../nbs/07c_cli.ipynb #3c5df7d9
 PORT = "Port to listen on. Default: the first free one from 8866 on."
 LIGHT = dict(type=click.Choice(["light", "dark"]), default="light", show_default=True)
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
