@@ -90,9 +90,9 @@ def test_broken_networks(which, what, n, tmp_path):
 
 
 @pytest.mark.parametrize("change, said", [
-    (dict(indices=np.array([0, 10**6], dtype=np.int32)), "whole file of maps or cubes"),
-    (dict(indptr=np.array([0, 5], dtype=np.int32)), "whole file of maps or cubes"),
-    (dict(indices=np.array([-1, 1], dtype=np.int32)), "whole file of maps or cubes"),
+    (dict(indices=np.array([0, 10**6], dtype=np.int32)), "complete file of maps or cubes"),
+    (dict(indptr=np.array([0, 5], dtype=np.int32)), "complete file of maps or cubes"),
+    (dict(indices=np.array([-1, 1], dtype=np.int32)), "complete file of maps or cubes"),
     (dict(data=np.array([np.nan, 1.0])), "no numbers"),
     (dict(ids=np.array(["a", "b"])), "ids that don't fit")])
 def test_indices_of_cubes_are_proven_in_range(change, said, tmp_path):
