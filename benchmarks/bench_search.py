@@ -82,7 +82,7 @@ def dip(t, peak, duration, amplitude, edge, period=0):
 
 
 def draw_dip(rng, t, period=None):
-    p = sim.draw_dip(rng, t, period)
+    p = sim.Dip().draw(rng, t, period)
     return p | {"edge": float(rng.uniform(0.3, 0.9)), "duration": p["duration"] * 1.2,
                 "amplitude": float(rng.uniform(0.7, 1))}
 
@@ -94,13 +94,28 @@ def qpe(t, peak, period, duration, amplitude):
     return np.ones(len(t)), amplitude * np.where(x < 0, early, late)
 
 
+def other(kind, shape, draw):
+    "The same kind with another profile and other parameters."
+
+    class Other(type(kind)):
+        def shape(self, t, **params):
+            return shape(t, **params)
+
+        def draw(self, rng, t, period=None):
+            return draw(rng, t, period)
+
+        draw_second = draw
+
+    return Other()
+
+
 def changed_archive(n, seed):
     "An archive of the other simulator."
     new = {"flare": (flare, draw_flare), "flares": (flares, draw_flares), "burst": (burst, draw_burst),
-           "dip": (dip, draw_dip), "qpe": (qpe, sim.draw_qpe)}
-    kinds = {k: sim.KINDS[k]._replace(shape=shape, draw=draw) for k, (shape, draw) in new.items()}
+           "dip": (dip, draw_dip), "qpe": (qpe, sim.Qpe().draw)}
+    kinds = {k: other(sim.KINDS[k], shape, draw) for k, (shape, draw) in new.items()}
     numbers = dict(median_counts=45.0, median_exposure=40_000.0, exposure_scatter=0.6, counts_scatter=1.0)
-    with patch.dict(sim.KINDS, kinds), patch.dict(sim.SECOND, clear=True):
+    with patch.dict(sim.KINDS, kinds):
         return sim.simulate_archive(n, seed, edition=2, **numbers)
 
 

@@ -147,11 +147,11 @@ def test_what_crashed_before():
     late = EventTable(["a"], [0, n], t, e, meta=meta)
     for name in ("summary", "odds", "catalog", "sorted", "wavelets"):
         for axis in ("exposure", "livetime"):
-            with pytest.raises(XRTError, match="source 'a': .* of 400 photons .* lie outside its exposure"): DOORS[name](late, axis)
+            with pytest.raises(XRTError, match="detection 'a': .* of 400 events .* lie outside its exposure"): DOORS[name](late, axis)
     with pytest.raises(XRTError, match="unknown"): summary_features(EventTable(["a"], [0, n], t, e))
     extreme = EventTable(["x"], [0, 4], [-1.7e308, -1, 1, 1.7e308], [900.0] * 4)
     for name in DOORS:
-        with pytest.raises(XRTError, match="source 'x'"): DOORS[name](extreme, "events")
+        with pytest.raises(XRTError, match="detection 'x'"): DOORS[name](extreme, "events")
 
 
 def in_checked_process(*arguments):

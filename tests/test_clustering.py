@@ -68,10 +68,10 @@ def test_hdbscan_all_dust_and_one_group():
 
 @pytest.mark.parametrize("call, message", [
     (lambda y: cl.cluster(y, eps=-1), "eps=-1"), (lambda y: cl.cluster(y, eps=np.nan), "eps=nan"), (lambda y: cl.cluster(y, eps=np.inf), "eps=inf"),
-    (lambda y: cl.cluster(y, min_samples=0), "min_samples=0"), (lambda y: cl.cluster(y, min_samples=2.5), "min_samples=2.5"),
+    (lambda y: cl.cluster(y, min_samples=0), "`min_samples` must be a whole number of at least 1, got 0"), (lambda y: cl.cluster(y, min_samples=2.5), "`min_samples` must be a whole number of at least 1, got 2.5"),
     (lambda y: cl.cluster(y[:, :1]), "(280, 1)"), (lambda y: cl.cluster(y[:0]), "(0, 2)"), (lambda y: cl.cluster(y[0]), "got (2,)"),
-    (lambda y: cl.cluster_hdbscan(y, 1), "min_cluster_size=1"), (lambda y: cl.cluster_hdbscan(y, 300), "280 sources"),
-    (lambda y: cl.k_distance(y, 1), "min_samples=1"), (lambda y: cl.k_distance(y, 281), "280 sources")])
+    (lambda y: cl.cluster_hdbscan(y, 1), "`min_cluster_size` must be a whole number of at least 2, got 1"), (lambda y: cl.cluster_hdbscan(y, 300), "280 sources"),
+    (lambda y: cl.k_distance(y, 1), "`min_samples` must be a whole number of at least 2, got 1"), (lambda y: cl.k_distance(y, 281), "280 sources")])
 def test_bad_parameters(blobs, call, message):
     with pytest.raises(ValueError) as error: call(blobs[0])
     assert message in str(error.value)

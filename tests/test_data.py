@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import _safe_indexing
 
-from xrt_nb import data
+from xrt_nb import _columns, data, lightcurves
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTWarning, concat, livetime_at, merge_gti, read_events
 from xrt_nb.fits import read_event_list
+from xrt_nb.representations import EtMap, Flatten
+from xrt_nb.simulation import simulate_archive
+from xrt_nb.tables import read_table
 
 quiet = settings(deadline=None, max_examples=40)
 
@@ -120,7 +128,7 @@ def test_photons_outside_the_good_times_are_left_out_and_counted(gti, seed):
         one = EventList(t, t + 500, "one", gti, columns={"row": np.arange(len(t))})
     assert np.array_equal(one.time, t[inside]) and np.array_equal(one.energy, t[inside] + 500)
     assert np.array_equal(one.columns["row"], np.flatnonzero(inside))
-    assert len(said) == (not inside.all()) and all(f"{(~inside).sum()} of {len(t)} photons" in str(w.message) for w in said)
+    assert len(said) == (not inside.all()) and all(f"{(~inside).sum()} of {len(t)} events" in str(w.message) for w in said)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         table = EventTable(["one", "other", "unknown"], np.r_[0, len(t), len(t) + 2, len(t) + 3], np.r_[t, 1, 2, -99], None,
@@ -137,7 +145,7 @@ def test_light_curve_bins_every_photon_once():
         for bin_size in (0.3, 77, 1e4, 1e6):
             for origin in ("events", "exposure"):
                 assert ev.light_curve(bin_size, origin).counts.sum() == n
-    with pytest.raises(EventDataError, match="no photons"):
+    with pytest.raises(EventDataError, match="no events"):
         EventList([], [], "x", [[0, 9]]).light_curve(1)
     assert EventList([], [], "x", [[0, 9]]).light_curve(3, "exposure").counts.tolist() == [0, 0, 0]
 
@@ -148,11 +156,11 @@ FRAME = pd.DataFrame({"obsreg_id": ["1_1", "1_1", "2_2"], "time": [1.0, 2, 3], "
 @pytest.mark.parametrize("change, message", [
     (lambda f: f.drop(columns="time"), "column 'time' missing"),
     (lambda f: f.drop(columns=["obsreg_id", "energy"]), "columns 'obsreg_id', 'energy' missing"),
-    (lambda f: f.assign(time=["1", "late", "3"]), "source '1_1', column 'time' is not numeric: row 1 holds 'late'"),
-    (lambda f: f.assign(energy=[600.0, np.inf, 800]), "source '1_1', column 'energy': the value in row 1 is infinite"),
-    (lambda f: f.assign(time=[1.0, 2, np.nan]), "source '2_2', column 'time': the value in row 2 is missing"),
-    (lambda f: f.assign(energy=[600.0, 0, 800]), "source '1_1', column 'energy': the value in row 1 is 0, energies must be positive"),
-    (lambda f: f.assign(energy=[600.0, 700, -8]), "source '2_2', column 'energy': the value in row 2 is -8"),
+    (lambda f: f.assign(time=["1", "late", "3"]), "detection '1_1', column 'time' is not numeric: row 1 holds 'late'"),
+    (lambda f: f.assign(energy=[600.0, np.inf, 800]), "detection '1_1', column 'energy': the value in row 1 is infinite"),
+    (lambda f: f.assign(time=[1.0, 2, np.nan]), "detection '2_2', column 'time': the value in row 2 is missing"),
+    (lambda f: f.assign(energy=[600.0, 0, 800]), "detection '1_1', column 'energy': the value in row 1 is 0, energies must be positive"),
+    (lambda f: f.assign(energy=[600.0, 700, -8]), "detection '2_2', column 'energy': the value in row 2 is -8"),
     (lambda f: f.assign(obsreg_id=["1_1", None, "2_2"]), "column 'obsreg_id' is empty in row 1"),
 ])
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
@@ -236,7 +244,7 @@ def test_one_source_is_read_without_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", lambda self, groups, *a, **kw: asked.extend(groups) or real(self, groups, *a, **kw))
     some = read_events(path, ids=["3999_1", "7_1"])
     assert some == table[["3999_1", "7_1"]] and len(asked) == 2
-    with pytest.raises(UnknownSourceError, match="no source 'x'"):
+    with pytest.raises(UnknownSourceError, match="no detection 'x'"):
         read_events(path, ids=["x"])
 
 
@@ -250,14 +258,14 @@ def test_gzip_of_something_else(tmp_path):
 def test_duplicates_across_tables_and_in_time():
     one = EventTable.from_dict({"a": ([1.0, 1.0, 1.0], [600, 700, 800])})
     assert one["a"].energy.tolist() == [600, 700, 800]  # equal times keep their order
-    with pytest.raises(EventDataError, match="'a' stands in x.csv and in y.csv"):
+    with pytest.raises(EventDataError, match="'a' is in x.csv and in y.csv"):
         concat([one, one], ["x.csv", "y.csv"])
 
 
 def test_many_unsorted_sources_are_sorted_and_said():
     rng = np.random.default_rng(3)
     t, e = rng.uniform(0, 9, 30), rng.uniform(500, 900, 30)
-    with pytest.warns(XRTWarning, match="3 sources were not sorted"):
+    with pytest.warns(XRTWarning, match="3 detections were not sorted"):
         table = EventTable(["a", "b", "c"], [0, 10, 20, 30], t, e)
     for k in range(3):
         order = np.argsort(t[10 * k:10 * k + 10], kind="stable")
@@ -280,27 +288,27 @@ def test_meta_has_one_type_each_whatever_brought_it(suffix, tmp_path):
     back = read_events(both.write(tmp_path / "both.parquet"))
     pd.testing.assert_frame_equal(back.meta, both.meta)
     for frame in (both.meta, back.meta):
-        for c in frame.columns.intersection(data.WORDS):
+        for c in frame.columns.intersection(_columns.WORDS):
             assert frame[c].dtype == object and all(v is None or type(v) is str for v in frame[c])
-        for c in frame.columns.intersection(data.MEASURES):
+        for c in frame.columns.intersection(_columns.MEASURES):
             assert frame[c].dtype == np.float64
     if suffix == ".parquet":
         assert back.meta.note.tolist() == ["3", "x"] and back.meta.deep.tolist() == [None, True]
 
 
 def test_a_measure_that_is_no_number_is_named():
-    with pytest.raises(EventDataError, match="source '1_1': meta column 'exposure' must be a number, got 'UNKNOWN'"):
+    with pytest.raises(EventDataError, match="detection '1_1': meta column 'exposure' must be a number, got 'UNKNOWN'"):
         EventList([1.0], [700], "1_1", meta={"exposure": "UNKNOWN"})
     with pytest.raises(EventDataError, match="meta column 'ra'"):
         EventTable(["a"], [0, 1], [1.0], meta=pd.DataFrame({"ra": ["0h42m"]}, index=["a"]))
-    with pytest.raises(EventDataError, match="stands twice"):
+    with pytest.raises(EventDataError, match="is duplicated"):
         EventTable(["a"], [0, 1], [1.0], meta=pd.DataFrame([["x", "y"]], columns=["name", "name"], index=["a"]))
 
 
 def test_a_missing_edge_of_the_window_is_no_edge():
     table = EventTable(["a", "b"], [0, 1, 2], [1.0, 2], meta=pd.DataFrame({"t_start": [0, None], "t_stop": [9, None]}, index=["a", "b"]))
     assert table["a"].window == (0.0, 9.0)
-    with pytest.raises(EventDataError, match="exposure of 1 of 1 sources is unknown"):
+    with pytest.raises(EventDataError, match="exposure of 1 of 1 detections is unknown"):
         table["b"].window
 
 
@@ -339,13 +347,13 @@ def columns_of_every_kind(values, missing, unit):
 def test_columns_of_every_kind_give_the_same_numbers(values, data_):
     for missing in (np.zeros(len(values), bool), np.array(data_.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))):
         for kind, column, has_unit in columns_of_every_kind(values, missing, "keV"):
-            got = data.as_column(column, "energy", unit="keV")
+            got = _columns.as_column(column, "energy", unit="keV")
             assert np.allclose(got, np.where(missing, np.nan, np.array(values) * 1e3), rtol=1e-15, equal_nan=True), kind
-            again = data.as_column(column, "energy")
+            again = _columns.as_column(column, "energy")
             assert np.allclose(again, np.where(missing, np.nan, np.array(values) * (1e3 if has_unit else 1)), rtol=1e-15, equal_nan=True), kind
             if has_unit:
                 with pytest.raises(EventDataError, match="is in 'keV', which can't be turned into s"):
-                    data.as_column(column, "time")
+                    _columns.as_column(column, "time")
             frame = {"obsreg_id": ["a"] * len(values), "time": np.arange(len(values)), "energy": column}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -361,16 +369,16 @@ def test_columns_that_count_nothing_are_refused():
     for column in (Time([59000.0, 59001], format="mjd"), dates, pd.Series(dates), dates.tz_localize("UTC"), list(dates),
                    dates.to_pydatetime(), pd.Series(dates).dt.date, pd.Series(dates, dtype="timestamp[ns][pyarrow]")):
         with pytest.raises(EventDataError, match="column 'time'"):
-            data.as_column(column)
+            _columns.as_column(column)
     for column in (np.array([True, False]), pd.Series([True, None], dtype="boolean"), [1j, 2], np.zeros((2, 2)), 5.0, "abc",
                    np.zeros(2, dtype=[("a", float)]), [1, "1_000"], ["1,5", "2"], [[1], [2, 3]], [{}, []]):
         with pytest.raises(EventDataError, match="column 'time'"):
-            data.as_column(column)
-    assert data.as_column(TimeDelta([1.0, 2], format="jd")).tolist() == [86400, 172800]
-    assert data.as_column(pd.to_timedelta([1, 2], unit="min")).tolist() == [60, 120]
-    assert data.as_column(np.array([1, 2]) * u.min).tolist() == [60, 120]
+            _columns.as_column(column)
+    assert _columns.as_column(TimeDelta([1.0, 2], format="jd")).tolist() == [86400, 172800]
+    assert _columns.as_column(pd.to_timedelta([1, 2], unit="min")).tolist() == [60, 120]
+    assert _columns.as_column(np.array([1, 2]) * u.min).tolist() == [60, 120]
     with pytest.raises(EventDataError, match="'Angstrom', which can't be turned into eV"):
-        data.as_column(np.array([1.0]) * u.AA, "energy")
+        _columns.as_column(np.array([1.0]) * u.AA, "energy")
 
 
 def test_ids_of_every_kind_are_the_same_source():
@@ -390,7 +398,7 @@ def test_ids_of_every_kind_are_the_same_source():
         with pytest.raises(EventDataError, match="has 10000 characters"):
             make("a" * 10_000)
         make("$\\frac$ NA é")
-    with pytest.raises(EventDataError, match="repeated: a"):
+    with pytest.raises(EventDataError, match="duplicated: a"):
         EventTable(["a", " a"], [0, 1, 2], [1.0, 2])
 
 
@@ -471,7 +479,7 @@ def test_dialects_of_csv_give_the_same_photons(change, tmp_path):
     (BODY.encode("utf-16"), "UTF-16 text; save it as UTF-8"),
     (BODY.replace("NA", "é").encode("latin-1"), "not UTF-8 text"),
     (BODY.encode() + b"9_9,\xe9,1,5\n", "not UTF-8 text"),
-    (BODY.replace("energy", "time", 1), "column 'time' stands twice"),
+    (BODY.replace("energy", "time", 1), "column 'time' is duplicated"),
     (BODY.replace("NA,", '"N\nA",'), "control characters"),
     (BODY.replace("NA,", '"NA,'), "e.csv"),
     (BODY.replace("00123_4,12", "  ,12"), "column 'obsreg_id' is empty in row 1"),
@@ -540,11 +548,11 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 def test_the_table_reader_keeps_texts_as_they_are(tmp_path):
     (tmp_path / "k.csv").write_text("obsreg_id,class,rank\n007_1 ,NA,1\n'=x,,2\n")
-    frame = data.read_table(tmp_path / "k.csv", ["obsreg_id", "class"], ["obsreg_id", "class"])
+    frame = read_table(tmp_path / "k.csv", ["obsreg_id", "class"], ["obsreg_id", "class"])
     assert frame.obsreg_id.tolist() == ["007_1", "=x"] and frame["class"].tolist() == ["NA", None] and frame["rank"].tolist() == [1, 2]
-    assert data.read_table(tmp_path / "k.csv", text=None)["rank"].tolist() == ["1", "2"]
+    assert read_table(tmp_path / "k.csv", text=None)["rank"].tolist() == ["1", "2"]
     with pytest.raises(EventDataError, match="column 'kind' missing; there are obsreg_id, class, rank"):
-        data.read_table(tmp_path / "k.csv", ["kind"])
+        read_table(tmp_path / "k.csv", ["kind"])
 
 
 @settings(deadline=None, max_examples=60)
@@ -581,10 +589,10 @@ def test_a_steady_source_with_gaps_is_drawn_steady():
     ax = EventList(t, id=r"$\frac$", gti=gti).plot_light_curve(500, "exposure")
     rate = ax.containers[0].lines[0].get_ydata(orig=False)
     assert np.allclose(rate[~np.isnan(rate)], 2) and np.isnan(rate).sum() == 3 and "counts/s" in ax.get_ylabel()
-    axs = data.plot_light_curves([EventList(t, id=r"$\frac$", gti=gti), EventList(t[:9], id="_b", meta={"t_start": 0, "t_stop": 20})], 500, "exposure", share=True)
+    axs = lightcurves.plot_light_curves([EventList(t, id=r"$\frac$", gti=gti), EventList(t[:9], id="_b", meta={"t_start": 0, "t_stop": 20})], 500, "exposure", share=True)
     assert axs[0].get_ylim() == axs[1].get_ylim() and axs[0].get_xlim() == axs[1].get_xlim()
     axs[0].figure.canvas.draw()
-    with pytest.raises(ValueError, match="as many axes"): data.plot_light_curves([EventList(t)], axs=axs)
+    with pytest.raises(ValueError, match="as many axes"): lightcurves.plot_light_curves([EventList(t)], axs=axs)
 
 
 def test_a_real_nicer_source_has_one_rate_within_its_errors(shared):
@@ -618,3 +626,59 @@ def test_a_unit_for_a_file_that_has_its_own_is_refused(tmp_path):
     path = EventTable.from_dict({"a": ([1.0], [600])}).write(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="leave the units out"):
         read_events(path, energy_unit="keV")
+
+
+# --- rows for scikit-learn ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archive():
+    "A small simulated archive, and whether each detection is a flare."
+    events, truth = simulate_archive(80, random_state=3)
+    return events, truth.kind.ne("steady").to_numpy()
+
+
+def test_a_text_is_an_id_and_a_number_a_position():
+    table = EventTable(["2", "1", "x"], [0, 1, 2, 3], [1.0, 2, 3])
+    assert table["1"].id == "1" and table[1].id == "1" and table[0].id == "2" and table[-3].id == "2"
+    assert table[np.int8(2)] == table["x"] and table[np.array(2)] == table["x"]
+    for key in ([2, 0], np.array([2, 0]), np.array([-1, -3]), ["x", "2"], np.array(["x", "2"], dtype=object), ("x", "2")):
+        assert table[key].ids.tolist() == ["x", "2"]
+    for key in ([True, False, True], slice(None, None, 2), slice(0, 3, 2)):
+        assert table[key].ids.tolist() == ["2", "x"]
+    assert len(table[[]]) == len(table[5:]) == 0 and table[:].shape == (3,) and "1" in table and 1 not in table
+    for k in (3, -4, 10**30, np.int64(3)):
+        with pytest.raises((IndexError, TypeError), match="position"): table[k]
+    with pytest.raises(IndexError, match=r"no position 7 in a table of 3 detections; .* table\['7'\]"): table[[0, 7]]
+    for key in (None, 1.0, True, [1.5], [[0, 1], [1, 2]], [None], np.nan, b"1"):
+        with pytest.raises((TypeError, UnknownSourceError)): table[key]
+    with pytest.raises(ValueError, match="twice"): table[[1, -2]]
+
+
+@given(st.data())
+def test_drawing_by_positions_by_mask_and_by_id_agree(data):
+    n = data.draw(st.integers(1, 8))
+    counts = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    table = EventTable([f"s{k}" for k in range(n)], np.r_[0, np.cumsum(counts)], np.arange(sum(counts), dtype=float))
+    rows = data.draw(st.lists(st.integers(-n, n - 1), unique_by=lambda k: k % n))
+    drawn = table[rows]
+    assert drawn == table[[f"s{k % n}" for k in rows]] == _safe_indexing(table, np.array(rows, dtype=int))
+    assert [x.time.tolist() for x in drawn] == [table[k].time.tolist() for k in rows]
+    mask = np.isin(np.arange(n), np.array(rows, dtype=int) % n)
+    assert table[mask] == table[sorted(k % n for k in rows)] == _safe_indexing(table, mask)
+
+
+def test_scikit_learn_searches_over_events(archive):
+    "Cross-validation, a grid search and a split see detections, and give what maps made beforehand give."
+    events, flare = archive
+    model = make_pipeline(EtMap(), Flatten(), PCA(5, random_state=0), LogisticRegression(max_iter=1000))
+    grid = {"etmap__n_time": [8, 24], "pca__n_components": [3, 5]}
+    found = GridSearchCV(model, grid, cv=3, error_score="raise").fit(events, flare)
+    assert len(found.cv_results_["params"]) == 4 and found.predict(events).shape == flare.shape
+    rows = make_pipeline(EtMap(n_time=24), Flatten()).fit_transform(events)
+    scores = cross_val_score(make_pipeline(PCA(5, random_state=0), LogisticRegression(max_iter=1000)), rows, flare, cv=3)
+    same = cross_val_score(model, events, flare, cv=3, error_score="raise")
+    assert np.array_equal(same, scores)
+    train, test, yes, no = train_test_split(events, flare, test_size=0.25, random_state=0, stratify=flare)
+    assert isinstance(train, EventTable) and (len(train), len(test)) == (len(yes), len(no))
+    assert sorted([*train.ids, *test.ids]) == sorted(events.ids) and train[0] == events[str(train.ids[0])]

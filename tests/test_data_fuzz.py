@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.data_readers import archive, digest
 from tests.support.fuzzing import judge, mutants
-from xrt_nb import data
+from xrt_nb import tables
 from xrt_nb.data import EventDataError, EventTable, XRTWarning, read_events
 
 MORE = int(os.environ.get("XRT_NB_FUZZ", 0))
@@ -27,7 +27,7 @@ def first_format(table, path, group=200):
     for n, name in enumerate(("gti_start", "gti_stop")):
         src[name] = pa.LargeListArray.from_arrays(pa.array(table.gti_offsets), pa.array(np.ascontiguousarray(table.gti[:, n])))
     src |= {f"meta:{c}": pa.array(table.meta[c], from_pandas=True) for c in table.meta.columns}
-    ids = pa.DictionaryArray.from_arrays(pa.array(table.source_index.astype(np.int32)), pa.array(table.ids.tolist(), pa.string()))
+    ids = pa.DictionaryArray.from_arrays(pa.array(table.detection_index.astype(np.int32)), pa.array(table.ids.tolist(), pa.string()))
     rows = pa.table({"obsreg_id": ids, "time": table.time, "energy": table.energy} | {k: pa.array(v) for k, v in table.columns.items()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, pa.table(src).schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as w: w.write_table(pa.table(src))
@@ -41,7 +41,7 @@ def base(kind, folder, monkeypatch):
     "The whole file of a kind, its suffix, and the function that reads it."
     table = archive(np.random.default_rng(5), n=40)
     if kind == "parquet":
-        monkeypatch.setattr(data, "ROW_GROUP", 100)  # many groups
+        monkeypatch.setattr(tables, "ROW_GROUP", 100)  # many groups
         return table.write(folder / "t.parquet").read_bytes(), ".parquet", "events"
     if kind == "parquet of version 0.1": return first_format(table, folder / "t.parquet").read_bytes(), ".parquet", "events"
     if kind == "list of known transients":
@@ -79,12 +79,12 @@ def test_every_flipped_bit_of_seal_index_and_footer_is_noticed(tmp_path):
         broken = bytearray(whole)
         broken[bit // 8] ^= 1 << bit % 8
         (tmp_path / "broken.parquet").write_bytes(broken)
-        with pytest.raises(EventDataError, match="broken.parquet: not a whole Parquet file"):
+        with pytest.raises(EventDataError, match="broken.parquet: not a complete Parquet file"):
             read_events(tmp_path / "broken.parquet")
 
 
 def test_flipped_bits_of_photons_sources_and_gtis_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ROW_GROUP", 50)
+    monkeypatch.setattr(tables, "ROW_GROUP", 50)
     whole = archive(np.random.default_rng(1), n=12).write(tmp_path / "t.parquet").read_bytes()
     for at in np.random.default_rng(0).integers(4, whole.rindex(b'{"format"'), 200):
         broken = bytearray(whole)
@@ -129,7 +129,7 @@ def test_large_archives_are_written_and_read_back_equal(sources, photons, interv
 
 
 def test_writing_is_linear_in_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ROW_GROUP", 1000)
+    monkeypatch.setattr(tables, "ROW_GROUP", 1000)
     def size(n): return EventTable([f"{k:06d}_1" for k in range(n)], np.arange(n + 1), np.arange(n) * 1.0).write(tmp_path / f"{n}.parquet").stat().st_size
     assert size(40_000) < 4.5 * size(10_000)  # ids stand once, not once a row group
 
@@ -150,10 +150,10 @@ def sealed(path, change):
     length = struct.unpack("<I", whole[-8:-4])[0]
     footer = whole[-8 - length:-8]
     start = whole.rindex(b'{"format"')
-    index = json.loads(whole[start:len(whole) - 8 - length - data.SEAL.size])
+    index = json.loads(whole[start:len(whole) - 8 - length - tables.SEAL.size])
     change(index)
     text = json.dumps(index).encode()
-    path.write_bytes(whole[:start] + text + data._seal(text, footer) + footer + whole[-8:])
+    path.write_bytes(whole[:start] + text + tables._seal(text, footer) + footer + whole[-8:])
     return path
 
 
@@ -172,20 +172,20 @@ def test_an_index_that_lies_is_refused(change, tmp_path):
 @pytest.mark.parametrize("counts", [[3, -1], [2**62, 2**62], [1, 2], [None, 2], [1.0, 1.0]])
 def test_counts_that_lie_are_refused(counts, tmp_path, monkeypatch):
     import pyarrow as pa
-    real = data._source_table
+    real = tables._source_table
     def lie(*args):
         table = real(*args)
         return table.set_column(1, "counts", pa.array(counts))
-    monkeypatch.setattr(data, "_source_table", lie)
-    monkeypatch.setattr(data, "_read_back", lambda out: None)
+    monkeypatch.setattr(tables, "_source_table", lie)
+    monkeypatch.setattr(tables, "_read_back", lambda out: None)
     path = EventTable.from_dict({"a": ([1.0], [600]), "b": ([1.0], [600])}).write(tmp_path / "t.parquet")
-    with pytest.raises(EventDataError, match="t.parquet.*the numbers of photons don't add up to 2"):
+    with pytest.raises(EventDataError, match="t.parquet.*the numbers of events don't add up to 2"):
         read_events(path)
 
 
 def test_what_cannot_be_read_back_is_not_kept(tmp_path, monkeypatch):
     table = archive(np.random.default_rng(4))
-    real = data._put_seal
+    real = tables._put_seal
     def flip(path, at, index):
         real(path, at, index)
         with open(path, "r+b") as f:
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_back_is_not_kept(tmp_path, monkeypatch):
             byte = f.read(1)[0]
             f.seek(100)
             f.write(bytes([byte ^ 4]))
-    monkeypatch.setattr(data, "_put_seal", flip)
+    monkeypatch.setattr(tables, "_put_seal", flip)
     with pytest.raises(EventDataError, match="were changed"):
         table.write(tmp_path / "t.parquet")
     assert not list(tmp_path.iterdir())
@@ -205,21 +205,21 @@ def test_columns_that_cannot_be_written_are_named(tmp_path):
         with pytest.raises(EventDataError, match="column 'odd' can't be written"):
             table.write(tmp_path / "t.parquet")
     one, other = (EventTable(["a"], [0, 1], [1.0], columns={"c": np.array([v], dtype=object)}) for v in (1, "x"))
-    with pytest.raises(EventDataError, match="another type than in the tables before"), data.ParquetEvents(tmp_path / "t.parquet") as out:
+    with pytest.raises(EventDataError, match="another type than in the tables before"), tables.ParquetEvents(tmp_path / "t.parquet") as out:
         out.write(one)
         out.write(other[:])
-    with pytest.raises(EventDataError, match="same columns"), data.ParquetEvents(tmp_path / "t.parquet") as out:
+    with pytest.raises(EventDataError, match="same columns"), tables.ParquetEvents(tmp_path / "t.parquet") as out:
         out.write(one)
         out.write(EventTable(["b"], [0, 1], [1.0]))
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, monkeypatch):
     table = archive(np.random.default_rng(4), n=400)
-    real = data._Counted.write
+    real = tables._Counted.write
     def full(self, content):
         if self.at > 3000: raise OSError(28, "No space left on device")
         return real(self, content)
-    monkeypatch.setattr(data._Counted, "write", full)
+    monkeypatch.setattr(tables._Counted, "write", full)
     with pytest.raises(OSError, match="t.parquet.*disk is full"):
         table.write(tmp_path / "t.parquet")
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Embedding: properties and cross-checks against scikit-learn and openTSNE."""
 import gzip
+import pickle
 import subprocess
 import sys
 import warnings
@@ -10,9 +11,12 @@ import pandas as pd
 import pytest
 from openTSNE import TSNEEmbedding
 from openTSNE.affinity import PerplexityBasedNN
+from scipy import sparse
 from sklearn import manifold
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from xrt_nb import embedding as em
@@ -43,11 +47,11 @@ def test_sklearn_engine_is_sklearn(features, init):
     ours = em.embed(features, perplexity=20, max_iter=260, init=start, random_state=3)
     with threadpool_limits(1, user_api="openmp"):
         theirs = manifold.TSNE(2, perplexity=20, learning_rate=100, max_iter=260, early_exaggeration=1, init=start, random_state=3).fit_transform(features)
-    assert np.array_equal(ours, em.centre(theirs))
+    assert np.array_equal(ours, em.center(theirs))
 
 
 @pytest.mark.parametrize("method", ["sklearn", "opentsne"])
-def test_repeatable_and_centred(features, method):
+def test_repeatable_and_centered(features, method):
     a, b = (em.embed(features, method=method, perplexity=20, max_iter=260, random_state=3) for _ in range(2))
     assert np.array_equal(a, b) and a.dtype == np.float64
     assert np.allclose(a.max(0) + a.min(0), 0, atol=1e-10)
@@ -111,7 +115,7 @@ def test_bad_features_name_row_and_column(features, value):
 
 
 def test_few_sources_warn(features):
-    with pytest.warns(XRTWarning, match="needs|looks at 60 neighbours"): em.embed(features[:50], perplexity=20, max_iter=250)
+    with pytest.warns(XRTWarning, match="looks at 60 neighbors"): em.embed(features[:50], perplexity=20, max_iter=250)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         em.embed(features[:61], perplexity=20, max_iter=250)
@@ -241,7 +245,45 @@ def test_estimator_manners(features):
     assert np.array_equal(e.features_, features[90:]) and not np.array_equal(first, e.embedding_)
     assert not e.place(features[90:93])[1].any()
     assert np.array_equal(em.embed(features[:90], perplexity=10, max_iter=250, random_state=2), first)
-    with pytest.raises(XRTError, match="no map yet"): em.TSNEMap().place(features)
+    with pytest.raises(XRTError, match="no embedding yet"): em.TSNEMap().place(features)
+
+
+EXPECTED = {  # checks of scikit-learn that TSNEMap fails, and why it should
+    "check_transformer_general": "t-SNE places rows anew: transform of the fitted rows is near their places, not on them",
+    "check_transformer_data_not_an_array": "the same",
+    "check_transformer_n_iter": "the engines may stop before max_iter, and openTSNE does not say when",
+    "check_dtype_object": "our own sentence names the column that holds no numbers",
+    "check_estimators_empty_data_messages": "our own sentence for an array without rows or columns",
+    "check_fit2d_predict1d": "our own sentence for an array that is not two-dimensional",
+}
+
+
+def test_scikit_learn_accepts_the_estimator():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = check_estimator(TSNEMap(perplexity=2, max_iter=250, learning_rate=1), on_skip=None, expected_failed_checks=EXPECTED)
+    failed = {r["check_name"] for r in done if r["status"] == "xfail"}
+    assert failed == set(EXPECTED) and sum(r["status"] == "passed" for r in done) > 35
+
+
+def test_transform_is_place_with_names(features, fitted):
+    new = pd.DataFrame(features[:7] + 0.1, index=[f"{k}_1" for k in range(7)])
+    assert np.array_equal(fitted.transform(new.to_numpy()), fitted.place(new.to_numpy())[0])
+    framed = clone(fitted).set_output(transform="pandas")
+    made = framed.fit_transform(pd.DataFrame(features))
+    assert list(made) == list(framed.get_feature_names_out()) == ["tsne1", "tsne2"]
+    assert np.array_equal(made, fitted.embedding_) and list(framed.transform(new).index) == list(new.index)
+    with pytest.raises(NotFittedError, match="no embedding yet"): TSNEMap().transform(features)
+
+
+def test_a_placed_map_survives_pickle(features, fitted):
+    places = fitted.transform(features[:5])
+    assert np.array_equal(pickle.loads(pickle.dumps(fitted)).transform(features[:5]), places)
+
+
+@pytest.mark.parametrize("wrong, words", [(np.ones((30, 2)) * 1j, "Complex data"), (sparse.eye(30), "sparse"), (np.ones((1, 3)), "1 sample")])
+def test_what_is_no_table_of_numbers_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words): em.embed(wrong, max_iter=250)
 
 
 def test_map_keeps_copies(features):
@@ -316,7 +358,7 @@ def legend(ax): return [t.get_text() for t in ax.get_legend().get_texts()] if ax
 @pytest.mark.parametrize("color, expected", [
     (None, []), ([1.0, 2, np.nan, 4, np.inf], ["no value (2)"]), (["a", "b", None, "a", "b"], ["no value (1)", "a (2)", "b (2)"]),
     ([True, False, True, True, False], ["False (2)", "True (3)"]), (pd.array([1, None, 3, 4, 5], dtype="Int64"), ["no value (1)"])])
-def test_colours_and_missing_values(ax, color, expected):
+def test_colors_and_missing_values(ax, color, expected):
     assert legend(em.plot_embedding(frame(), color=color, ax=ax)) == expected
 
 
@@ -378,7 +420,7 @@ def test_places_follow_names_not_order():
     for method in ("tsne", "median"):
         places = m.place(new, method)[0]
         assert np.array_equal(m.place(new[list("dbca")], method)[0], places) and np.array_equal(m.place(new.to_numpy(), method)[0], places)
-    for wrong, word in ((new.drop(columns="b"), "'b'"), (new.assign(e=0), "'e'"), (new.rename(columns={"a": "z"}), "'a'"), (new[["a", "a", "b", "c"]], "twice")):
+    for wrong, word in ((new.drop(columns="b"), "'b'"), (new.assign(e=0), "'e'"), (new.rename(columns={"a": "z"}), "'a'"), (new[["a", "a", "b", "c"]], "duplicated")):
         with pytest.raises(EventDataError, match=word): m.place(wrong)
 
 

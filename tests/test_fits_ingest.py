@@ -465,15 +465,15 @@ def test_a_hundred_kills(many, tmp_path): _kill_often(many, tmp_path, 100, 2)
 
 def test_what_was_written_is_read_back_before_parts_are_deleted(many, tmp_path, monkeypatch):
     "A disk that changes a byte on the way: no archive appears, and the parts stay."
-    from xrt_nb import data
-    real = data._read_back
+    from xrt_nb import tables
+    real = tables._read_back
     def faulty(archive, *more):
         path = Path(archive.path)
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 3] ^= 1
         path.write_bytes(raw)
         return real(archive, *more)
-    monkeypatch.setattr(data, "_read_back", faulty)
+    monkeypatch.setattr(tables, "_read_back", faulty)
     def damaged():
         with pytest.raises(XRTError, match="parquet"): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
         assert not (tmp_path / "a.parquet").exists()
@@ -483,7 +483,7 @@ def test_what_was_written_is_read_back_before_parts_are_deleted(many, tmp_path, 
     monkeypatch.setattr(room, "_merge", dying)
     with pytest.raises(KeyboardInterrupt): ingest(many, tmp_path / "a.parquet", region=WHOLE, chunk=4, progress=False)
     monkeypatch.undo()
-    monkeypatch.setattr(data, "_read_back", faulty)
+    monkeypatch.setattr(tables, "_read_back", faulty)
     damaged() # the archive made of them
     assert len(list((tmp_path / "a.parquet.parts").glob("part-*.done"))) == 6
     monkeypatch.undo()

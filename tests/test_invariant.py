@@ -164,5 +164,5 @@ def test_bad_data_are_refused(rep):
     if isinstance(rep, (SortedProfile, WaveletPower)): assert np.isfinite(rep.transform(bare)).all()  # timing alone
     else:
         with pytest.raises(EventDataError, match="no energies"): rep.transform(bare)
-    with pytest.raises(EventDataError, match="exposure of 1 of 1 sources is unknown"): rep.transform(EventList([1.0, 2], [900, 900]))
+    with pytest.raises(EventDataError, match="exposure of 1 of 1 detections is unknown"): rep.transform(EventList([1.0, 2], [900, 900]))
     assert np.isfinite(clone(rep).set_params(time_axis="events").transform(EventList([1.0, 2], [900, 900]))).all()

@@ -205,7 +205,7 @@ def test_odds_refuse():
         pr.gregory_loredo(EventList([1.0, 2.0], id="a"))
     with pytest.raises(EventDataError, match="0 photons"):
         pr.gregory_loredo(EventList([], id="a", gti=[[0, 1]]))
-    with pytest.raises(EventDataError, match="source 'a': 1 of 2 photons .* lie outside its exposure"):
+    with pytest.raises(EventDataError, match="detection 'a': 1 of 2 events .* lie outside its exposure"):
         pr.gregory_loredo(EventList([-9.0, 2.0], id="a", meta={"t_start": 0, "t_stop": 1000}))
     with pytest.raises(TypeError, match="gregory_loredo_table"):
         pr.gregory_loredo(archive())

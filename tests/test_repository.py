@@ -36,8 +36,8 @@ CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
 ROOMS = [
-    "_text", "_store", "_checks", "_optional", "_style", "_conditions", "_parameters",
-    "data", "regions", "fits", "ingest", "simulation",
+    "_text", "_store", "_checks", "_optional", "_style", "_conditions", "_columns", "_parameters",
+    "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",
@@ -47,7 +47,9 @@ ROOMS = [
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
         "clustering": {"_store", "data", "embedding"}}
-LATER = {"runs": {"app"}, "cli": {"app"}}  # they open the window that looks at a run, and import it only then
+LATER = {  # what a room imports from above only when asked: methods of a list and a table, and the window that shows a run
+    "data": {"lightcurves", "tables", "fits"}, "runs": {"app"}, "cli": {"app"},
+}
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 
 

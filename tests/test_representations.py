@@ -1,14 +1,19 @@
 """Maps and cubes against numpy's own histograms, on random, frame-quantised and degenerate sources."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 
 from xrt_nb.data import EventDataError, EventList, EventTable, in_gti
 from xrt_nb.representations import EtDtCube, EtMap, Flatten, bin_edges, exposure_map, quality_table
@@ -145,9 +150,45 @@ def test_scikit_learn_manners():
     assert len(EtDtCube(4, 3, 2).get_feature_names_out()) == 24 == EtDtCube(4, 3, 2).transform(events).shape[1]
 
 
-@pytest.mark.parametrize("bad", [dict(n_time=0), dict(n_energy=-1), dict(energy_range=(0, 7000)), dict(energy_range=(700, 700)), dict(time_axis="x")])
+def test_flatten_passes_the_examination_of_scikit_learn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = check_estimator(Flatten(), on_fail=None, on_skip=None)
+    failed = [d["check_name"] for d in done if d["status"] == "failed"]
+    assert not failed and sum(d["status"] == "passed" for d in done) > 30
+
+
+@pytest.mark.parametrize("rep", [EtMap(3, 2), EtMap(3, 2, normalize=True, time_axis="exposure"), EtDtCube(2, 3, 4, sparse=False)])
+def test_frames_have_the_numbers_ids_and_names(rep):
+    events = EventTable.from_lists([EventList(e.time, e.energy, f"{k}_1", e.gti) for k, e in enumerate(with_gaps(seed=s) for s in range(4))])
+    frame = clone(rep).set_output(transform="pandas").fit_transform(events)
+    assert list(frame.index) == list(events.ids) and frame.index.name == "obsreg_id"
+    assert list(frame) == list(rep.get_feature_names_out()) and len(set(frame)) == frame.shape[1]
+    assert np.array_equal(frame.to_numpy(), rep.fit(events).transform(events).reshape(4, -1))
+    with config_context(transform_output="pandas"):
+        assert rep.transform(events).equals(frame)
+    with pytest.raises(ValueError, match="not 'polars'"), config_context(transform_output="polars"):
+        rep.transform(events)
+    with pytest.raises(ValueError, match="sparse=False"):
+        EtDtCube().set_output(transform="pandas").transform(events)
+
+
+def test_a_grid_search_goes_over_the_parameters_of_a_map():
+    rng = np.random.default_rng(0)
+    lists = [EventList(np.sort(rng.beta(*(1, 3)[:: 1 - 2 * (k % 2)], 80)), rng.uniform(500, 7000, 80), f"{k}_1") for k in range(24)]
+    events, late = EventTable.from_lists(lists), np.arange(24) % 2
+    pipe = make_pipeline(EtMap(4, 1, time_axis="events"), Flatten(), StandardScaler(), LogisticRegression())
+    rows = [np.arange(12), np.arange(12, 24)]
+    for n_time in (1, 4):
+        model = clone(pipe).set_params(etmap__n_time=n_time).fit(events[rows[0]], late[rows[0]])
+        assert (model.score(events[rows[1]], late[rows[1]]) > 0.9) == (n_time == 4)
+
+
+@pytest.mark.parametrize("bad", [dict(n_time=0), dict(n_energy=-1), dict(energy_range=(0, 7000)), dict(energy_range=(700, 700)), dict(time_axis="x"), dict(normalize="yes")])
 def test_bad_parameters(bad):
     for kind in (EtMap, EtDtCube):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            kind(**bad).fit(with_gaps())
         with pytest.raises(ValueError, match=next(iter(bad))):
             kind(**bad).transform(with_gaps())
 

@@ -95,7 +95,7 @@ def test_hidden_population_of_one_kind():
 
 
 @pytest.mark.parametrize("call, word", [
-    (lambda: sim.simulate_archive(0, 1), "n_sources"), (lambda: sim.simulate_archive(2.0, 1), "n_sources"),
+    (lambda: sim.simulate_archive(0, 1), "n_sources"), (lambda: sim.simulate_archive(2.5, 1), "n_sources"),
     (lambda: sim.simulate_archive(800_000, 1), "n_sources"), (lambda: sim.simulate_archive(5, "x"), "random_state"),
     (lambda: sim.simulate_archive(5, 1, fractions={"nova": .1}), "unknown kind"), (lambda: sim.simulate_archive(5, 1, fractions={"dip": -.1}), "dip"),
     (lambda: sim.simulate_archive(5, 1, fractions={"steady": .1}), "sum to 1"), (lambda: sim.simulate_archive(5, 1, fractions={"dip": float("nan")}), "dip"),
@@ -126,6 +126,72 @@ def test_edition_1_gives_the_archives_of_version_0_1_0():
     assert archive_digest(200, 7, edition=1) == "c40ad6eb50b909a45860a90587f85866f6b7102c891fd487016c247945db1bb0"
     shares = dict(fractions={"flare": 0.3}, median_counts=60.0)
     assert archive_digest(120, 8, edition=1, **shares) == "14451a7fb58c9a74c0d47f299240e05dd0aa3e203c46e107ff6784393759fd32"
+
+
+def test_edition_2_stays_as_it_was_first_published():
+    assert archive_digest(200, 7, edition=2) == "f46df5b0afd40bc68eae3de7d6b528a02bf7a5bf44a40c04b016b12c9dbf1bc0"
+    shares = dict(fractions={"dip": 0.3, "burst": 0.1}, median_counts=60.0)
+    assert archive_digest(120, 8, edition=2, **shares) == "95b32b84b94015a076b5756b4661944c3771ad7f97a72c9d107b20ca57751904"
+
+
+class Step(sim.Kind):
+    "Ten lines of a user."
+    name, about, fraction, transient = "step", "becomes brighter and stays so", 0.03, True
+
+    def shape(self, t, peak, amplitude):
+        return np.ones(len(t)), amplitude * (t > peak)
+
+    def draw(self, rng, t, period=None):
+        return {"peak": float(rng.choice(t)), "amplitude": float(rng.uniform(5, 30))}
+
+
+@pytest.fixture
+def step():
+    yield sim.register_kind(Step())
+    del sim.KINDS["step"]
+
+
+def test_a_kind_of_ones_own_is_everywhere(step):
+    events, truth = sim.simulate_archive(1500, 5, median_counts=60.0)
+    mine = truth[truth.kind == "step"]
+    assert abs(len(mine) - 45) < 30 and mine.n_events.eq(1).all() and mine.duration.isna().all()
+    assert mine.known.any() and (mine.known_class[mine.known] == "step").all() and mine.detectable.any()
+    assert set(sim.known_ids(truth)) >= {"step", "flare"}
+    only = {k: 0.0 for k in sim.KINDS} | {"step": 1.0}
+    assert (sim.simulate_archive(20, 5, fractions=only, edition=2)[1].kind == "step").all()
+    one = sim.simulate_source("step", 3000, rng=1, peak=12_000.0, amplitude=20.0)
+    assert (one.time > 12_000).mean() > 0.9 and one.meta["kind"] == "step"
+
+
+def test_a_kind_of_ones_own_is_a_class_of_the_search(step):
+    from xrt_nb.analogs import compare_retrieval
+    from xrt_nb.invariant import SortedProfile
+
+    events, truth = sim.simulate_archive(600, 5, fractions={"step": 0.1}, median_counts=100.0)
+    table = compare_retrieval({"sorted": SortedProfile().transform(events)}, events.ids, truth, k=5)
+    found = table[table.ranking == "sorted"].groupby("kind").precision.mean()
+    assert found["step"] > 3 * table[table.ranking == "chance"].groupby("kind").precision.mean()["step"]
+
+
+def test_a_kind_that_is_not_asked_for_changes_nothing(step):
+    with_it = sim.simulate_archive(120, 8, fractions={"step": 0.0})
+    del sim.KINDS["step"]
+    assert sim.simulate_archive(120, 8)[0] == with_it[0]
+    sim.KINDS["step"] = step  # for the fixture
+
+
+@pytest.mark.parametrize("change, word", [
+    (dict(name="flare"), "not taken"), (dict(name=""), "not taken"), (dict(fraction=2), "fraction"), (dict(fraction=np.nan), "fraction"),
+    (dict(bright=0), "bright"), (dict(families={"green": 1.0}), "families"), (dict(families={"plasma": 0.5}), "families"),
+    (dict(shape=lambda self, t: np.ones(len(t))), "two arrays|unexpected keyword"), (dict(shape=lambda self, t, peak, amplitude: (np.ones(3), np.ones(3))), "one value per frame"),
+    (dict(shape=lambda self, t, peak, amplitude: (np.ones(len(t)), t * np.nan)), "finite rates"), (dict(shape=lambda self, t, peak, amplitude: (-np.ones(len(t)), 0 * t)), "at least 0")])
+def test_kinds_that_cannot_be_drawn_are_not_let_in(change, word):
+    before = list(sim.KINDS)
+    with pytest.raises((ValueError, TypeError), match=word):
+        sim.register_kind(type("Bad", (Step,), change)())
+    with pytest.raises(TypeError, match="instance"):
+        sim.register_kind(Step)
+    assert list(sim.KINDS) == before
 
 
 def test_edition_2_has_what_real_lists_taught():

@@ -18,7 +18,8 @@ before = matplotlib.rcParams._get_backend_or_none()
 import numpy as np, pandas as pd
 {pyplot}
 from xrt_nb.simulation import simulate_archive
-from xrt_nb.data import EventList, plot_light_curves
+from xrt_nb.data import EventList
+from xrt_nb.lightcurves import plot_light_curves
 from xrt_nb.representations import EtDtCube, EtMap, plot_cube, plot_map
 from xrt_nb.features import pca, plot_components, plot_scree
 from xrt_nb.embedding import plot_embedding

@@ -20,7 +20,9 @@ from scipy.spatial.distance import cdist
 from . import _style
 from ._store import ordinary, read_json
 from ._text import csv_frame, csv_text, plain, printable
-from .data import EventDataError, UnknownSourceError, XRTError, XRTWarning, atomic, read_table
+from ._store import atomic
+from .data import EventDataError, UnknownSourceError, XRTError, XRTWarning
+from .tables import read_table
 from .representations import EtMap, plot_map
 from .scores import Euclidean, Score, scaler_of
 

@@ -468,7 +468,7 @@ def ingest(
 # %% ../nbs/07c_cli.ipynb #0cc6648e
 def ids_of_file(path):
     "Ids from a list, one in a line, or from a CSV table."
-    from xrt_nb.data import read_table
+    from xrt_nb.tables import read_table
 
     if path.suffix.lower() == ".csv":
         return read_table(path, text=("obsreg_id",))

@@ -18,7 +18,8 @@ import pandas as pd
 
 from . import _style
 from .catalogs import CatalogError, Tap
-from .data import EventDataError, XRTWarning, as_numbers
+from ._columns import as_numbers
+from .data import EventDataError, XRTWarning
 
 # %% ../nbs/06b_counterparts.ipynb #fb92a09c
 @dataclass

@@ -20,8 +20,9 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from . import _style
-from .data import EventDataError, EventTable, XRTWarning
-from .representations import Flatten, _as_table, _axis, _compiled, _whole, bin_edges, plot_map
+from ._checks import whole
+from .data import EventDataError, EventTable, XRTWarning, checked_clock
+from .representations import Flatten, as_table, bin_edges, compiled, plot_map
 
 # %% ../nbs/02_features.ipynb #bf0693e8
 PUBLISHED_COMPONENTS = {"2D": 15, "3D": 22}  # maps, cubes (Dillmann et al. 2025)
@@ -222,7 +223,7 @@ def spectral_features(
     energy_range: tuple = (500, 7000),  # [eV]
 ) -> dict:  # name -> (S,)
     "Moments, quantiles and bin shares of log energy, and three hardness ratios."
-    e, src = np.log10(events.energy), events.source_index
+    e, src = np.log10(events.energy), events.detection_index
     out = dict(zip(("e_mean", "e_std", "e_skew", "e_kurt"), moments(e, events.offsets)))
     out |= {f"e_q{int(100 * p):02d}": col for p, col in zip(QUANTILES, quantiles(e, events.offsets).T)}
     n = _band_counts(events, src)
@@ -264,14 +265,14 @@ def _proven(u, offsets):
 # %% ../nbs/02_features.ipynb #d0ae84ac
 def _cell_counts(u, offsets, n_cells):
     "Photons of each source in equal cells of the unit clock, (S, n_cells)."
-    n, n_cells = np.diff(offsets), _whole("n_cells", n_cells)
+    n, n_cells = np.diff(offsets), whole(n_cells, "n_cells")
     cell = np.repeat(np.arange(len(n)), n) * n_cells + np.minimum((u * n_cells).astype(np.int64), n_cells - 1)
     return np.bincount(cell, minlength=len(n) * n_cells).reshape(-1, n_cells)
 
 # %% ../nbs/02_features.ipynb #d0ae84ac-1
 def _unit_clock(events, time_axis):
     "Times as fractions 0..1 of the chosen axis; 0.5 where the axis has no length."
-    return _fractions(events.counts, *_axis(events, time_axis))
+    return _fractions(events.counts, *checked_clock(events, time_axis))
 
 # %% ../nbs/02_features.ipynb #d0ae84ac-2
 def _fractions(counts, clock, start, width):
@@ -364,7 +365,7 @@ def waiting_features(
     return {k: np.where(ok, v, d) for k, (v, d) in neutral.items()}
 
 # %% ../nbs/02_features.ipynb #1a6b0d55
-@_compiled
+@compiled
 def _live_share(x, knot, live):
     "Share of the exposure before `x`: linear between the knots (starts and stops of good time in turn), constant outside."
     k = np.searchsorted(knot, x)
@@ -375,7 +376,7 @@ def _live_share(x, knot, live):
     return live[k - 1] + (live[k] - live[k - 1]) * (x - knot[k - 1]) / (knot[k] - knot[k - 1])
 
 # %% ../nbs/02_features.ipynb #1a6b0d55-1
-@_compiled
+@compiled
 def _exposed(j, m, knot, live):
     "Exposure of bin j of m relative to the mean; 1 without knots, and for bins that are dead but for rounding."
     if len(knot) == 0:
@@ -384,7 +385,7 @@ def _exposed(j, m, knot, live):
     return share if share > 1e-6 else 1.0
 
 # %% ../nbs/02_features.ipynb #1a6b0d55-2
-@_compiled
+@compiled
 def _exposure_term(cells, m, n, knot, live):
     "Sum of counts times log relative exposure; bins that touch no gap share one value."
     good, last = 0.0, -1
@@ -400,7 +401,7 @@ def _exposure_term(cells, m, n, knot, live):
     return total
 
 # %% ../nbs/02_features.ipynb #45d9bd2f
-@_compiled
+@compiled
 def _fill_cells(u, m, before, cells):
     "Photons of one source in m equal cells; `before` counts those before each cell of a fine grid, so that many photons cost no more than few."
     n, grid, left = len(u), len(before) - 1, 0
@@ -417,7 +418,7 @@ def _fill_cells(u, m, before, cells):
     cells[m - 1] = n - left
 
 # %% ../nbs/02_features.ipynb #45d9bd2f-1
-@_compiled
+@compiled
 def _step_odds(u, log_gamma, knot, live, odds):
     "For one source: fills `odds` with the log odds of 2, 3, … equal bins; exposure is even where no knots are given."
     n = len(u)
@@ -439,7 +440,7 @@ def _step_odds(u, log_gamma, knot, live, odds):
             odds[row] -= _exposure_term(cells, m, n, knot, live)
 
 # %% ../nbs/02_features.ipynb #45d9bd2f-2
-@_compiled
+@compiled
 def _step_odds_of_all(u, offsets, log_gamma, odds):
     "Log odds of every source, exposure even."
     none = np.empty(0)
@@ -453,7 +454,7 @@ def gregory_loredo_features(
     m_max: int = 24,  # largest number of bins
 ) -> dict:  # gl_log_odds (decimal), gl_m
     "Odds of a stepwise against a constant rate, averaged over 2..m_max bins."
-    (u, offsets), m_max = _proven(u, offsets), _whole("m_max", m_max, 2, 100_000)
+    (u, offsets), m_max = _proven(u, offsets), whole(m_max, "m_max", 2, 100_000)
     n = np.diff(offsets)
     odds = np.empty((len(n), m_max - 1))
     _step_odds_of_all(u, offsets, gammaln(np.arange(n.max(initial=0) + m_max + 1)), odds)
@@ -471,7 +472,7 @@ def excess_variance(
     "Variance of the binned light curve above Poisson noise; 0 with fewer than two bins."
     u, offsets = _proven(u, offsets)
     n = np.diff(offsets)
-    bins = np.clip(n // _whole("per_bin", per_bin), 1, _whole("max_bins", max_bins))
+    bins = np.clip(n // whole(per_bin, "per_bin"), 1, whole(max_bins, "max_bins"))
     off, src = np.r_[0, np.cumsum(bins)], np.repeat(np.arange(len(n)), n)
     cells = np.bincount(
         off[src] + np.minimum((u * bins[src]).astype(np.int64), bins[src] - 1), minlength=off[-1]
@@ -485,7 +486,7 @@ def excess_variance(
     }
 
 # %% ../nbs/02_features.ipynb #1abbd365
-@_compiled
+@compiled
 def _blocks(counts, ncp, first):
     "Best partition of one source's cells: fills `first` with each block's first cell, returns the number of blocks."
     c = len(counts)
@@ -526,7 +527,7 @@ def block_edges(
     return np.r_[first[: _blocks(c, ncp, first)][::-1], len(c)]
 
 # %% ../nbs/02_features.ipynb #f967dae5
-@_compiled
+@compiled
 def _brightest(cells, ncp, out, span):
     "For each source: blocks, log10 brightest over median rate, share of time in the brightest; and its cells."
     first = np.empty(cells.shape[1], np.int64)
@@ -554,7 +555,7 @@ def block_features(
 ) -> dict:  # blocks, block_contrast, block_length, block_hardness (with energies)
     "Bayesian blocks on equal cells: their number, and the brightest block's contrast, length and hardness against the rest."
     _check_p0(p0)
-    u, n, src = _proven(u, events.offsets)[0], events.counts, events.source_index
+    u, n, src = _proven(u, events.offsets)[0], events.counts, events.detection_index
     cells = _cell_counts(u, events.offsets, n_cells).astype(float)
     out, span = np.zeros((len(n), 3)), np.zeros((len(n), 2))
     _brightest(cells, 4 - np.log(73.53 * p0 * np.maximum(n, 1) ** -0.478), out, span)
@@ -621,7 +622,7 @@ def summary_features(events, time_axis="livetime", energy_range=(500, 7000)):
     EventDataError
         Where exposures are unknown or photons lie outside them.
     """
-    table = _as_table(events, energies=False)
+    table = as_table(events, energies=False)
     parts = [_summary(t, time_axis, energy_range) for t in table.chunks()] or [
         _summary(table, time_axis, energy_range)
     ]
@@ -637,7 +638,7 @@ def summary_features(events, time_axis="livetime", energy_range=(500, 7000)):
 # %% ../nbs/02_features.ipynb #d1ea853e-1
 def _summary(table, time_axis, energy_range):
     "Summary features of one piece."
-    axis = _axis(table, time_axis)
+    axis = checked_clock(table, time_axis)
     u, known = _fractions(table.counts, *axis), table.has_energy
     out = rate_features(table, axis[2]) | (
         spectral_features(table, energy_range=energy_range) if known else {}

@@ -24,7 +24,7 @@ from ._store import ordinary
 from ._text import plain, printable
 from .analogs import find_analogs, published_transients, read_known, read_selection, write_selection
 from .data import EventDataError, EventTable, UnknownSourceError, XRTError, XRTWarning, atomic, patch_to
-from .embedding import OKABE_ITO, _check_frame, known_series
+from .embedding import OKABE_ITO, check_frame, known_series
 from .labels import LABELS, Labels
 from .runs import Run, read_run, spaces_of
 from .samp import SampLink
@@ -101,7 +101,7 @@ def _one_map(frame, pair):
     "The frame with the columns x, y of one map, checked."
     x, y = f"{pair}1", f"{pair}2"
     out = tidy_frame(frame)
-    _check_frame(out[["obsreg_id", x, y]].rename(columns={x: "tsne1", y: "tsne2"}), f"the map {pair}")
+    check_frame(out[["obsreg_id", x, y]].rename(columns={x: "tsne1", y: "tsne2"}), f"the map {pair}")
     place = out[[x, y]].astype(np.float64).set_axis(["x", "y"], axis=1)
     return pd.concat([out, place], axis=1)
 

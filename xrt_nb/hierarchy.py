@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from .catalogs import RELEASES, CatalogError
-from .data import EventTable, UnknownSourceError, XRTWarning, patch_to, read_events, tidy_meta
+from ._columns import tidy_meta
+from .data import EventTable, UnknownSourceError, XRTWarning, patch_to, read_events
 from .fits import read_event_list
 from .products import fetch_events, fetch_products
 from .properties import add_columns

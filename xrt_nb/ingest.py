@@ -22,7 +22,8 @@ from . import __version__
 from ._store import StoreError, StoreExists, WorkFolder, atomic, file_hash, finish_part, finished_part
 from ._store import fingerprint, writing
 from ._text import printable
-from .data import EventTable, ParquetEvents, XRTError, XRTWarning, concat, read_events
+from .data import EventTable, XRTError, XRTWarning, concat
+from .tables import ParquetEvents, read_events
 from .fits import MISSIONS, Mission, parse_id, read_event_list
 from .regions import EventFileError, Region, open_file
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .data import EventDataError, livetime_at
-from .representations import TIME_AXES, EtMap, _as_table, _axis, bin_edges
+from .data import EventDataError, checked_clock, livetime_at
+from .representations import TIME_AXES, EtMap, as_table, bin_edges
 
 # %% ../nbs/01b_invariant.ipynb #f41e02f9
 def _banded(table, energy_range):
@@ -59,7 +59,7 @@ def time_profile(
     "Relative rate in each time bin, gaps in the exposure taken out."
     if not 0 < min_exposure <= 1:
         raise ValueError(f"`min_exposure` must be above 0 and at most 1, got {min_exposure!r}")
-    table = _as_table(events, energies=False)
+    table = as_table(events, energies=False)
     counts = _in_time(table, n_time, energy_range, time_axis)
     cover = _coverage(table, int(n_time), time_axis)
     seen = cover >= np.minimum(min_exposure, cover.max(axis=1, keepdims=True) / 2)
@@ -76,7 +76,7 @@ def _coverage(table, n_time, time_axis):
     out = np.ones((len(table), n_time))
     if time_axis == "livetime" or table.gti is None:
         return out
-    _, start, width = _axis(table, time_axis)
+    _, start, width = checked_clock(table, time_axis)
     for s in np.flatnonzero((np.diff(table.gti_offsets) > 1) & (width > 0)):
         gti = table.gti[table.gti_offsets[s] : table.gti_offsets[s + 1]]
         good = np.diff(livetime_at(start[s] + width[s] * np.linspace(0, 1, n_time + 1), gti))
@@ -191,7 +191,7 @@ class SortedProfile(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:  # (S, sum(n_times) + n_energy); (S, sum(n_times)) without energies
         "Sort the rates of every source."
         self.fit()
-        table = _same_energies(self, _as_table(X, energies=False))
+        table = _same_energies(self, as_table(X, energies=False))
         parts = [
             _sorted_rates(
                 table, n, self.energy_range, self.scale, self.smooth, self.time_axis, self.min_exposure
@@ -266,7 +266,7 @@ class AlignedMap(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:  # (S, n_time, n_energy)
         "Draw and turn the map of every source."
         self.fit()
-        table = _as_table(X)
+        table = as_table(X)
         counts = (
             EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis)
             .transform(table)
@@ -346,7 +346,7 @@ class WaveletPower(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:  # (S, 2 * log2(n_time))
         "Measure the power of every source on every scale, short to long."
         self.fit()
-        table = _as_table(X, energies=False)
+        table = as_table(X, energies=False)
         counts = _in_time(table, self.n_time, self.energy_range, self.time_axis)
         power = [
             haar_power(counts, _coverage(table, self.n_time, self.time_axis), 2**m)
@@ -400,7 +400,7 @@ class PeakSpectrum(TransformerMixin, BaseEstimator):
     ) -> np.ndarray:  # (S, n_energy)
         "Compare the brightest part of every source with the rest."
         self.fit()
-        table = _as_table(X)
+        table = as_table(X)
         counts = (
             EtMap(self.n_time, self.n_energy, self.energy_range, time_axis=self.time_axis)
             .transform(table)

@@ -13,8 +13,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from . import _style
-from .data import livetime_at
-from .representations import TIME_AXES, _as_table, _axis, _bin, _compiled, bin_edges
+from .data import checked_clock, livetime_at
+from .representations import TIME_AXES, as_table, bin_edges, bin_of, compiled
 
 # %% ../nbs/01a_pairs.ipynb #18fb7247
 DT_AXES, DE_AXES = ("log", "linear"), ("log", "linear")
@@ -45,7 +45,7 @@ def pair_edges(
     return x, span * (2 * y - 1 if signed else y)
 
 # %% ../nbs/01a_pairs.ipynb #6b982738
-@_compiled
+@compiled
 def _count_pairs(clock, y, width, x_edges, y_edges, signed, row):
     "Add every pair of one source's photons to its map."
     n_t, n_e = len(x_edges) - 1, len(y_edges) - 1
@@ -60,12 +60,12 @@ def _count_pairs(clock, y, width, x_edges, y_edges, signed, row):
             if not signed:
                 de = abs(de)
             w = 0.5 if signed and dt <= 0 else 1.0
-            row[k * n_e + _bin(min(max(de, y0), y1), y_edges, scale)] += w
+            row[k * n_e + bin_of(min(max(de, y0), y1), y_edges, scale)] += w
             if w < 1:
-                row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
+                row[k * n_e + bin_of(min(max(-de, y0), y1), y_edges, scale)] += w
 
 # %% ../nbs/01a_pairs.ipynb #7ae1c48b
-@_compiled
+@compiled
 def _count_drawn(clock, y, width, i, j, x_edges, y_edges, signed, weight, row):
     "Add the pairs (i, j) of one source's photons, i before j, each with `weight`."
     n_e = len(y_edges) - 1
@@ -77,9 +77,9 @@ def _count_drawn(clock, y, width, i, j, x_edges, y_edges, signed, weight, row):
         if not signed:
             de = abs(de)
         w = weight / 2 if signed and dt <= 0 else weight
-        row[k * n_e + _bin(min(max(de, y0), y1), y_edges, scale)] += w
+        row[k * n_e + bin_of(min(max(de, y0), y1), y_edges, scale)] += w
         if w < weight:
-            row[k * n_e + _bin(min(max(-de, y0), y1), y_edges, scale)] += w
+            row[k * n_e + bin_of(min(max(-de, y0), y1), y_edges, scale)] += w
 
 # %% ../nbs/01a_pairs.ipynb #7ae1c48b-1
 def _sample_pairs(clock, y, width, edges, signed, n_draw, seed, row):
@@ -108,14 +108,14 @@ def _sample_pairs(clock, y, width, edges, signed, n_draw, seed, row):
 # %% ../nbs/01a_pairs.ipynb #18be604a
 def _used(table, time_axis, energy_range):
     "The photons inside band and axis: their rows, the offsets among them, and each source's axis length; 0 without one."
-    clock, start, width = _axis(table, time_axis)
+    clock, start, width = checked_clock(table, time_axis)
     e0, e1 = bin_edges(1, 1, energy_range)[1]
     safe, eps = np.where(width > 0, width, 1), np.log10(table.energy)
     tau = (clock - np.repeat(start, table.counts)) / np.repeat(safe, table.counts)
     ok = (tau >= 0) & (tau <= 1) & (eps >= e0) & (eps <= e1) & np.repeat(width > 0, table.counts)
     return (
         np.flatnonzero(ok),
-        np.r_[0, np.cumsum(np.bincount(table.source_index[ok], minlength=len(table)))],
+        np.r_[0, np.cumsum(np.bincount(table.detection_index[ok], minlength=len(table)))],
         np.maximum(width, 0),
         clock,
     )
@@ -177,7 +177,7 @@ def pair_null(
     energy_range: tuple = (500, 7000),  # [eV]; decides which photons count
 ) -> np.ndarray:  # (S, n_dt) shares of pairs, sum 1; zeros for a source with fewer than two usable photons
     "How the pairs of a constant source spread over time differences."
-    table, x = _as_table(events), np.asarray(edges, dtype=np.float64)
+    table, x = as_table(events), np.asarray(edges, dtype=np.float64)
     rows, offsets, width, _ = _used(table, time_axis, energy_range)
     cdf = np.tile(2 * x - x**2, (len(table), 1))
     for s in np.flatnonzero(np.diff(offsets) > 1):
@@ -282,7 +282,7 @@ class PairMap(TransformerMixin, BaseEstimator):
         X,  # EventTable or EventList
     ) -> np.ndarray:  # (S, n_dt, n_de) float32
         "Draw the dE–dt map of every source."
-        table, edges = _as_table(X), self._edges()
+        table, edges = as_table(X), self._edges()
         used, shape = (
             _used(table, self.time_axis, self.energy_range),
             (-1, len(edges[0]) - 1, len(edges[1]) - 1),
@@ -360,11 +360,11 @@ def pair_quality(
     max_pairs: int = 10_000_000,  # as in `PairMap`
 ) -> pd.DataFrame:  # indexed by id: n_events, n_used, n_pairs, few, constant_time, sampled, pairs_ok
     "Tell for each source whether its dE–dt map means something, and why not."
-    table = _as_table(events)
+    table = as_table(events)
     _, offsets, width, _ = _used(table, time_axis, energy_range)
     n = np.diff(offsets)
     q = pd.DataFrame(index=pd.Index(table.ids.tolist(), name="obsreg_id", dtype=object))
     q["n_events"], q["n_used"], q["n_pairs"] = table.counts, n, n * (n - 1) // 2
-    q["few"], q["constant_time"] = n < 2, (table.counts > 1) & (_axis(table, "events")[2] == 0)
+    q["few"], q["constant_time"] = n < 2, (table.counts > 1) & (checked_clock(table, "events")[2] == 0)
     q["sampled"], q["pairs_ok"] = q.n_pairs > max_pairs, q.n_pairs > 0
     return q

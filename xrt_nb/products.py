@@ -48,7 +48,8 @@ from xrt_nb._store import (
     writing,
 )
 from .catalogs import CatalogError, _make_folder, body_of, polite_get, polite_session
-from .data import EventDataError, EventTable, ParquetEvents, XRTError, XRTWarning
+from .data import EventDataError, EventTable, XRTError, XRTWarning
+from .tables import ParquetEvents
 from .fits import _open as open_fits
 from .ingest import Ingest, _reason, ingest
 

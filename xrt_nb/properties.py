@@ -18,22 +18,24 @@ from astropy.stats import bayesian_blocks as _astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
 from . import _style
+from ._checks import whole
 from ._text import plain
+from ._columns import tidy_meta
 from xrt_nb.data import (
     EventDataError,
     EventList,
     EventTable,
     XRTWarning,
+    checked_clock,
     livetime_at,
     patch_to,
-    poisson_errors,
-    tidy_meta,
 )
+from .lightcurves import poisson_errors
 from .features import BANDS, _band_counts, _exposed, _proven, _step_odds, _unit_clock
-from .representations import _as_table, _axis, _compiled, _whole
+from .representations import as_table, compiled
 
 # %% ../nbs/02a_properties.ipynb #07f96bdb
-@_compiled
+@compiled
 def _own_photons(n, b, r):
     "Chance that j of `n` photons are the source's own, given `b` in a background region `r` times as large: first j, weights."
     if n == 0 or np.isinf(r):
@@ -50,7 +52,7 @@ def _own_photons(n, b, r):
     return float(first), w / w.sum()
 
 # %% ../nbs/02a_properties.ipynb #a09f8f8e
-@_compiled
+@compiled
 def _beta_tail(k, j, u):
     "Incomplete Beta function I_u(k+1, j+1) for whole k, j: the sum of a negative binomial tail, from its largest term on."
     flip = u * (k + j + 2) > k + 1
@@ -72,7 +74,7 @@ def _beta_tail(k, j, u):
     return 1 - total if flip else total
 
 # %% ../nbs/02a_properties.ipynb #a09f8f8e-1
-@_compiled
+@compiled
 def _beta_mixture(u, k, v, j, w):
     "Cumulative distribution and density at u of the mixture of Beta(k+a+1, j+c+1) with weights v[a] w[c]."
     total, slope, start = 0.0, 0.0, _beta_tail(k, j, u)
@@ -95,7 +97,7 @@ def _beta_mixture(u, k, v, j, w):
     return total, slope / (u * (1 - u))
 
 # %% ../nbs/02a_properties.ipynb #bda0b6af
-@_compiled
+@compiled
 def _beta_quantile(p, u, k, v, j, w):
     "Where the cumulative distribution of the mixture is p; Newton's method from u, kept inside a bracket."
     low, high = 0.0, 1.0
@@ -114,7 +116,7 @@ def _beta_quantile(p, u, k, v, j, w):
     return step
 
 # %% ../nbs/02a_properties.ipynb #bda0b6af-1
-@_compiled
+@compiled
 def _hardness_of_all(hard, soft, hard_bkg, soft_bkg, ratio, response, tails, node, weight, out):
     "Mean, low and high of the hardness ratio of each source."
     for s in range(len(out)):
@@ -204,7 +206,7 @@ def _knots(events, time_axis):
         else np.diff(events.gti_offsets)
     )
     n = np.where(n > 1, 2 * n, 0)
-    offsets, (_, start, width) = np.r_[0, np.cumsum(n)], _axis(events, time_axis)
+    offsets, (_, start, width) = np.r_[0, np.cumsum(n)], checked_clock(events, time_axis)
     knot, live = np.empty(offsets[-1]), np.empty(offsets[-1])
     for s in np.flatnonzero(n):
         g, a, b = events.gti[events.gti_offsets[s] : events.gti_offsets[s + 1]], offsets[s], offsets[s + 1]
@@ -237,10 +239,10 @@ def _bins_of(width, m_max):
     "The largest number of bins of each source: one per 50 s, at most 3000, or as asked."
     if m_max is None:
         return np.clip(width / 50, 2, 3000).astype(np.int64)
-    return np.full(len(width), _whole("m_max", m_max, 2, 100_000))
+    return np.full(len(width), whole(m_max, "m_max", 2, 100_000))
 
 # %% ../nbs/02a_properties.ipynb #1ec3ec46
-@_compiled
+@compiled
 def _total_odds(odds, threshold):
     "Log of the mean odds up to the largest M at which it is within `threshold` of its maximum, and that M."
     top, total, mean = odds.max(), 0.0, np.empty(len(odds))
@@ -253,7 +255,7 @@ def _total_odds(odds, threshold):
     return mean[last], last + 2
 
 # %% ../nbs/02a_properties.ipynb #1ec3ec46-1
-@_compiled
+@compiled
 def _odds_of_all(u, offsets, m_max, log_gamma, knot, live, knot_offsets, threshold, out):
     "Log odds and M of each source."
     for s in range(len(m_max)):
@@ -262,7 +264,7 @@ def _odds_of_all(u, offsets, m_max, log_gamma, knot, live, knot_offsets, thresho
         out[s, 0], out[s, 1] = _total_odds(odds, threshold)
 
 # %% ../nbs/02a_properties.ipynb #43a2c92d
-@_compiled
+@compiled
 def _step_rate(u, weight, knot, live, rate, square):
     "Add the weighted mean and mean square of the stepwise rates, relative to the mean rate, on an even grid."
     n, grid = len(u), len(rate)
@@ -394,7 +396,7 @@ def _one(event_list, time_axis):
         gti_offsets=None if gti is None else [0, len(gti)],
         meta=pd.DataFrame(span, index=[event_list.id]) if span and (gti is None or not len(gti)) else None,
     )
-    if not len(event_list) or not _axis(table, time_axis)[2][0] > 0:
+    if not len(event_list) or not checked_clock(table, time_axis)[2][0] > 0:
         raise EventDataError(
             f"source '{event_list.id}' has {len(event_list)} photons and no variability to speak of: a photon and an exposure are needed"
         )
@@ -411,9 +413,9 @@ def gregory_loredo(
 ) -> GregoryLoredo:  # log_odds, probability, index, log_odds_m, light_curve
     "Did this source vary? Odds, probability, index and light curve (Gregory & Loredo 1992), gaps accounted for."
     table = _one(event_list, time_axis)
-    u, (knot, live, _), width = _unit(table, time_axis), _knots(table, time_axis), _axis(table, time_axis)[2]
+    u, (knot, live, _), width = _unit(table, time_axis), _knots(table, time_axis), checked_clock(table, time_axis)[2]
     m, threshold = int(_bins_of(width, m_max)[0]), _check_odds(threshold)
-    n_bins = m if n_bins is None else _whole("n_bins", n_bins, 1, 10_000_000)
+    n_bins = m if n_bins is None else whole(n_bins, "n_bins", 1, 10_000_000)
     odds = np.empty(m - 1)
     _step_odds(u, gammaln(np.arange(len(u) + m + 1)), knot, live, odds)
     log_odds, used = _total_odds(odds, threshold)
@@ -462,11 +464,11 @@ def gregory_loredo_table(
     keep=None,  # (N,) bool: use only these photons
 ) -> pd.DataFrame:  # log_odds (natural), var_prob, var_index, m_used, indexed by id
     "Gregory–Loredo odds and index of every source; sources with fewer than two photons get odds of 1."
-    (_, _, width), u, threshold = _axis(events, time_axis), _unit(events, time_axis), _check_odds(threshold)
+    (_, _, width), u, threshold = checked_clock(events, time_axis), _unit(events, time_axis), _check_odds(threshold)
     keep = np.ones(events.n_events, bool) if keep is None else np.asarray(keep, bool)
     if keep.shape != (events.n_events,):
         raise ValueError(f"`keep` must have one entry per photon ({events.n_events}), got shape {keep.shape}")
-    offsets = np.r_[0, np.cumsum(np.bincount(events.source_index[keep], minlength=len(events)))]
+    offsets = np.r_[0, np.cumsum(np.bincount(events.detection_index[keep], minlength=len(events)))]
     u, m, (knot, live, ko) = u[keep], _bins_of(width, m_max), _knots(events, time_axis)
     out = np.zeros((len(events), 2))
     table = gammaln(np.arange(np.diff(offsets).max(initial=0) + m.max(initial=2) + 1))
@@ -499,7 +501,7 @@ def chance_of_odds(
     threshold: float = 0.5,  # as for `gregory_loredo`
 ) -> float:  # p-value, at least 1/(n_sims + 1)
     "Chance that a constant source with as many photons and the same gaps reaches odds as high; its answer is a p-value."
-    n_sims = _whole("n_sims", n_sims, 1, 10_000_000)
+    n_sims = whole(n_sims, "n_sims", 1, 10_000_000)
     found = gregory_loredo(event_list, m_max, time_axis=time_axis, threshold=threshold)
     (knot, live, _), n = _knots(_one(event_list, time_axis), time_axis), len(event_list)
     m = np.full(n_sims, len(found.log_odds_m) + 1)
@@ -538,7 +540,7 @@ def bayesian_blocks(
     if not 0 < p0 < 1:
         raise ValueError(f"`p0` must be between 0 and 1, got {p0!r}")
     table = _one(event_list, time_axis)
-    clock, start, width = _axis(table, time_axis)
+    clock, start, width = checked_clock(table, time_axis)
     t, x = np.unique(clock - start[0], return_counts=True)
     if t[0] > 0:
         t, x = np.r_[0, t], np.r_[0, x]
@@ -577,7 +579,7 @@ def _counts_in(events):
     "Photons per source in the four bands; all of them in b where there are no energies."
     if not events.has_energy:
         return {"b": events.counts}
-    n = _band_counts(events, events.source_index)
+    n = _band_counts(events, events.detection_index)
     return {"b": sum(n.values()), **n}
 
 # %% ../nbs/02a_properties.ipynb #b3b97c03-2
@@ -599,7 +601,7 @@ def _background(background, area_ratio, events):
     "Counts per band and area ratio (S,) of the background; none without one."
     if background is None:
         return {b: np.zeros(len(events)) for b in CATALOG_BANDS}, np.ones(len(events))
-    table = _as_table(background, energies=events.has_energy)
+    table = as_table(background, energies=events.has_energy)
     lost = [i for i in events.ids.tolist() if i not in table]
     if lost:
         raise EventDataError(
@@ -628,7 +630,7 @@ def catalog_columns(
     level: float = 0.68,  # probability within the limits of the hardness ratios
 ) -> pd.DataFrame:  # indexed by id; names and bands of the Chandra Source Catalog
     "Counts, hardness ratios and variability of every source, from its photons; without energies those of band b, of all photons."
-    events = _as_table(events, energies=False)
+    events = as_table(events, energies=False)
     if not events.has_energy:
         warnings.warn(
             "these events have no energies: band b counts all photons, s, m, h and hardness are NaN",

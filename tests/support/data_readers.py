@@ -7,7 +7,8 @@ import warnings
 
 import numpy as np
 
-from xrt_nb.data import EventList, EventTable, XRTWarning, read_events, read_table
+from xrt_nb.data import EventList, EventTable, XRTWarning
+from xrt_nb.tables import read_events, read_table
 
 
 def archive(rng, n=40, photons=30, columns=True):
