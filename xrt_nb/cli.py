@@ -24,8 +24,9 @@ class Teaching(click.Group):
     "A command group that turns errors about the user's data into one sentence."
 
     def invoke(self, ctx):
+        from xrt_nb._store import XRTError
         from xrt_nb._text import printable
-        from xrt_nb.data import XRTError, XRTWarning
+        from xrt_nb.data import XRTWarning
 
         try:
             with warnings.catch_warnings():
@@ -320,7 +321,8 @@ def is_table(path):
 def read_tables(paths, drop_bad=False, columns=None):
     "Tables of events as one; `columns` are names and units, as for `read_events`."
     from tqdm import tqdm
-    from xrt_nb.data import concat, read_events
+    from xrt_nb.data import concat
+    from xrt_nb.tables import read_events
 
     bad = "drop" if drop_bad else "raise"
     with tqdm(paths, desc="reading", unit="file", disable=len(paths) < 2) as bar:
@@ -589,7 +591,7 @@ def represent(events, what, normalize, out, overwrite, min_counts, **options):
     \b
         xrt-nb represent events.parquet --representation cube --out cubes.npz
     """
-    from xrt_nb.data import read_events
+    from xrt_nb.tables import read_events
     from xrt_nb.representations import EtDtCube, EtMap
     from xrt_nb.runs import draw, save_representations
 
@@ -615,7 +617,7 @@ def features(representations, out, overwrite, **options):
     \b
         xrt-nb features maps.npz --out features.parquet
     """
-    from xrt_nb.data import atomic
+    from xrt_nb._store import atomic
     from xrt_nb.features import scree
     from xrt_nb.runs import case_of, fit_features, last_of, load_representations, with_parameters
 
@@ -681,8 +683,8 @@ def cluster_command(embedding, out, overwrite, **options):
     \b
         xrt-nb cluster embedding.csv -eps 2.5 -ms 25 --out clusters.csv
     """
+    from xrt_nb._store import atomic
     from xrt_nb.clustering import cluster
-    from xrt_nb.data import atomic
     from xrt_nb.embedding import read_embedding
 
     frame = read_embedding(embedding)
@@ -723,8 +725,8 @@ def analogs(features, query, known, published, k, space, score, standardize, out
         xrt-nb analogs features.parquet 23022_122
         xrt-nb analogs my_run/properties.parquet --standardize --known known.csv --out analogs.csv
     """
+    from xrt_nb._store import atomic
     from xrt_nb.analogs import find_analogs
-    from xrt_nb.data import atomic
 
     frame, search = search_in(features, space, score, standardize)
     asked = queries(frame, query, known, published)
@@ -866,7 +868,7 @@ place_options = add(
 # %% ../nbs/07c_cli.ipynb #c6512319
 def run_at(path, hint):
     "A finished run; anything else is a mistake in the command."
-    from xrt_nb.data import XRTError
+    from xrt_nb._store import XRTError
     from xrt_nb.runs import read_run
 
     try:
@@ -926,7 +928,7 @@ def new_detections(paths, run, region, drop_bad, columns, options):
 
     if all(is_table(p) for p in paths):
         return read_tables(paths, drop_bad, columns), 0
-    from xrt_nb.data import read_events
+    from xrt_nb.tables import read_events
     from xrt_nb.ingest import ingest
 
     drawn = run.manifest.get("parameters", {}).get("representations", {})

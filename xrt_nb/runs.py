@@ -10,7 +10,6 @@ import base64
 import hashlib
 import importlib.util
 import inspect
-import io
 import json
 import os
 import platform
@@ -38,15 +37,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from . import __version__
 from ._parameters import defaults
-from ._store import StoreExists, WorkFolder, inside, write_json, write_text, writing
+from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
+from ._store import write_json, write_text, writing
+from ._style import png
 from ._text import plain
 from .analogs import SameSource, check_columns, check_truth, closeness, compare_retrieval
 from .analogs import find_analogs, find_class_analogs
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
 from .autoencoder import Autoencoder, ConvAutoencoder, DenseAutoencoder
 from .clustering import cluster, cluster_table, plot_clusters, transient_clusters
-from .data import EventDataError, EventList, EventTable, XRTError, XRTWarning
-from .data import atomic, file_hash, read_events
+from .data import EventDataError, EventList, EventTable, XRTWarning
 from .default_search import default_score
 from .embedding import TSNEMap, embed, embedding_frame, known_series, plot_embedding
 from .embedding import published_tsne, read_embedding, write_embedding
@@ -55,6 +55,7 @@ from .published import Encoder, load_encoder
 from .representations import EtDtCube, EtMap, quality_table
 from .scores import CosineLogNorm, Euclidean, Score
 from .shapes import search_features, without_energies
+from .tables import read_events
 from .training import plot_history, read_arrays, read_network_manifest, write_arrays
 
 # %% ../nbs/07_runs.ipynb #9594e2c8
@@ -1496,17 +1497,6 @@ REPORT = """<!DOCTYPE html>
 </body></html>
 """
 
-# %% ../nbs/07_runs.ipynb #14ec3ecd
-def png(
-    fig,  # matplotlib figure
-) -> bytes:  # PNG file
-    "Render a figure; one of pyplot's is closed afterwards."
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    if hasattr(fig, "number") and (pyplot := sys.modules.get("matplotlib.pyplot")):
-        pyplot.close(fig)
-    return buffer.getvalue()
-
 # %% ../nbs/07_runs.ipynb #1185cb99
 def cell_text(v):
     "A value as the report's tables show it; nothing for a missing one."
@@ -1958,7 +1948,7 @@ class Run(Tables):
         "The embedding, ready to take new detections."
         return map_in(self)
 
-    def place(self, events, k=10, space=None, exclude_same_source=True, score=None) -> "Placement":
+    def place(self, events, k=10, space=None, exclude_same_source=True, score=None):
         """Put new detections into the run without refitting.
 
         Parameters
