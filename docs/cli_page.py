@@ -78,7 +78,7 @@ def section(context: click.Context, command: click.Command) -> str:
     "All about one command."
     path = context.command_path
     usage = f"{path} {' '.join(command.collect_usage_pieces(context))}"
-    parts = [f"## {path.removeprefix('xrt-nb ')}"]
+    parts = [f"## {path}"]
     told = blocks(command.help)
     parts += [text for example, text in told[:1] if not example]
     parts.append(f"```sh\n{usage}\n```")

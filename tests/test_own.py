@@ -2,6 +2,7 @@
 
 import sys
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -221,10 +222,10 @@ def test_the_page_of_the_command_line_knows_every_option(root):
         sys.path.pop(0)
     page = markdown()
     for context, command in walk(main, "xrt-nb"):
-        part = page.split(f"\n## {context.command_path.removeprefix('xrt-nb ')}\n")[1].split("\n## ")[0]
+        part = page.split(f"\n## {context.command_path}\n")[1].split("\n## ")[0]
         assert "For example" in part and "## Command" not in page
         for option in command.params:
-            if hasattr(option, "help"): assert all(f"`{name}`" in part for name in option.opts) and (option.help or "").split("|")[0] in part, option.name
+            if isinstance(option, click.Option): assert all(f"`{name}`" in part for name in option.opts) and (option.help or "").split("|")[0] in part, option.name
             else: assert option.make_metavar(context) in part
     assert "| `-eps`, `--eps` `FLOAT` | Radius of a neighborhood on the embedding. Published: 2.5. | 2.5 |" in page
 
