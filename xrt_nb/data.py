@@ -588,10 +588,8 @@ class _Ragged(_FactSheet):
 
     @overload
     def __getitem__(self, key: str | int | np.integer) -> EventList: ...
-
     @overload
     def __getitem__(self, key: Iterable | slice) -> "EventTable": ...
-
     def __getitem__(self, key):
         """Take out one detection, or several.
 
@@ -687,7 +685,9 @@ class _Ragged(_FactSheet):
         """
         return _chunks(self, n_events)
 
-    def filter(self, energy=None, time=None, min_counts: int = 0) -> "EventTable":
+    def filter(
+        self, energy: tuple | None = None, time: tuple | None = None, min_counts: int = 0
+    ) -> "EventTable":
         """Cut events by energy and time, then detections by their remaining counts.
 
         Parameters
