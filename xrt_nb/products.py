@@ -50,8 +50,8 @@ from xrt_nb._store import (
 from .catalogs import CatalogError, _make_folder, body_of, polite_get, polite_session
 from .data import EventDataError, EventTable, XRTError, XRTWarning
 from .tables import ParquetEvents
-from .fits import _open as open_fits
-from .ingest import Ingest, _reason, ingest
+from .fits import open_fits
+from .ingest import Ingest, ingest, reason_of
 
 # %% ../nbs/06a_products.ipynb #b84d8511
 class Detection(NamedTuple):
@@ -213,7 +213,7 @@ def _store(source, path):
         try:
             open_fits(partial).close()
         except XRTError as err:
-            raise EventDataError(_reason(err, partial)) from None
+            raise EventDataError(reason_of(err, partial)) from None
     return size, sha.hexdigest()
 
 # %% ../nbs/06a_products.ipynb #067e4157-1
