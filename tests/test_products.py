@@ -423,7 +423,7 @@ def test_fetch_from_the_shell(served, tmp_path):
     pd.DataFrame({"obsreg_id": ["5_1"], "ra": [1.0]}).to_csv(tmp_path / "list.csv", index=False)
     with FileService(served) as csc:
         done = shell("fetch", "1_1", "2_1", "--ids", tmp_path / "list.txt", "--out", tmp_path / "o", "--service", csc.url)
-        assert done.exit_code == 0 and "8 files" in done.stdout and "4 sources" in done.stdout, done.output
+        assert done.exit_code == 0 and "8 files" in done.stdout and "4 detections" in done.stdout, done.output
         assert shell("fetch", "--ids", tmp_path / "list.csv", "--out", tmp_path / "o", "--service", csc.url).exit_code == 0
         assert len(read_events(tmp_path / "o" / "events.parquet")) == 5
         done = shell("fetch", "1_1", "999_1", "--out", tmp_path / "o", "--service", csc.url)
@@ -437,7 +437,7 @@ def test_fetch_from_the_shell(served, tmp_path):
 def test_archive_from_the_shell(table, tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     with TableService(tmp_path / "t.csv") as s: done = shell("fetch", "archive", "--table", s.url + "/t.csv", "--out", tmp_path / "o.parquet")
-    assert done.exit_code == 0 and "60,000 photons" in done.stdout, done.output
+    assert done.exit_code == 0 and "60,000 events" in done.stdout, done.output
     assert read_events(tmp_path / "o.parquet") == read_events(tmp_path / "t.csv")
     assert shell("fetch", "archive", "5_1", "--out", tmp_path / "p.parquet").exit_code == 2
 
