@@ -233,7 +233,7 @@ from xrt_nb import (EtMap, EventList, EventTable, Flatten, LearnedMetric, Run, T
 events, truth = simulate_archive(200, random_state=1)
 one: EventList = events[events.ids[0]]
 print(one.time.max() - one.time.min(), len(one), truth["kind"].value_counts())
-bright = events.filter("n_events > 20")
+bright = events.filter(min_counts=20)
 assert isinstance(bright, EventTable)
 features = make_pipeline(EtMap(), Flatten(), PCA(5)).fit_transform(bright)
 frame = pd.DataFrame(np.asarray(features), index=bright.ids)
