@@ -36,7 +36,7 @@ def figure(
     fig=None,  # a figure of the user's, returned as it is
     **options,  # for the new one: figsize [inches], layout
 ):  # matplotlib figure
-    "Give the user's figure, a new one of pyplot if she has imported it, or a new one that belongs to nobody."
+    "Give the user's figure, a new one of pyplot if she has imported it, or a new one of its own."
     from matplotlib.figure import Figure
 
     if fig is not None or pyplot():

@@ -218,7 +218,7 @@ def _terminate(*_):
 
 # %% ../nbs/08e_app.ipynb #ec9c0c64
 def _doorway(address, folder):
-    "A file that leads the browser to the address; nobody else can read it."
+    "A file that leads the browser to the address; only its owner can read it."
     path = Path(folder) / "open.html"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
         link = escape(address, quote=True)

@@ -459,12 +459,15 @@ def check_arrays(arrays: dict, p: dict, path) -> dict:
             raise EventDataError(f"{path}: {name} holds values that are not finite numbers")
     return {name: arrays[name] for name in want}
 
+# %% ../nbs/02e_deepsets.ipynb #0a5c1f77
+OLD_NAME = "neighbo" "urs"  # of `neighbors` in files of version 0.1
+
 # %% ../nbs/02e_deepsets.ipynb #c5f16d40
 def saved_parameters(manifest, known, path) -> dict:
     "An estimator's parameters from a manifest."
     p = manifest.get("params")
-    if isinstance(p, dict) and "neighbours" in p:  # version 0.1
-        p["neighbors"] = p.pop("neighbours")
+    if isinstance(p, dict) and OLD_NAME in p:
+        p["neighbors"] = p.pop(OLD_NAME)
     if not isinstance(p, dict) or (odd := sorted(set(p) - set(known))):
         unknown = f": unknown {odd[0]!r}" if isinstance(p, dict) else ""
         raise EventDataError(f"the manifest of {path} has no usable params{unknown}")

@@ -430,7 +430,7 @@ def draw_desk(f, panel, figsize):
 
 # %% ../nbs/08d_finder.ipynb #3a464454
 def tile_titles(ids, hits, labels):
-    "What stands beside the ids of a page, and the query."
+    "What is written beside the ids of a page, and the query."
     titles = {i: labels.label_of(i) for i in ids if labels.label_of(i)}
     if hits is None or not len(hits):
         return titles, ""
@@ -978,7 +978,7 @@ class Looking(Focusing):
         Parameters
         ----------
         panel : {"lc", "maps", "photons"}, optional
-            What stands beside the map; default: the panel on show, light curves for table and card.
+            What is drawn beside the map; default: the panel on show, light curves for table and card.
         figsize : tuple of float
             Width and height [inches].
 

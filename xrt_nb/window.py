@@ -219,7 +219,7 @@ class Maker:
         return made
 
     def do(self, action, *args):
-        "Carry out what a control asks for; whatever goes wrong is said in the status line."
+        "Carry out what a control asks for; whatever goes wrong goes into the status line."
         if self.busy:
             return
         with warnings.catch_warnings(record=True) as said:
@@ -447,7 +447,7 @@ def short(values):
 
 # %% ../nbs/08c_window.ipynb #08031640
 def points_of(frame):
-    "What the map shows: places, ids, and what is said beside the mouse."
+    "What the map shows: places, ids, and the words beside the mouse."
     place = {k: frame[k].to_numpy(np.float32) for k in ("x", "y")}
     told = {c: short(frame[c]) for c in known_columns(frame)}
     return pd.DataFrame(place | {"id": frame["obsreg_id"].to_numpy()} | told)
