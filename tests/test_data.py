@@ -655,6 +655,7 @@ def test_a_text_is_an_id_and_a_number_a_position():
     with pytest.raises(ValueError, match="twice"): table[[1, -2]]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_drawing_by_positions_by_mask_and_by_id_agree(data):
     n = data.draw(st.integers(1, 8))

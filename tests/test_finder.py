@@ -177,7 +177,7 @@ def test_panels_draw_every_source_and_say_what_they_cannot():
 
 def test_bad_maps_are_refused_by_name(tmp_path):
     frame, events, features, known = archive()
-    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "more than once"),
+    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "are duplicated"),
                      (frame.drop(columns="tsne2"), "no map in this frame"), (frame.assign(tsne1="a"), "tsne1"), (frame.iloc[:0], "no source")):
         with pytest.raises(EventDataError, match=why): AnalogFinder(bad)
     for path in (tmp_path, tmp_path / "none", __file__):
