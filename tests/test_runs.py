@@ -1,5 +1,6 @@
 """Runs that die, disks that fill, directories that exist: a run is whole or absent, and what is used again is the same."""
 
+import functools
 import json
 import os
 import re
@@ -23,6 +24,14 @@ from xrt_nb.simulation import known_ids, simulate_archive
 FILES = files_of("2D-PCA", truth=True)
 QUICK = dict(perplexity=15, max_iter=250, min_samples=8)
 RESULTS = ["features.parquet", "properties.parquet", "embedding.csv", "clusters.csv", "cluster_table.csv", "analogs.csv", "class_analogs.csv", "retrieval.csv", "quality.csv"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_figures():
+    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -437,8 +446,9 @@ def test_mutated_parts_of_a_run(hostile, tmp_path):
 # --- text that draws ----------------------------------------------------------------------------------------------
 
 
-def test_ids_and_classes_that_would_draw_or_command(tmp_path):
-    "Mathematics, escape sequences and long names are drawn and printed as they stand."
+def test_ids_and_classes_that_would_draw_or_command(tmp_path, monkeypatch):
+    "Mathematics, escape sequences and long names are drawn and printed as they are; every class has its figure."
+    monkeypatch.setattr(runs, "analog_figures", runs.analog_figures.func)
     events, truth = simulate_archive(60, random_state=5)
     evil = [r"$\frac$", "a$b^$c", "x" * 200, "_hidden", "=cmd|' /C calc'!A0", "{{ 7*7 }}"]
     ids = [*evil, *events.ids[len(evil):]]
@@ -447,6 +457,7 @@ def test_ids_and_classes_that_would_draw_or_command(tmp_path):
     out = run("2D-PCA", table, tmp_path / "r", known, perplexity=8, max_iter=250, min_samples=5)
     r = read_run(out)
     assert r.known.to_dict() == {i: c for c, v in known.items() for i in v}
+    assert (out / "report.html").read_text().count("<figure>") == 2 + 3 * 3
     page = r.place(table[[evil[0], evil[-1]]], k=2, exclude_same_source=False).report()
     assert "{{ 7*7 }}" in page and page.count("<figure>") == 3
 
