@@ -145,8 +145,7 @@ EXCEPTIONS = {
     "check_n_features_in_after_fitting": "our sentence names both shapes and the cure",
 }
 ESSENTIAL = ["check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_get_params_invariance",
-             "check_set_params", "check_estimators_unfitted", "check_estimators_overwrite_params", "check_set_output_transform_pandas",
-             "check_estimator_sparse_matrix"]
+             "check_set_params", "check_estimators_unfitted", "check_estimators_overwrite_params"]
 
 
 def checked(estimator, name, **more):

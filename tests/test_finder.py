@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from support.absent import absent
 from xrt_nb._conditions import query_mask
+from xrt_nb._glossary import explain
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTError, XRTWarning
 from xrt_nb.finder import AnalogFinder, open_archives
 from xrt_nb.labels import Labels
@@ -102,7 +103,7 @@ def test_missing_values_meet_no_comparison_and_odd_names_go_into_backticks():
 
 @quiet
 @given(values=st.lists(st.one_of(st.none(), st.floats(allow_infinity=True), st.integers(-5, 5)), min_size=1, max_size=50))
-def test_every_number_gets_a_color_and_missing_ones_the_grey(values):
+def test_every_number_gets_a_color_and_missing_ones_the_gray(values):
     v = pd.Series([np.nan if x is None else float(x) for x in values], name="v")
     c = coloring(v)
     gone = ~np.isfinite(v.to_numpy())
@@ -176,7 +177,7 @@ def test_panels_draw_every_source_and_say_what_they_cannot():
 
 def test_bad_maps_are_refused_by_name(tmp_path):
     frame, events, features, known = archive()
-    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "more than once"),
+    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "are duplicated"),
                      (frame.drop(columns="tsne2"), "no map in this frame"), (frame.assign(tsne1="a"), "tsne1"), (frame.iloc[:0], "no source")):
         with pytest.raises(EventDataError, match=why): AnalogFinder(bad)
     for path in (tmp_path, tmp_path / "none", __file__):
@@ -207,6 +208,7 @@ def test_a_run_directory_opens_with_one_line(tmp_path):
     run = demo(tmp_path / "run", n_sources=120, perplexity=20, max_iter=250)
     f = AnalogFinder(run)
     assert f.embedding == "shape-metric" and f.events is not None and len(f.known) and list(f.archive.spaces) == ["search", "features", "summary", "map"] and "map_ok" in f.frame
+    assert [c for c in f.frame if c not in ("x", "y") and not explain(c)] == []
     hits = f.analogs_of(f.frame.obsreg_id[3], 4, "summary")
     assert sorted(hits.obsreg_id) == f.selection
     g = AnalogFinder(read_run(run))
@@ -445,15 +447,19 @@ def test_what_the_mouse_is_told(jscatter):
 # --- one by one, names from strangers, damaged tables ---------------------------------------------------------------
 
 
-def test_every_column_that_is_made_has_a_sentence():
-    from xrt_nb.features import summary_features
-    from xrt_nb.properties import catalog_columns
-    from xrt_nb.representations import quality_table
-    from xrt_nb.simulation import simulate_archive
-    from xrt_nb.views import explain
-    events, _ = simulate_archive(30, random_state=2)
-    columns = {*summary_features(events), *catalog_columns(events), *quality_table(events), *events.meta, "rank", "distance", "score", "chance", "label"}
-    assert [c for c in sorted(columns) if len(explain(c)) < 10] == [] and explain("my column") == ""
+def test_every_method_is_seen_by_editors():
+    "Methods are written in classes, not put there later, and say their parameters."
+    import inspect
+    for name, member in inspect.getmembers(AnalogFinder):
+        if name.startswith("_"):
+            continue
+        owner = next(c for c in AnalogFinder.__mro__ if name in vars(c) or name in c.__annotations__)
+        assert owner.__module__ == "xrt_nb.finder" and inspect.getsource(owner).count(f" {name}(") or name == "bin_size", name
+        text = inspect.getdoc(member)
+        assert text, name
+        if inspect.isfunction(member) and len(inspect.signature(member).parameters) > 1:
+            for parameter in list(inspect.signature(member).parameters)[1:]:
+                assert f"{parameter} : " in text or f"{parameter}, " in text or f", {parameter} : " in text, (name, parameter)
 
 
 def test_undo_brings_back_analogs_and_conditions(desk):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
-from fake_csc import FileService, make_products
+from xrt_nb._standins import FileService, make_products
 from test_cli import small_event_file
 
 from xrt_nb.cli import main

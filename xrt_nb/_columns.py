@@ -182,7 +182,7 @@ def _one_by_one(raw, column, wanted, who):
         comma = "; decimal commas in a file are read with decimal=','" if "," in str(raw[bad[0]]) else ""
         raise EventDataError(
             f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
-            f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}"
+            f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such row{'s'[: len(bad) > 1]}){comma}"
         )
     out[left] = read
     return out

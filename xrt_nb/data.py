@@ -1275,15 +1275,11 @@ def checked_clock(events, time_axis="livetime"):
 # %% ../nbs/00_data.ipynb #2f77d5d1
 def __getattr__(name):
     "Fetch `read_events` from the module of files, which builds on this one."
-    rooms = {"read_events": "tables", "read_table": "tables", "ParquetEvents": "tables"}
-    rooms |= {"_axes": "lightcurves", "plot_light_curves": "lightcurves", "running_mean": "lightcurves"}
-    rooms |= {"poisson_errors": "lightcurves", "to_frame": "tables"}
-    rooms |= {"atomic": "_store", "file_hash": "_store"}
-    if name not in rooms:
+    if name != "read_events":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from xrt_nb.tables import read_events
 
-    return getattr(import_module(f"xrt_nb.{rooms[name]}"), name)
+    return read_events
 
 # %% ../nbs/00_data.ipynb #6ee7ca4b
 def patch_to(
@@ -1300,6 +1296,3 @@ def patch_to(
         return getattr(builtins, f.__name__, None)
 
     return _attach
-
-# %% ../nbs/00_data.ipynb #40fb3f2c
-_check_shape, _ragged_rows = check_shape, ragged_rows

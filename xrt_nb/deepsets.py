@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import one_of, real, whole
 from .data import EventDataError, checked_clock, ragged_rows
-from .features import _unit_clock, summary_features
+from .features import unit_clock, summary_features
 from .representations import as_table, bin_edges
 from xrt_nb.training import (
     CountScore,
@@ -90,7 +90,7 @@ def event_sets(
     most = whole(max_events, "max_events")
     table, (low, high) = as_table(events), bin_edges(1, 1, energy_range)[1]
     width, n = checked_clock(table, time_axis)[2], table.counts
-    u = np.clip(_unit_clock(table, time_axis), 0, 1)
+    u = np.clip(unit_clock(table, time_axis), 0, 1)
     # of the waits are known: none, those between events, all
     known = np.where(width > 0, 1 if time_axis == "events" else 2, 0)
     columns = [u, np.clip((np.log10(table.energy) - low) / (high - low), 0, 1)]

@@ -167,7 +167,7 @@ def _unzip(path, raw):
                     )
     except (EOFError, OSError, zlib.error) as err:
         raise EventFileError(
-            f"{path}: the gzip file is damaged or cut short ({_short(err)}); copy it again"
+            f"{path}: the gzip file is damaged or truncated ({_short(err)}); copy it again"
         ) from err
     return out
 
@@ -214,7 +214,7 @@ def _header_end(path, data, begin):
         else "no END up to the end of the file"
     )
     raise EventFileError(
-        f"{path}: the header after {begin} bytes can't be read, the file is cut short or damaged ({why})"
+        f"{path}: the header after {begin} bytes can't be read, the file is truncated or damaged ({why})"
     )
 
 # %% ../nbs/00d_fits.ipynb #f8acc929-2
@@ -226,7 +226,7 @@ def _unit(path, data, begin, k):  # (its Header, byte where its data begin, thei
             f"{path}: after {begin} bytes a FITS header should begin, but there is {there!r}"
         )
     start = _header_end(path, data, begin)
-    with _fence(f"{path}: the header after {begin} bytes can't be read, the file is cut short or damaged"):
+    with _fence(f"{path}: the header after {begin} bytes can't be read, the file is truncated or damaged"):
         cards = fits.Header.fromstring(data[begin:start].tobytes())
         h = Header(cards, f"{path}: ", k)
     name = _short(h.text("EXTNAME") or k, 40)
@@ -242,7 +242,7 @@ def _unit(path, data, begin, k):  # (its Header, byte where its data begin, thei
     size = abs(bits) * groups * (heap + math.prod(axes)) // 8 if axes else 0
     if start + size > len(data):
         raise EventFileError(
-            f"{path}: the file is cut short: it ends after {len(data)} bytes, "
+            f"{path}: the file is truncated: it ends after {len(data)} bytes, "
             f"inside extension {name}, whose data need {size}"
         )
     return h, start, size
@@ -398,7 +398,7 @@ def _passed_over(h, kind, head):
     _check_sum(h, head, None)
     if kind not in ("BINTABLE", "IMAGE", "TABLE", "A3DTABLE", "FOREIGN", "DUMP"):
         warnings.warn(
-            f"{h.where}it is of a kind that nobody knows, XTENSION = {_short(kind, 40)!r}, and was passed "
+            f"{h.where}it is of an unknown kind, XTENSION = {_short(kind, 40)!r}, and was passed "
             f"over",
             XRTWarning,
             stacklevel=5,
@@ -943,7 +943,7 @@ def _chip_of(table, mission):
 
 # %% ../nbs/00d_fits.ipynb #55e18216-1
 def _by_reference(tables, references, times, where):  # chip -> (G, 2) intervals
-    "The good times that the events' header refers to; what it refers to in vain is said."
+    "The good times that the events' header refers to; a warning names what it refers to in vain."
     alias = {}
     for t in tables:
         for n in (f"{t.name}{t.header.get('EXTVER', '')}", t.name, t.header.text("HDUNAME").upper()):

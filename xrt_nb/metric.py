@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import erf
-from .data import EventTable, atomic, file_hash
+from ._store import atomic, file_hash
+from .data import EventTable
 from .training import require_keras
 from .scores import matrix_of, Projection, Score
 from .shapes import against_counts, count_table, raw_search_columns, read_weights, search_names

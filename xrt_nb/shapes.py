@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy.fft import rfft
 from sklearn.base import BaseEstimator, TransformerMixin
-from .data import checked_clock, EventDataError, EventList, EventTable, file_hash, XRTError
+from ._store import file_hash, XRTError
+from .data import checked_clock, EventDataError, EventList, EventTable
 from .features import _fractions, energy_time_correlation, excess_variance, gregory_loredo_features
 from .features import shape_features, spectral_features, uniformity_features, waiting_features
 from .invariant import haar_power

@@ -695,6 +695,15 @@ STYLE += """
 STYLE += """
 [data-jp-theme-light=false] .xrt-finder :is(.xrt-panel-lc, .xrt-panel-photons) img {filter: invert(0.9)
   hue-rotate(180deg)}
+[data-jp-theme-light=false] .xrt-finder :is(.xrt-canvas > *, .xrt-key i, .xrt-panel-maps img) {
+  filter: brightness(0.85)}
+@media (max-width: 760px) {
+  .xrt-finder .xrt-halves {flex-flow: column}
+  .xrt-finder .xrt-halves > * {width: 100% !important; padding: 0 !important}
+  .xrt-finder.xrt-tall {--xrt-height: 340px}
+  .xrt-finder .xrt-tabs .lm-TabBar-tab {min-width: 0 !important; padding: 0 4px !important;
+    flex: 1 1 auto !important}
+}
 """
 
 # %% ../nbs/08c_window.ipynb #e453d0b5
