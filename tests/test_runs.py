@@ -292,7 +292,8 @@ def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
     r = read_run(learnt)
     assert np.array_equal(load_encoder(learnt / "encoder.npz").transform(maps), r.features.loc[ids].to_numpy(np.float32))
     scores, report = pd.read_csv(learnt / "anomalies.csv", dtype={"obsreg_id": str}), (learnt / "report.html").read_text()
-    judged = scores[~scores.extrapolated]
+    judged, left = scores[~scores.extrapolated], int(scores.extrapolated.sum())
+    assert scores.z[scores.extrapolated].isna().all() and (not left or f"{left} of {len(scores)} detections have no score" in report)
     assert sorted(scores.obsreg_id) == sorted(ids) and judged.z.is_monotonic_decreasing and judged.p.between(0, 1).all() and len(judged) > 100
     assert "autoencoder trained on this archive" in report and r.manifest["versions"]["keras"]
     assert not [f for f in learnt.iterdir() if f.name.startswith("training-")], "the checkpoint goes when the run is whole"

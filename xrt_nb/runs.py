@@ -955,7 +955,9 @@ def learn_features(
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
     if getattr(model, "score_", None) is not None:
-        scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XRTWarning)  # detections without a score: in the report
+            scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
     return frame, model.encoder_, model.history_, scores.rename_axis("obsreg_id").reset_index()
 
@@ -1128,7 +1130,15 @@ def learning_section(job):
     props = shown_properties(job.read("properties.parquet"))
     tables = [html_table(scores.head(20).join(props, on="obsreg_id"), WORST)] if len(scores) else []
     figures = [("Loss of training and validation sources", png(fig))]
-    return {"title": "The encoder", "text": [text], "figures": figures, "tables": tables, "order": 30}
+    texts = [text, *unscored_words(scores)]
+    return {"title": "The encoder", "text": texts, "figures": figures, "tables": tables, "order": 30}
+
+# %% ../nbs/07_runs.ipynb #a51c0fe2
+def unscored_words(scores):
+    "How many detections have no anomaly score, and why."
+    n = int(scores["extrapolated"].astype(bool).sum())
+    said = "hardly any held-out detection is as faint or as bright (extrapolated in anomalies.csv)"
+    return [f"{n} of {len(scores)} detections have no score: {said}."] * bool(n)
 
 # %% ../nbs/07_runs.ipynb #4a976bfa
 WORST = (
