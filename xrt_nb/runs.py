@@ -954,7 +954,7 @@ def learn_features(
     "Train an autoencoder on representations and read off their latents."
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
-    if hasattr(model, "score_"):
+    if getattr(model, "score_", None) is not None:
         scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
     return frame, model.encoder_, model.history_, scores.rename_axis("obsreg_id").reset_index()
@@ -972,7 +972,9 @@ def apply_encoder(
 
 # %% ../nbs/07_runs.ipynb #93384c97-2
 NO_ONE = pd.Index([], name="obsreg_id", dtype=object)
-NO_SCORES = pd.DataFrame({c: np.zeros(0) for c in ("counts", "error", "z", "p")}, index=NO_ONE)
+NO_SCORES = pd.DataFrame(
+    {c: np.zeros(0) for c in ("extrapolated", "counts", "error", "z", "p")}, index=NO_ONE
+)
 
 # %% ../nbs/07_runs.ipynb #e86fb2ed
 def learnt(job, chosen, ids, rows):
