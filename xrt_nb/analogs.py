@@ -344,11 +344,23 @@ def _is_distance(score):
     return isinstance(score, (Euclidean, Distance))
 
 # %% ../nbs/05_analogs.ipynb #bcb5d245-3
-def _hits(score, queries, values, rows, ids, banned, k):
-    "The k best of each query, as a frame; `banned(j)` is a mask for query number j."
+def last_rows(behind, ids):
+    "Which rows come after all others: a mask."
+    if behind is None:
+        return np.zeros(len(ids), dtype=bool)
+    if isinstance(behind, pd.Series):
+        behind = behind.set_axis(behind.index.map(str)).reindex(ids).fillna(False)
+    mask = np.asarray(behind, dtype=bool)
+    if mask.shape != (len(ids),):
+        raise ValueError(f"`behind` must have one value per detection, got {mask.shape} and {len(ids)} ids")
+    return mask
+
+# %% ../nbs/05_analogs.ipynb #13192bb3
+def _hits(score, queries, values, rows, ids, banned, k, last):
+    "The k best of each query, as a frame; `banned(j)` is a mask for query j, those in `last` come last."
     parts = []
     for j, s in enumerate(_scores(score, values, rows)):
-        hit = _ranked(-s, banned(j), ids, k)
+        hit = _ranked(np.where(last, np.ptp(s) + 1, 0) - s, banned(j), ids, k)
         if len(hit) < k:
             warnings.warn(
                 f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources",
@@ -389,6 +401,7 @@ def find_analogs(
     properties: pd.DataFrame | None = None,  # indexed by id; joined to the hits
     score: Score | None = None,  # how near is near; default: minus the distance
     counts=None,  # events of each detection, a Series indexed by id: adds the column `chance`
+    behind=None,  # (S,) bool, or a Series indexed by id: detections that come after all others
 ) -> pd.DataFrame:  # query, obsreg_id, rank (from 1), distance (if the score is one), score (higher is nearer), chance, properties
     """Find the k nearest neighbors of each query, nearest first; a query is never its own analog.
 
@@ -402,6 +415,8 @@ def find_analogs(
         Detections of the archive, or features of detections that are not in it.
     score : Score, optional
         A score that is not fitted yet is fitted to `features`.
+    behind : Series of bool, optional
+        Detections that may be found, but come after all others: flares of the background, for instance.
     counts : Series, optional
         With it, every hit says how unusual its score is: `chance` is the share of random pairs, with a query of as
         many counts, that score at least as high.
@@ -428,7 +443,7 @@ def find_analogs(
         return same.of(rows[j])[: len(names)] | (names == queries[j]) if same else names == queries[j]
 
     values = query if new else _take(x, rows)
-    out = _hits(score, queries, values, x, names, banned, k)
+    out = _hits(score, queries, values, x, names, banned, k, last_rows(behind, names))
     if counts is not None:
         out["chance"] = _chances(score, out, queries, values, x, at, counts)
     return out if properties is None else out.join(properties, on="obsreg_id")

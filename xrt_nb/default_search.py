@@ -12,7 +12,8 @@ from .data import EventDataError, EventList, EventTable
 from .metric import LearnedMetric
 from .metric import unfamiliar as outside
 from .scores import CosineLogNorm, RankFusion, ScoreError
-from .shapes import as_table, block_weights, search_features, SearchFeatures, without_energies
+from .shapes import as_table, block_weights, search_features, SearchFeatures, shared_flares
+from .shapes import without_energies
 
 # %% ../nbs/05a_default_search.ipynb #377b3c16
 SCORES = ("fusion", "learned", "label-free")
@@ -35,7 +36,7 @@ def default_score(name="fusion"):
     free = CosineLogNorm(block_weights(columns), gain=5, standardize=False, above_noise=True)
     judges = {"learned": LearnedMetric(), "label-free": free}
     if name == "fusion":
-        return RankFusion([judges["label-free"], judges["learned"]])
+        return RankFusion([judges["label-free"], judges["learned"]], weights=[1, 2], care=1.0)
     if name not in judges:
         raise ScoreError(f"no score {name!r}; there are {', '.join(SCORES)}")
     return judges[name]
@@ -67,7 +68,8 @@ def search(
     -------
     DataFrame
         query, obsreg_id, rank (from 1), score (higher is nearer), chance (share of random pairs, with a query
-        of as many photons, that score as high), unfamiliar (the query is outside what the metric has seen).
+        of as many photons, that score as high), unfamiliar (the query is outside what the metric has seen),
+        shared (the hit's excess is in the other faint lists of its observation too, so it comes last).
 
     Raises
     ------
@@ -86,10 +88,12 @@ def search(
     ready = default_score(score) if isinstance(score, str) else score
     sources = archive.meta if exclude_same_source else None
     same = {"exclude_same_source": exclude_same_source, "sources": sources}
-    hits = find_analogs(frame, asked, k=k, score=ready, counts=counts, **same)
+    shared = shared_flares(archive, time_axis)
+    hits = find_analogs(frame, asked, k=k, score=ready, counts=counts, behind=shared, **same)
     rows = asked if isinstance(asked, pd.DataFrame) else frame.loc[hits["query"].unique()]
     strange = pd.Series(outside(rows), rows.index)
-    return hits.assign(unfamiliar=hits["query"].map(strange).astype(bool))
+    flags = {"unfamiliar": hits["query"].map(strange), "shared": hits["obsreg_id"].map(shared)}
+    return hits.assign(**{name: flag.astype(bool) for name, flag in flags.items()})
 
 # %% ../nbs/05a_default_search.ipynb #a8b0c3b3-1
 def _like(new, archive):

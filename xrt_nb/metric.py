@@ -478,6 +478,20 @@ def train_network(data, random_state=0, steps=1800, exclude=(), generic=True, n_
     w = [np.asarray(v, np.float32) for v in weights]
     return list(zip(w[::2], w[1::2])), losses
 
+# %% ../nbs/02h_metric.ipynb #6c921f47
+TRAINED_SHARE = 0.717  # of varying sources in a batch, shapes counted half
+SHARES = (0.001, 0.5)  # of an archive, at least and at most
+
+
+def prior_shift(v, rounds=200):
+    "Shift of `v` by which σ(v − shift) is the probability of varying in this archive."
+    trained = np.log(TRAINED_SHARE / (1 - TRAINED_SHARE))
+    share = 0.1
+    for _ in range(rounds):
+        shift = trained - np.log(share / (1 - share))
+        share = np.clip(np.mean(1 / (1 + np.exp(shift - v))), *SHARES)
+    return trained - np.log(share / (1 - share))
+
 # %% ../nbs/02h_metric.ipynb #cb2f9b66
 def network_of(arrays):
     "Layers of the network in a dict of arrays; refused where they don't fit together."
@@ -524,6 +538,7 @@ class LearnedMetric(Score):
         "Take numbers of a network, from a file or from `state`."
         self.layers_, self.inputs_ = network_of(state), [*map(str, state["columns"]), *CENTER]
         self.scale_, self.seen_ = (np.asarray(state[k], float) for k in ("scale", "seen"))
+        self.shift_ = np.float64(state.get("shift", SHIFT))
         return self
 
     def state(self):
@@ -532,27 +547,33 @@ class LearnedMetric(Score):
             return {}
         layers = {f"{name}{k}": a for k, each in enumerate(self.layers_) for name, a in zip("wb", each)}
         columns = np.array(self.inputs_[: -len(CENTER)], dtype=str)
-        return layers | {"columns": columns, "scale": self.scale_, "seen": self.seen_}
+        numbers = {"scale": self.scale_, "seen": self.seen_, "shift": self.shift_}
+        return layers | {"columns": columns} | numbers
 
     def fit(self, frame, y=None):
-        "Look whether these are the features that the network knows."
-        inputs_from(frame, self.load().inputs_, self.scale_)
+        "Look whether these are the features that the network knows, and how many of the sources vary."
+        v = forward(self.load().layers_, inputs_from(frame, self.inputs_, self.scale_))[1]
+        self.shift_ = np.float64(prior_shift(v))
         return self
 
     def project(self, rows):
-        "Embedding and log σ(v − 3) of every source."
+        "Embedding and v of every source."
         if isinstance(rows, Projection):
             return rows
         _, v, e = forward(self.load().layers_, inputs_from(rows, self.inputs_, self.scale_))
-        return Projection([e.astype(np.float32), -np.logaddexp(0, SHIFT - v.astype(np.float64))])
+        return Projection([e.astype(np.float32), v.astype(np.float64)])
+
+    def evidence(self, rows):
+        "Log of the probability that a source varies, in the archive that was fitted."
+        return -np.logaddexp(0, self.shift_ - self.project(rows)[1])
 
     def _compare(self, q, x):
-        return (q[0] @ x[0].T).astype(np.float64) / TEMPERATURE + x[1]
+        return (q[0] @ x[0].T).astype(np.float64) / TEMPERATURE + self.evidence(x)
 
     def space(self, rows):
         "Coordinates to draw an embedding from: the direction, as long as the source surely varies."
-        e, log_p = self.project(rows)
-        return e * np.exp(log_p / 2)[:, None]
+        e, v = self.project(rows)
+        return e * np.exp(-np.logaddexp(0, SHIFT - v) / 2)[:, None]
 
 # %% ../nbs/02h_metric.ipynb #735acd93
 def unfamiliar(rows, metric=None):

@@ -295,6 +295,17 @@ def ranks_of(values):
     np.put_along_axis(out, order, shared, axis=1)
     return out
 
+# %% ../nbs/02g_scores.ipynb #2af02bc9
+def reordered(values, evidence, first):
+    "The `first` highest values of each row, dealt out anew in the order of value + evidence."
+    out, n = values.copy(), min(first, values.shape[1])
+    edge = np.partition(values, -n, axis=1)[:, -n]
+    for row, old, low in zip(out, values, edge):
+        top = np.flatnonzero(old >= low)
+        rank = ranks_of(-(old[top] + evidence[top])[None])[0]  # 0 for the lowest
+        row[top] = np.sort(old[top])[rank]
+    return out
+
 # %% ../nbs/02g_scores.ipynb #5472a408
 class RankFusion(Score):
     """Several scores fused by the logarithms of their ranks.
@@ -305,20 +316,32 @@ class RankFusion(Score):
         The judges; each takes the columns it needs.
     offset : float
         Added to the ranks, which count from 0.
+    weights : sequence of float, optional
+        How much each judge's ranks count; default: all alike.
+    care : float
+        Weight of the evidence that a candidate varies at all, log P(varies), among the first; 0: none.
+    first : int
+        How many of the first are put in order anew by that evidence.
     """
 
     name = "fusion"
 
-    def __init__(self, scores=(), offset=10):
-        self.scores, self.offset = scores, offset
+    def __init__(self, scores=(), offset=10, weights=None, care=0.0, first=60):
+        self.scores, self.offset, self.weights = scores, offset, weights
+        self.care, self.first = care, first
 
     def fit(self, frame, y=None):
         "Fit every judge to the archive."
         if not len(self.scores):
             raise ScoreError("RankFusion needs at least one score")
+        self._weights()
         for judge in self.scores:
             judge.fit(frame)
         return self
+
+    def _weights(self):
+        "One weight per judge."
+        return weights_for(self.weights, range(len(self.scores)))
 
     def project(self, rows):
         "Prepare sources for every judge."
@@ -326,7 +349,9 @@ class RankFusion(Score):
 
     def _compare(self, q, x):
         each = (ranks_of(judge._compare(a, b)) for judge, a, b in zip(self.scores, q, x))
-        return -sum(np.log(self.offset + r) for r in each)
+        fused = -sum(w * np.log(self.offset + r) for w, r in zip(self._weights(), each))
+        known = [judge.evidence(b) for judge, b in zip(self.scores, x) if hasattr(judge, "evidence")]
+        return reordered(fused, self.care * sum(known), self.first) if known and self.care else fused
 
     def chance(self, query_row, hits, rows, query_counts, counts, n_pairs=20_000, random_state=0):
         "As in `Score`; the chances of all judges together, compared with those of the same random pairs."
@@ -334,10 +359,10 @@ class RankFusion(Score):
         a, b = random_pairs(rows.n_sources, query_counts, counts, n_pairs, random_state)
         apart, small = a[:, None] != b, self.offset / rows.n_sources
         mine, random = 0.0, 0.0
-        for judge, one, some, all_ in zip(self.scores, q, hits, rows):
+        for w, judge, one, some, all_ in zip(self._weights(), self.scores, q, hits, rows):
             pairs = judge._compare(all_.take(a), all_.take(b))[apart]
-            mine = mine - np.log(upper_share(judge._compare(one, some)[0], pairs) + small)
-            random = random - np.log(upper_share(pairs, pairs) + small)
+            mine = mine - w * np.log(upper_share(judge._compare(one, some)[0], pairs) + small)
+            random = random - w * np.log(upper_share(pairs, pairs) + small)
         return upper_share(mine, random)
 
     def space(self, rows):

@@ -167,6 +167,53 @@ def scan_shapes(p):
         }
     return out, best
 
+# %% ../nbs/02f_shapes.ipynb #e2efd0c0
+AT_LEAST = 20  # lists of an observation, for its background to be judged by them
+FAINT = 300  # photons
+
+
+def observation_of(events):
+    "Observation of each detection, by the column `obsid` of `meta`, else by its id up to the last `_`."
+    if "obsid" in events.meta:
+        return events.meta["obsid"].astype(str).to_numpy(str)
+    return np.array([str(i).rpartition("_")[0] for i in events.ids], dtype=str)
+
+# %% ../nbs/02f_shapes.ipynb #a7a643da
+def _shared(total, best, n):
+    "z and contrast of the other faint lists' photons in each list's best window, for one observation."
+    faint = np.where((n <= FAINT)[:, None], total, 0)
+    rows, (a, b) = np.arange(len(n)), best.T
+    inside = faint[:, b].sum(axis=0) - faint[:, a].sum(axis=0) - (faint[rows, b] - faint[rows, a])
+    others = faint[:, -1].sum() - faint[:, -1]
+    mu = others * (b - a) / CELLS
+    z = np.array([_signed_root(*each) for each in zip(inside, mu, others)])
+    return z, (inside + 1) / (mu + 1)
+
+# %% ../nbs/02f_shapes.ipynb #13820f04
+def shared_flares(events, time_axis="livetime"):
+    """Tell which detections' excess is shared by the other faint lists of their observation.
+
+    Parameters
+    ----------
+    events : EventTable
+    time_axis : str
+        As in `clocked`.
+
+    Returns
+    -------
+    (S,) bool Series indexed by id
+        False wherever an observation has fewer than 20 lists.
+    """
+    p, observation = clocked(events, time_axis), observation_of(events)
+    best, out = scan_shapes(p)[1][:, 0], np.zeros(len(events), dtype=bool)
+    number, code = np.unique(observation, return_inverse=True)
+    for k in np.flatnonzero(np.bincount(code) >= AT_LEAST):
+        rows = np.flatnonzero((code == k) & (observation != ""))
+        if len(rows):
+            z, contrast = _shared(p.total[rows], best[rows], p.counts[rows])
+            out[rows] = (z > 5) & (contrast > 1.2)
+    return pd.Series(out, pd.Index(events.ids, name="obsreg_id"), name="shared")
+
 # %% ../nbs/02f_shapes.ipynb #0816db43
 SECONDS = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 
