@@ -117,4 +117,4 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path):
     np.savez(tmp_path / "o.npz", o=np.array([{}], dtype=object))
     with pytest.raises(EventDataError, match="objects, which are never read"): read_arrays(tmp_path / "o.npz")
     (tmp_path / "j.npz").write_text(json.dumps([1]))
-    with pytest.raises(EventDataError, match="not a whole .npz file"): read_arrays(tmp_path / "j.npz")
+    with pytest.raises(EventDataError, match="not a complete .npz file"): read_arrays(tmp_path / "j.npz")

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import _safe_indexing
 
 from xrt_nb import _columns, data, lightcurves
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTWarning, concat, livetime_at, merge_gti, read_events
 from xrt_nb.fits import read_event_list
+from xrt_nb.representations import EtMap, Flatten
+from xrt_nb.simulation import simulate_archive
 from xrt_nb.tables import read_table
 
 quiet = settings(deadline=None, max_examples=40)
@@ -619,3 +626,59 @@ def test_a_unit_for_a_file_that_has_its_own_is_refused(tmp_path):
     path = EventTable.from_dict({"a": ([1.0], [600])}).write(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="leave the units out"):
         read_events(path, energy_unit="keV")
+
+
+# --- rows for scikit-learn ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archive():
+    "A small simulated archive, and whether each detection is a flare."
+    events, truth = simulate_archive(80, random_state=3)
+    return events, truth.kind.ne("steady").to_numpy()
+
+
+def test_a_text_is_an_id_and_a_number_a_position():
+    table = EventTable(["2", "1", "x"], [0, 1, 2, 3], [1.0, 2, 3])
+    assert table["1"].id == "1" and table[1].id == "1" and table[0].id == "2" and table[-3].id == "2"
+    assert table[np.int8(2)] == table["x"] and table[np.array(2)] == table["x"]
+    for key in ([2, 0], np.array([2, 0]), np.array([-1, -3]), ["x", "2"], np.array(["x", "2"], dtype=object), ("x", "2")):
+        assert table[key].ids.tolist() == ["x", "2"]
+    for key in ([True, False, True], slice(None, None, 2), slice(0, 3, 2)):
+        assert table[key].ids.tolist() == ["2", "x"]
+    assert len(table[[]]) == len(table[5:]) == 0 and table[:].shape == (3,) and "1" in table and 1 not in table
+    for k in (3, -4, 10**30, np.int64(3)):
+        with pytest.raises((IndexError, TypeError), match="position"): table[k]
+    with pytest.raises(IndexError, match=r"no position 7 in a table of 3 detections; .* table\['7'\]"): table[[0, 7]]
+    for key in (None, 1.0, True, [1.5], [[0, 1], [1, 2]], [None], np.nan, b"1"):
+        with pytest.raises((TypeError, UnknownSourceError)): table[key]
+    with pytest.raises(ValueError, match="twice"): table[[1, -2]]
+
+
+@given(st.data())
+def test_drawing_by_positions_by_mask_and_by_id_agree(data):
+    n = data.draw(st.integers(1, 8))
+    counts = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    table = EventTable([f"s{k}" for k in range(n)], np.r_[0, np.cumsum(counts)], np.arange(sum(counts), dtype=float))
+    rows = data.draw(st.lists(st.integers(-n, n - 1), unique_by=lambda k: k % n))
+    drawn = table[rows]
+    assert drawn == table[[f"s{k % n}" for k in rows]] == _safe_indexing(table, np.array(rows, dtype=int))
+    assert [x.time.tolist() for x in drawn] == [table[k].time.tolist() for k in rows]
+    mask = np.isin(np.arange(n), np.array(rows, dtype=int) % n)
+    assert table[mask] == table[sorted(k % n for k in rows)] == _safe_indexing(table, mask)
+
+
+def test_scikit_learn_searches_over_events(archive):
+    "Cross-validation, a grid search and a split see detections, and give what maps made beforehand give."
+    events, flare = archive
+    model = make_pipeline(EtMap(), Flatten(), PCA(5, random_state=0), LogisticRegression(max_iter=1000))
+    grid = {"etmap__n_time": [8, 24], "pca__n_components": [3, 5]}
+    found = GridSearchCV(model, grid, cv=3, error_score="raise").fit(events, flare)
+    assert len(found.cv_results_["params"]) == 4 and found.predict(events).shape == flare.shape
+    rows = make_pipeline(EtMap(n_time=24), Flatten()).fit_transform(events)
+    scores = cross_val_score(make_pipeline(PCA(5, random_state=0), LogisticRegression(max_iter=1000)), rows, flare, cv=3)
+    same = cross_val_score(model, events, flare, cv=3, error_score="raise")
+    assert np.array_equal(same, scores)
+    train, test, yes, no = train_test_split(events, flare, test_size=0.25, random_state=0, stratify=flare)
+    assert isinstance(train, EventTable) and (len(train), len(test)) == (len(yes), len(no))
+    assert sorted([*train.ids, *test.ids]) == sorted(events.ids) and train[0] == events[str(train.ids[0])]

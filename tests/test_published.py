@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xrt_nb.data import EventDataError
-from xrt_nb.published import ARCHITECTURE, IDENTITY, Encoder, Layer, _is_identity, load_encoder, load_published_encoder
+from xrt_nb.published import ARCHITECTURE, IDENTITY, Encoder, Layer, is_identity, load_encoder, load_published_encoder
 
 h5py = pytest.importorskip("h5py")
 
@@ -82,12 +82,12 @@ def test_only_the_identity_of_python_3_8_is_left_out(official, tmp_path, functio
 
 def test_every_byte_of_the_identity_matters():
     config = {"function_type": "lambda", "arguments": {}}
-    assert _is_identity(config | {"function": [base64.encodebytes(IDENTITY + b"rest").decode(), None, None]})
+    assert is_identity(config | {"function": [base64.encodebytes(IDENTITY + b"rest").decode(), None, None]})
     for i in range(len(IDENTITY)):
         other = IDENTITY[:i] + bytes([IDENTITY[i] ^ 1]) + IDENTITY[i + 1:]
-        assert not _is_identity(config | {"function": [base64.encodebytes(other + b"rest").decode(), None, None]})
-    assert not _is_identity(config | {"function": [base64.encodebytes(IDENTITY).decode(), [1], None]})
-    assert not _is_identity(config | {"function": "not even base64 §", "arguments": {"a": 1}})
+        assert not is_identity(config | {"function": [base64.encodebytes(other + b"rest").decode(), None, None]})
+    assert not is_identity(config | {"function": [base64.encodebytes(IDENTITY).decode(), [1], None]})
+    assert not is_identity(config | {"function": "not even base64 §", "arguments": {"a": 1}})
 
 
 @pytest.mark.parametrize("change, words", [

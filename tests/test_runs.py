@@ -281,7 +281,7 @@ def test_a_given_encoder_is_applied_and_not_trained(archive, learnt, tmp_path, m
     assert str(tmp_path) not in (done / "manifest.json").read_text()
     with pytest.raises(XRTError): run("2D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "report.html", **QUICK)
     with pytest.raises(ValueError, match="has 12 latents"): run("2D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "encoder.npz", n_components=5, **QUICK)
-    with pytest.raises(ValueError, match="takes pictures of shape 24 × 16"): run("3D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "encoder.npz", **QUICK)
+    with pytest.raises(ValueError, match="takes representations of shape 24 × 16"): run("3D-AE", events, tmp_path / "no", known_ids(truth), encoder=learnt / "encoder.npz", **QUICK)
 
 
 def test_the_published_encoder_runs(archive, shared, tmp_path):

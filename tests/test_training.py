@@ -1,13 +1,15 @@
 """Training that stops, resumes and splits by source; files; scores against brute force."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrt_nb.data import EventDataError
-from xrt_nb.training import (CountScore, TrainingError, batches, count_window, grouped_split, in_turn, load_weights, read_arrays, read_network_manifest,
-                             require_keras, save_network, shuffled, train, weights_of, write_arrays)
+from xrt_nb.data import EventDataError, XRTWarning
+from xrt_nb.training import (CountScore, TrainingError, batches, count_window, grouped_split, in_turn, judge_errors, load_weights, read_arrays,
+                             read_network_manifest, require_keras, save_network, shuffled, train, weights_of, write_arrays)
 
 
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=80), st.floats(0.05, 0.95), st.integers(0, 5))
@@ -34,7 +36,8 @@ def test_batches_cover_rows_once(n, size, epoch):
 def test_scores_agree_with_a_loop(seed):
     rng = np.random.default_rng(seed)
     counts, errors = rng.integers(1, 50, 60).astype(float), rng.lognormal(0, 1, 60)
-    model, k = CountScore(neighbours=20).fit(counts, errors), 20
+    counts[:2] = 1, 49  # the reference reaches as far as the questions
+    model, k = CountScore(neighbors=20).fit(counts, errors), 20
     order = np.lexsort((errors, counts))
     c, e = counts[order], np.log(errors[order])
     for n, x in ((5.0, 1.0), (49.0, 3.0), (1.0, 0.1)):
@@ -48,6 +51,33 @@ def test_scores_agree_with_a_loop(seed):
         z = (np.log(x) - m) / (1.4826 * np.median(np.abs(rest - m)))
         got = model.score([n], [x]).iloc[0]
         assert np.isclose(got.z, z, rtol=1e-6) and np.isclose(got.p, (1 + (rest >= np.log(x)).sum()) / 21)
+
+
+@given(st.lists(st.integers(0, 40), min_size=10, max_size=90), st.sampled_from([10, 60, 200]), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_there_is_no_number_where_the_reference_has_no_such_counts(known, neighbors, seed):
+    rng, asked = np.random.default_rng(seed), np.arange(-1, 60).clip(0)
+    model = CountScore(neighbors=neighbors).fit(known, rng.lognormal(0, 1, len(known)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        score = model.score(asked, np.ones(61))
+    fewest = max(1, min(neighbors, len(known)) // 40)
+    company = [min(sum(k <= n for k in known), sum(k >= n for k in known)) for n in asked]
+    outside = np.array(company) < fewest
+    assert score.columns.tolist() == ["extrapolated", "z", "p"] and np.array_equal(score.extrapolated, outside)
+    assert np.array_equal(score.z.isna(), outside) and np.array_equal(score.p.isna(), outside) and np.isfinite(score[~outside]).all(axis=None)
+    assert [str(w.message).startswith(f"{outside.sum()} of 61 detections get no score") for w in said if w.category is XRTWarning] == [True] * int(outside.any())
+
+
+def test_bright_detections_are_not_called_strange_by_fainter_ones():
+    rng = np.random.default_rng(1)
+    counts = np.rint(10 ** rng.uniform(1, 3, 500))
+    def errors(n): return np.maximum(n, 1) ** -0.5 + 0.02  # the error stops falling where the reference ends
+    model = CountScore().fit(counts, errors(counts) * rng.lognormal(0, 0.1, 500))
+    bright = np.geomspace(2e4, 1e5, 50)
+    assert (judge_errors(model.counts_, model.log_errors_, bright, errors(bright))[0] > 3).mean() > 0.6  # what it would have said
+    with pytest.warns(XRTWarning, match="50 of 50 detections get no score"): score = model.score(bright, errors(bright))
+    assert score.extrapolated.all() and score.z.isna().all()
 
 
 def test_windows_stay_inside():
