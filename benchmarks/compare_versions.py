@@ -80,7 +80,7 @@ def read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     texts = {c: str for c in ("obsreg_id", "query", "known_class") if c in pd.read_csv(path, nrows=0)}
-    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def same(a, b) -> bool:

@@ -28,6 +28,14 @@ def shared():
 
 
 @pytest.fixture
+def httpserver():
+    "A server at 127.0.0.1 whose answers the test orders."
+    from tests.support.http_server import HTTPServer
+    with HTTPServer() as server:
+        yield server
+
+
+@pytest.fixture
 def ax():
     "Axes to draw into, closed afterwards."
     import matplotlib.pyplot as plt

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from tests.support.fuzzing import judge, mutants
 from xrt_nb.data import EventDataError, XRTError
 from xrt_nb.training import read_arrays
-from xrt_nb.runs import load_pictures, save_pictures
+from xrt_nb.runs import load_representations, save_representations
 from xrt_nb.published import ARCHITECTURE, Encoder, Layer, EPSILON, SLOPE
 
 READERS = "tests.support.array_readers:"
@@ -21,13 +21,13 @@ MORE = int(os.environ.get("XRT_NB_FUZZ", 0))
 def maps(path):
     "Maps and their ids."
     rng = np.random.default_rng(1)
-    save_pictures(path, np.array([f"{k}_1" for k in range(6)]), rng.poisson(1.0, (6, 24, 16)).astype(float))
+    save_representations(path, np.array([f"{k}_1" for k in range(6)]), rng.poisson(1.0, (6, 24, 16)).astype(float))
 
 
 def cubes(path):
     "Sparse cubes."
     rng = np.random.default_rng(2)
-    save_pictures(path, np.array([f"{k}_1" for k in range(6)]), csr_array(rng.poisson(0.05, (6, 600)).astype(float)))
+    save_representations(path, np.array([f"{k}_1" for k in range(6)]), csr_array(rng.poisson(0.05, (6, 600)).astype(float)))
 
 
 def encoder(path):
@@ -90,18 +90,18 @@ def test_broken_networks(which, what, n, tmp_path):
 
 
 @pytest.mark.parametrize("change, said", [
-    (dict(indices=np.array([0, 10**6], dtype=np.int32)), "whole file of maps or cubes"),
-    (dict(indptr=np.array([0, 5], dtype=np.int32)), "whole file of maps or cubes"),
-    (dict(indices=np.array([-1, 1], dtype=np.int32)), "whole file of maps or cubes"),
+    (dict(indices=np.array([0, 10**6], dtype=np.int32)), "complete file of maps or cubes"),
+    (dict(indptr=np.array([0, 5], dtype=np.int32)), "complete file of maps or cubes"),
+    (dict(indices=np.array([-1, 1], dtype=np.int32)), "complete file of maps or cubes"),
     (dict(data=np.array([np.nan, 1.0])), "no numbers"),
     (dict(ids=np.array(["a", "b"])), "ids that don't fit")])
 def test_indices_of_cubes_are_proven_in_range(change, said, tmp_path):
     good = dict(ids=np.array(["a"]), data=np.array([1.0, 2.0]), indices=np.array([0, 1], dtype=np.int32),
                 indptr=np.array([0, 2], dtype=np.int32), shape=np.array([1, 6]))
     np.savez(tmp_path / "c.npz", **good)
-    assert load_pictures(tmp_path / "c.npz")[1].toarray().tolist() == [[1, 2, 0, 0, 0, 0]]
+    assert load_representations(tmp_path / "c.npz")[1].toarray().tolist() == [[1, 2, 0, 0, 0, 0]]
     np.savez(tmp_path / "c.npz", **good | change)
-    with pytest.raises(EventDataError, match=said): load_pictures(tmp_path / "c.npz")
+    with pytest.raises(EventDataError, match=said): load_representations(tmp_path / "c.npz")
 
 
 def test_arrays_are_read_as_numpy_reads_them(tmp_path):

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from xrt_nb import autoencoder as ae
 from xrt_nb.data import EventDataError
 from xrt_nb.training import weights_of
-from xrt_nb.representations import EtDtCube, EtMap
+from xrt_nb.representations import EtDtCube, EtMap, Flatten
 from xrt_nb.simulation import simulate_archive
 
 
@@ -61,7 +61,7 @@ def test_never_more_than_a_batch_is_dense(cubes, monkeypatch):
 
 
 def test_a_pipeline_from_events_to_latents(archive):
-    line = make_pipeline(EtMap(normalize=True), ae.DenseAutoencoder(3, (8,), epochs=1, batch_size=64, random_state=1))
+    line = make_pipeline(EtMap(normalize=True), Flatten(), ae.DenseAutoencoder(3, (8,), epochs=1, batch_size=64, random_state=1))
     latents = line.fit_transform(archive)
     assert latents.shape == (300, 3) and np.isfinite(latents).all()
     assert list(line.get_feature_names_out()) == ["ae00", "ae01", "ae02"]
@@ -143,11 +143,9 @@ QUICK = ae.DenseAutoencoder(2, (3,), epochs=1, batch_size=16, random_state=1)
 EXCEPTIONS = {
     "check_fit2d_1sample": "our sentence counts rows and sources, not samples",
     "check_n_features_in_after_fitting": "our sentence names both shapes and the cure",
-    "check_dict_unchanged": "one row and one column of ones is one source: nothing to validate on",
 }
-ESSENTIAL = ["check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_do_not_raise_errors_in_init_or_set_param",
-             "check_get_params_invariance", "check_set_params", "check_estimators_unfitted", "check_transformer_get_feature_names_out",
-             "check_set_output_transform_pandas", "check_dont_overwrite_attributes", "check_estimator_sparse_matrix"]
+ESSENTIAL = ["check_no_attributes_set_in_init", "check_parameters_default_constructible", "check_get_params_invariance",
+             "check_set_params", "check_estimators_unfitted", "check_estimators_overwrite_params"]
 
 
 def checked(estimator, name, **more):

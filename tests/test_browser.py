@@ -138,7 +138,7 @@ def hover_and_click(desk):
     assert desk.at("analog-id").input_value() == flare
 
 
-def colours_and_classes(desk):
+def colors_and_classes(desk):
     "Another property and the known transients change what the canvas shows, and the legend says so."
     desk.click("clear")
     desk.wait("^0 of")
@@ -174,7 +174,7 @@ def mark(desk, word="flare"):
     "Label what is selected."
     desk.at("label").select_option(word)
     desk.click("mark")
-    desk.wait("labelled " + word)
+    desk.wait("labeled " + word)
 
 
 def accessible(desk):
@@ -204,7 +204,7 @@ def test_in_jupyterlab(chrome, archive):
         lasso_and_box(desk, lambda _: bt.ask(page, "finder.selection"))
         assert bt.ask(page, "sorted(finder.frame.obsreg_id[finder.scatter.widget.selection])") == bt.ask(page, "finder.selection")
         hover_and_click(desk)
-        colours_and_classes(desk)
+        colors_and_classes(desk)
         analogs(desk)
         mark(desk)
         held = bt.ask(page, "finder.selection")
@@ -232,7 +232,7 @@ def test_as_a_page(chrome, archive):
         desk.keep("start")
         lasso_and_box(desk, lambda mode: desk.saved(folder, f"{mode}.csv"))
         hover_and_click(desk)
-        colours_and_classes(desk)
+        colors_and_classes(desk)
         analogs(desk)
         mark(desk)
         held = sorted(desk.saved(folder, "chosen.csv"))
@@ -354,7 +354,7 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         page.keyboard.press("n")
         desk.wait(f"looking at {names[2]}", 180)
         page.keyboard.press("2")
-        desk.wait(f"looking at {names[3]}.*{names[2]} labelled dip", 180)
+        desk.wait(f"looking at {names[3]}.*{names[2]} labeled dip", 180)
         page.locator(".xrt-tabs").get_by_role("tab", name="Table").click()
         page.locator(".xrt-table tbody tr").nth(1).click()
         desk.wait(f"Table 1 .*looking at {names[1]}", 180)
@@ -372,3 +372,44 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         assert_fits(page)
         clean(page)
     assert Labels.read(path.with_name("moved_labels.csv")).ids_of("dip") == [names[2]]
+
+
+@pytest.mark.slow
+def test_pictures_for_the_notebook(chrome, tmp_path):
+    "The task of 08d_finder with the mouse; its pictures go into the notebook by tools/attach_pictures.py."
+    from xrt_nb.runs import demo
+    run = demo(tmp_path / "demo_run", 200, perplexity=20, max_iter=250, min_samples=10)
+    with bt.app(tmp_path, run) as address, bt.browser() as page:
+        page.goto(address)
+        page.wait_for_selector(".xrt-finder canvas")
+        desk = Desk(page, pd.read_csv(run / "clusters.csv", dtype={"obsreg_id": str}), "finder")
+        desk.wait("^0 of 200 sources selected", 180)
+        page.locator(".xrt-known-flare input").check()
+        known = pd.read_csv(run / "analogs.csv", dtype=str).set_index("query").known_class
+        flare = known.index[known == "flare"][0]
+        desk.fill("ids", flare)
+        desk.click("ids-go")
+        desk.wait("^1 of 200", 180)
+        picture(page, "start")
+        desk.fill("analog-id", flare)
+        desk.fill("analog-k", 8)
+        desk.click("analogs-go")
+        desk.wait("^8 of 200 sources selected, the analogs of", 180)
+        picture(page, "analogs")
+        page.locator("button.xrt-next").first.click()
+        desk.wait("looking at", 180)
+        first = page.locator(".xrt-tiles button").nth(1).get_attribute("data-value")
+        desk.click("focus-flare")
+        desk.wait(f"{first} labeled flare", 180)
+        picture(page, "label")
+        clean(page)
+    assert Labels.read(run.with_name("demo_run_labels.csv")).ids_of("flare") == [first]
+
+
+def picture(page, name):
+    "A picture of the page as it is, for the notebook."
+    page.mouse.move(2, 2)
+    page.wait_for_timeout(1500)
+    bt.ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=bt.ARTEFACTS / f"finder-{name}.png")
+    assert (bt.ARTEFACTS / f"finder-{name}.png").stat().st_size > 20_000

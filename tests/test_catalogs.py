@@ -1,6 +1,5 @@
 """Catalogue queries without a TAP server: faults served on purpose, the recorded real answer, kept answers, and text that tries to be ADQL."""
 
-import http.server
 import re
 import threading
 import time
@@ -16,9 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.absent import absent
-from xrt_nb import catalogs
-from xrt_nb.catalogs import (Catalog, CatalogError, LocalService, Tap, TapService, cuts, identifier, literal, polite_get, polite_session, read_answer, resolve,
-                             separation, simulate_catalog, sky_boxes)
+from tests.support.http_server import Script
+from xrt_nb import _http, catalogs
+from xrt_nb._conditions import cuts, identifier, literal
+from xrt_nb._http import polite_get, polite_session
+from xrt_nb._standins import simulate_catalog
+from xrt_nb._votable import read_answer
+from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, resolve, separation, sky_boxes
 from xrt_nb.data import UnknownSourceError, XRTError, XRTWarning
 
 INFO = "<INFO name='QUERY_STATUS' value='{}'>{}</INFO>"
@@ -33,53 +36,19 @@ HTML = {"Content-Type": "text/html"}
 ADQL = "SELECT name, ra FROM csc21.master_source"
 
 
-class Faulty(http.server.BaseHTTPRequestHandler):
-    "Answers as the test's script says, step by step; the last step repeats. A step: status, headers, body, and what goes wrong."
-    protocol_version = "HTTP/1.1"
-
-    def answer(self):
-        told = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        path = self.path.partition("?")[0]
-        self.server.visits.append((self.command, self.headers["Host"].split(":")[0], path, told or self.path.partition("?")[2]))
-        steps = self.server.script[path]
-        step = steps[min(sum(v[2] == path for v in self.server.visits), len(steps)) - 1]
-        status, headers, body, *fault = step(self) if callable(step) else step
-        if "slow" in fault:
-            self.server.gone.wait(5)
-        self.send_response(status)
-        for k, v in ({"Content-Length": str(len(body) + 40 * ("short" in fault))} | headers).items():
-            self.send_header(k, v)
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = bool(fault) or self.close_connection
-
-    do_GET = do_POST = answer
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def faulty():
-    "A server with a script, and what it was asked."
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
-    server.daemon_threads, server.handle_error = True, lambda *_: None
-    server.script, server.visits, server.gone = {}, [], threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.gone.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def faulty(httpserver):
+    "A server with a script of answers, and what it was asked."
+    gone = threading.Event()
+    yield Script(httpserver, gone)
+    gone.set()
 
 
 @pytest.fixture
 def slept(monkeypatch):
     "Waiting times, instead of waiting."
     times = []
-    monkeypatch.setattr(catalogs.time, "sleep", times.append)
+    monkeypatch.setattr(_http.time, "sleep", times.append)
     return times
 
 
@@ -143,8 +112,9 @@ def test_a_wrong_query_is_not_repeated_even_with_status_500(faulty, slept):
 
 
 def test_a_service_that_moved_gets_the_whole_question(faulty):
-    def moved(h):
-        return (303, {"Location": f"http://localhost:{h.server.server_port}/tap/sync"}, b"") if h.headers["Host"].startswith("127") else (200, XML, GOOD)
+    def moved(request):
+        there = faulty.url.replace("127.0.0.1", "localhost") + "/tap/sync"
+        return (303, {"Location": there}, b"") if request.host.startswith("127") else (200, XML, GOOD)
     assert len(ask(faulty, moved)) == 2
     assert [v[:3] for v in faulty.visits] == [("POST", "127.0.0.1", "/tap/sync"), ("POST", "localhost", "/tap/sync")]
     assert faulty.visits[0][3] == faulty.visits[1][3]
@@ -164,10 +134,10 @@ def test_redirects_in_a_circle_end(faulty, slept):
 @pytest.mark.parametrize("status, headers, body, words", [
     (200, HTML, b"<html><head><title>Scheduled\n downtime</title>", "web page instead of a table: 'Scheduled downtime'"),
     (200, XML, b"<?xml version='1.0'?><!DOCTYPE html><HTML><title>Login</title></HTML>", "web page.*Login"),
-    (404, HTML, b"<title>No such service</title>", "404.*No such service"), (403, HTML, b"", "403"), (200, XML, b"", "empty answer"), (200, XML, GOOD[:-80], "not a whole VOTable"),
-    (200, {"Content-Type": "text/csv"}, b"name,ra\nx,1\n", "not a whole VOTable.*begins with b'name,ra"), (200, XML, b"\x00\x01\x02", "not a whole VOTable"),
+    (404, HTML, b"<title>No such service</title>", "404.*No such service"), (403, HTML, b"", "403"), (200, XML, b"", "empty answer"), (200, XML, GOOD[:-80], "not a complete VOTable"),
+    (200, {"Content-Type": "text/csv"}, b"name,ra\nx,1\n", "not a complete VOTable.*begins with b'name,ra"), (200, XML, b"\x00\x01\x02", "not a complete VOTable"),
     (200, XML, VOT.format(INFO.format("OK", ""), INFO.format("ERROR", "disk full in row 3")).encode(), "disk full"),
-    (200, XML, b"<VOTABLE version='1.3'><RESOURCE type='results'><INFO name='QUERY_STATUS' value='OK'/></RESOURCE></VOTABLE>", "not a whole VOTable.*missing results table")])
+    (200, XML, b"<VOTABLE version='1.3'><RESOURCE type='results'><INFO name='QUERY_STATUS' value='OK'/></RESOURCE></VOTABLE>", "not a complete VOTable.*missing results table")])
 def test_what_is_no_answer_is_refused(faulty, slept, status, headers, body, words):
     with pytest.raises(CatalogError, match=words):
         ask(faulty, (status, headers, body))
@@ -179,7 +149,7 @@ def test_overflow_is_said_before_or_after_the_rows(faulty, where):
     parts = [INFO.format("OK", ""), ""] if where == 0 else [INFO.format("OK", ""), INFO.format("OVERFLOW", "")]
     body = VOT.format(*(parts if where else [INFO.format("OVERFLOW", ""), ""])).encode()
     for maxrec, words in ((None, "larger `maxrec`,"), (2, "larger `maxrec` than 2"), (100, "the service's own limit")):
-        with pytest.raises(CatalogError, match=f"cut after 2 rows.*{words}"):
+        with pytest.raises(CatalogError, match=f"truncated after 2 rows.*{words}"):
             ask(faulty, (200, XML, body), maxrec=maxrec)
         with pytest.warns(XRTWarning, match=words):
             t = ask(faulty, (200, XML, body), maxrec=maxrec, overflow="warn")
@@ -233,7 +203,7 @@ def test_the_real_answer(shared):
     assert [c for c in t.colnames if np.ma.getmaskarray(t[c])[0]] == ["powlaw_gamma", "bb_kt", "var_sigma_u"]
     missing, _ = read_answer(raw.replace(b"<TD>4884</TD>", b"<TD>-2147483648</TD>"))
     assert missing["obsid"].mask[0]
-    with pytest.raises(CatalogError, match="not a whole VOTable"):
+    with pytest.raises(CatalogError, match="not a complete VOTable"):
         read_answer(raw[:-200])
 
 
@@ -304,7 +274,7 @@ def test_only_answers_are_kept(tmp_path):
         with pytest.raises(CatalogError):
             Tap(Counting(body=body), cache=tmp_path).ask(ADQL)
     assert list(tmp_path.iterdir()) == []
-    for _ in range(2):  # taken cut short, it says so again when it is read from disk
+    for _ in range(2):  # taken truncated, it says so again when it is read from disk
         with pytest.warns(XRTWarning):
             assert Tap(Counting(body=VOT.format(INFO.format("OVERFLOW", "x"), "").encode()), cache=tmp_path).ask(ADQL, overflow="warn").meta["complete"] is False
 
@@ -581,5 +551,5 @@ def test_empty_answers_keep_their_columns():
 
 def test_without_the_extra_the_install_command_is_given():
     said = r'pyvo and requests are not installed: pip install "xrt_nb\[catalogs\]"'
-    for call in (catalogs.polite_session, lambda: catalogs.TapService("http://127.0.0.1:9/tap")):
+    for call in (polite_session, lambda: catalogs.TapService("http://127.0.0.1:9/tap")):
         with absent("pyvo", "requests"), pytest.raises(CatalogError, match=said): call()

@@ -20,9 +20,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "tap"))
 
 import server  # noqa: E402
-from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, _simulated_sources, separation, simulate_catalog  # noqa: E402
+from xrt_nb._standins import simulate_catalog, simulated_sources  # noqa: E402
+from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, separation  # noqa: E402
 from xrt_nb.data import XRTWarning  # noqa: E402
-from xrt_nb.hierarchy import find, property_table  # noqa: E402
+from xrt_nb.hierarchy import find_sources, property_table  # noqa: E402
 
 DEFAULT, MOST = 5000, 40_000  # the server's row limits
 
@@ -59,7 +60,7 @@ def tables():
     "Five tables: real and simulated sources, simulated detections."
     rng = np.random.default_rng(11)
     real = Path(os.environ["XRT_NB_SHARED"]) / "data" / "csc" / "umlcaxs_classified.csv.gz"
-    sources = _simulated_sources(600 if real.exists() else 5000, rng)
+    sources = simulated_sources(600 if real.exists() else 5000, rng)
     if real.exists():
         known = pd.read_csv(real).rename(columns={"var_prob_b": "var_intra_prob_b"})
         sources = pd.concat([sources, known[["name", "ra", "dec", "hard_hm", "hard_hs", "hard_ms", "var_intra_prob_b"]]], ignore_index=True).drop_duplicates("name")
@@ -204,11 +205,11 @@ def test_columns_come_with_the_services_units_and_words(url, tables):
 def test_what_is_cut_short_is_never_taken_for_whole(url, tables):
     csc, n = Catalog("2.1", url, cache=False), len(tables["csc21.observation_source"])
     assert DEFAULT < n < MOST
-    with pytest.raises(CatalogError, match=f"cut after {DEFAULT} rows"):
+    with pytest.raises(CatalogError, match=f"truncated after {DEFAULT} rows"):
         csc.query("observation", columns=[]).table()
-    with pytest.raises(CatalogError, match="cut after 7 rows.* than 7"):  # PyVO says nothing here
+    with pytest.raises(CatalogError, match="truncated after 7 rows.* than 7"):  # PyVO says nothing here
         csc.query("observation", columns=[], maxrec=7).table()
-    with pytest.warns(XRTWarning, match="cut after 7 rows"):
+    with pytest.warns(XRTWarning, match="truncated after 7 rows"):
         t = csc.query("observation", columns=[], maxrec=7).table(overflow="warn")
     assert len(t) == 7 and t.meta["complete"] is False
     whole = csc.query("observation", columns=[], maxrec=n + 1).table()
@@ -221,7 +222,7 @@ def test_jobs_answer_as_the_synchronous_service_and_leave_nothing_behind(url):
     ask = dict(level="observation", columns=["hard_hs", "var_index_b", "master.name"], where="var_prob_b > 0.97")
     csc = Catalog("2.1", url, cache=False, mode="async", wait=60)
     pd.testing.assert_frame_equal(csc.query(**ask).frame(), Catalog("2.1", url, cache=False).query(**ask).frame())
-    with pytest.raises(CatalogError, match="cut after 9 rows"):
+    with pytest.raises(CatalogError, match="truncated after 9 rows"):
         csc.query(**ask, maxrec=9).frame()
     with pytest.raises(CatalogError, match="no_such"):
         csc.query(columns="no_such").frame()
@@ -263,7 +264,7 @@ def test_answers_of_the_server_replay_offline(url, tmp_path):
 
 def test_the_walk_from_sources_to_detections(url, tables, frames, joined):
     csc = Catalog("2.1", url, cache=False)
-    h = find(csc, where="significance > 6", near=(0, 10), radius=600, match=None)
+    h = find_sources(csc, where="significance > 6", near=(0, 10), radius=600, match=None)
     m = frames["m"]
     assert set(h.sources.index) == set(m.name[(m.significance > 6) & (separation(m.ra, m.dec, 0, 10) <= 600)]) != set()
     want = joined[joined["m.name"].isin(h.sources.index)]

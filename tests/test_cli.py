@@ -49,12 +49,12 @@ CSV = "obsreg_id,time,energy\n1_1,1,700\n1_1,2,800\n"
 @pytest.mark.parametrize("name, content, message", [
     ("empty.csv", b"", "empty.csv: the file is empty"),
     ("columns.csv", b"obsreg_id,t,energy\n1_1,1,700\n", "columns.csv: column 'time' missing"),
-    ("text.csv", b"obsreg_id,time,energy\n1_1,1,bright\n", "text.csv: source '1_1', column 'energy' is not numeric"),
-    ("nan.csv", b"obsreg_id,time,energy\n1_1,,700\n", "nan.csv: source '1_1', column 'time': the value in row 0 is missing"),
-    ("inf.csv", b"obsreg_id,time,energy\n1_1,1,inf\n", "inf.csv: source '1_1', column 'energy': the value in row 0 is infinite"),
-    ("zero.csv", b"obsreg_id,time,energy\n1_1,1,0\n", "zero.csv: source '1_1', column 'energy': the value in row 0 is 0"),
-    ("cut.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "cut.csv.gz: the gzip file is damaged or cut short"),
-    ("cut.parquet", b"PAR1abc", "cut.parquet: not a whole Parquet file"),
+    ("text.csv", b"obsreg_id,time,energy\n1_1,1,bright\n", "text.csv: detection '1_1', column 'energy' is not numeric"),
+    ("nan.csv", b"obsreg_id,time,energy\n1_1,,700\n", "nan.csv: detection '1_1', column 'time': the value in row 0 is missing"),
+    ("inf.csv", b"obsreg_id,time,energy\n1_1,1,inf\n", "inf.csv: detection '1_1', column 'energy': the value in row 0 is infinite"),
+    ("zero.csv", b"obsreg_id,time,energy\n1_1,1,0\n", "zero.csv: detection '1_1', column 'energy': the value in row 0 is 0"),
+    ("cut.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "cut.csv.gz: the gzip file is damaged or truncated"),
+    ("cut.parquet", b"PAR1abc", "cut.parquet: not a complete Parquet file"),
     ("cut.fits", b"SIMPLE  =                    T", "cut.fits"),
     ("text.fits", b"hello", "text.fits"),
     ("cut.fits.gz", gzip.compress(b"SIMPLE  = " + b" " * 5000, mtime=0)[:-9], "cut.fits.gz"),
@@ -81,7 +81,7 @@ def test_unsorted_times_are_sorted_and_said(folder):
 
 
 def test_the_steps_one_by_one(photons, folder):
-    for args in (["ingest", "photons.csv", "--out", "e.parquet"], ["represent", "e.parquet", "--picture", "cube", "--out", "c.npz"], ["features", "c.npz", "--out", "f.parquet"],
+    for args in (["ingest", "photons.csv", "--out", "e.parquet"], ["represent", "e.parquet", "--representation", "cube", "--out", "c.npz"], ["features", "c.npz", "--out", "f.parquet"],
                  ["embed", "f.parquet", "-p", "10", "-lr", "100", "-iter", "250", "-exag", "1", "-init", "random", "-rs", "11", "--out", "m.csv"],
                  ["cluster", "m.csv", "-eps", "4", "-ms", "4", "--out", "k.csv"], ["analogs", "f.parquet", "3_1", "--out", "a.csv"]):
         r = shell(*args)
@@ -96,9 +96,9 @@ def test_the_steps_one_by_one(photons, folder):
     r = shell("analogs", "f.parquet", "nobody")
     assert r.exit_code == 1 and "no source 'nobody' among the 90" in r.stderr
     r = shell("embed", "k.csv", "--out", "x.csv")
-    assert r.exit_code == 1 and "k.csv: not a whole Parquet file" in r.stderr
+    assert r.exit_code == 1 and "k.csv: not a complete Parquet file" in r.stderr
     r = shell("features", "e.parquet", "--out", "x.parquet")
-    assert r.exit_code == 1 and "e.parquet: not a whole file of maps" in r.stderr
+    assert r.exit_code == 1 and "e.parquet: not a complete file of maps" in r.stderr
 
 
 def test_run_refuses_what_it_cannot_do(photons, folder):
@@ -142,8 +142,8 @@ def test_some_bad_files_give_status_3_and_a_list(folder):
     (folder / "f1_evt2.fits").write_bytes((folder / "f1_evt2.fits").read_bytes()[:9000])
     (folder / "list.csv").write_text("event_file,region_file,id\nf0_evt2.fits,,first\nf1_evt2.fits,,\nf2_evt2.fits,,third\nmissing_evt2.fits,,\n")
     r = shell("ingest", "list.csv", "--jobs", "1", "--out", "a.parquet")
-    assert r.exit_code == 3 and "2 sources" in r.stdout
-    assert "2 of 4 files gave no source" in r.stderr and "f1_evt2.fits: " in r.stderr and "missing_evt2.fits: " in r.stderr
+    assert r.exit_code == 3 and "2 detections" in r.stdout
+    assert "2 of 4 files gave no detection" in r.stderr and "f1_evt2.fits: " in r.stderr and "missing_evt2.fits: " in r.stderr
     assert list(read_events("a.parquet").ids) == ["first", "third"]
     assert not (folder / "a.parquet.parts").exists()
 
@@ -168,7 +168,7 @@ def test_mission_offers_the_names(folder):
     r = shell("ingest", "f_evt2.fits", "--mission", "Hubble", "--out", "a.parquet")
     assert r.exit_code == 2 and all(m in r.stderr for m in MISSIONS)
     r = shell("ingest", "f_evt2.fits", "--mission", "chandra acis", "--jobs", "1", "--out", "a.parquet")
-    assert r.exit_code == 0 and "1 sources" in r.stdout
+    assert r.exit_code == 0 and "1 detections" in r.stdout
     r = shell("ingest", "f_evt2.fits", "--mission", "NuSTAR", "--jobs", "1", "--out", "b.parquet")
     assert "its header names Chandra ACIS, so it was read as that and not as NuSTAR" in r.stderr
     assert read_events("a.parquet")["70000"] == read_events("b.parquet")["70000"]

@@ -1,8 +1,6 @@
 """Counterparts: against brute force, across RA 0 and the poles, calibrated on known truth, and by TAP upload through PyVO to a small server."""
-import http.server
 import io
 import re
-import threading
 import warnings
 from email import message_from_bytes
 
@@ -16,9 +14,10 @@ from astropy.table import MaskedColumn, QTable, Table
 from astropy.time import Time
 from astropy.utils.masked import Masked
 from xrt_nb import counterparts as C
+from tests.support.http_server import HTTPServer, Response
 from xrt_nb.catalogs import CatalogError, Tap
-from xrt_nb.counterparts import (CATALOGUES, Positions, SkyCatalogue, best_matches, catalogue_positions, catalogue_query, completeness_purity, covariance, fetch_catalogue, likelihood,
-                                 match, match_catalogue, match_probability, moved, offsets, plot_reliability, positions, reliability, simulate_counterparts)
+from xrt_nb.counterparts import (CATALOGS, Positions, SkyCatalog, best_matches, catalog_positions, catalog_query, completeness_purity, covariance, fetch_catalog, likelihood,
+                                 match, match_catalog, match_probability, moved, offsets, plot_reliability, positions, reliability, simulate_counterparts)
 from xrt_nb.data import EventDataError, XRTWarning
 
 PLACES = [(150.0, 2.0), (0.0, -30.0), (359.999, 60.0), (123.0, 90.0), (7.0, -90.0), (200.0, 89.9)]
@@ -57,7 +56,7 @@ def brute_force(a, b, n_sigma=5.0, outer=None, prior=0.7):
 
 @pytest.mark.parametrize("centre", PLACES)
 def test_brute_force_agrees_everywhere_on_the_sky(centre):
-    a, b, _ = simulate_counterparts(40, density=(0.005, 0.01), size=300, centre=centre, rng=3)
+    a, b, _ = simulate_counterparts(40, density=(0.005, 0.01), size=300, center=centre, rng=3)
     rng = np.random.default_rng(1)
     b.cov = covariance(rng.uniform(0.2, 1.5, len(b)), rng.uniform(0.05, 0.2, len(b)), rng.uniform(0, 180, len(b))) # long ellipses: their direction matters
     ours = match(a, b, prior=0.7)
@@ -83,7 +82,7 @@ def test_turning_the_sky_changes_nothing():
     "The same field over RA 0, at the equator and at mid-latitudes gives the same probabilities."
     results = []
     for centre in [(150.0, 0.0), (0.0, 0.0), (0.0, 45.0), (359.9999, -60.0)]:
-        a, b, _ = simulate_counterparts(100, size=400, centre=centre, rng=8)
+        a, b, _ = simulate_counterparts(100, size=400, center=centre, rng=8)
         results.append(match(a, b))
     for r in results[1:]:
         assert r[["id", "match"]].equals(results[0][["id", "match"]])
@@ -113,7 +112,7 @@ def test_probabilities_are_probabilities():
 
 @pytest.mark.parametrize("density, prior, centre", [((0.002, 0.02), 0.7, (0.0, 10.0)), ((0.01, 0.01), 0.3, (80.0, -67.0)), ((0.0005, 0.002), 0.95, (359.0, 30.0))])
 def test_calibrated_on_known_truth(density, prior, centre):
-    a, b, truth = simulate_counterparts(4000, density=density, prior=prior, centre=centre, size=1800, rng=11)
+    a, b, truth = simulate_counterparts(4000, density=density, prior=prior, center=centre, size=1800, rng=11)
     pairs = match(a, b)
     t = reliability(pairs, truth)
     t = t[t.n > 10]
@@ -285,7 +284,7 @@ def test_duplicates_and_empty_tables():
     f = pd.DataFrame({"ra": [10.0, 10.0], "dec": [5.0, 5.0], "n": ["a", "b"]})
     a, b = positions(f[:1], 1.0), positions(f, 0.1, id="n", name="other")
     with pytest.warns(XRTWarning) as said: got = match(a, b, prior=0.5)
-    assert any("1 objects stand exactly where another one does" in str(w.message) for w in said) and any("not one unrelated object" in str(w.message) for w in said)
+    assert any("1 objects lie exactly where another one does" in str(w.message) for w in said) and any("not one unrelated object" in str(w.message) for w in said)
     assert got.p.tolist() == pytest.approx([got.p_any[0] / 2] * 2)
     with pytest.raises(EventDataError, match="no positions to match"): match(a[:0], b)
     with pytest.warns(XRTWarning, match="not one unrelated"): assert match(a, b[:0]).empty
@@ -328,28 +327,17 @@ class TapServer:
         return f"<VOTABLE version='1.3'><RESOURCE type='results'><INFO name='QUERY_STATUS' value='ERROR'>{text}</INFO></RESOURCE></VOTABLE>".encode()
 
     def __enter__(self):
-        tap = self
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = tap.answer(self.rfile.read(int(self.headers["Content-Length"])), self.headers["Content-Type"])
-                self.send_response(200)
-                for k, v in (("Content-Type", "application/x-votable+xml"), ("Content-Length", str(len(body)))): self.send_header(k, v)
-                self.end_headers()
-                self.wfile.write(body)
-            def log_message(self, *_): pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/tap"
+        self.server = HTTPServer().__enter__()
+        self.server.expect_request("/tap/sync").respond_with_handler(lambda r: Response(self.answer(r.data, r.headers["Content-Type"]), headers={"Content-Type": "application/x-votable+xml"}))
+        self.url = self.server.url_for("/tap")
         return self
 
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+    def __exit__(self, *why): self.server.__exit__(*why)
 
 
 @pytest.fixture(scope="module")
 def gaia_like():
-    a, b, truth = simulate_counterparts(60, density=(0.004, 0.008), size=400, centre=(0.0, 40.0), rng=9)
+    a, b, truth = simulate_counterparts(60, density=(0.004, 0.008), size=400, center=(0.0, 40.0), rng=9)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"Source": 4_000_000_000_000_000_000 + np.arange(len(b)), "RA_ICRS": b.ra, "DE_ICRS": b.dec, "e_RA_ICRS": 1000 * np.sqrt(b.cov[:, 0]), "e_DE_ICRS": 1000 * np.sqrt(b.cov[:, 1])})
     return a, b, frame.assign(**{c: rng.normal(15, 1, len(b)) for c in ("Gmag", "BPmag", "RPmag", "Plx", "e_Plx")}, **dict.fromkeys(("pmRA", "pmDE"), np.where(np.arange(len(b)) % 3, 0.0, np.nan)))
@@ -357,44 +345,44 @@ def gaia_like():
 
 def test_upload_through_pyvo_gives_the_local_match(gaia_like, tmp_path):
     a, b, frame = gaia_like
-    with TapServer(CATALOGUES["gaia"], frame, limit=300) as server:
+    with TapServer(CATALOGS["gaia"], frame, limit=300) as server:
         tap = Tap(server.url, cache=tmp_path / "kept")
-        got = match_catalogue(a, "gaia", 40, tap=tap, chunk=25, prior=0.7, progress=False)
+        got = match_catalog(a, "gaia", 40, tap=tap, chunk=25, prior=0.7, progress=False)
         assert len(server.queries) > 6 # three chunks, and halves of those that were cut off
         asked = len(server.queries)
-        again = match_catalogue(a, "gaia", 40, tap=tap, chunk=25, prior=0.7, progress=False)
+        again = match_catalog(a, "gaia", 40, tap=tap, chunk=25, prior=0.7, progress=False)
         assert len(server.queries) == asked and again.equals(got) # from the kept answers
     want = match(a, b, density_radius=40, prior=0.7)
     assert got["match"].tolist() == [str(4_000_000_000_000_000_000 + int(m[1:])) for m in want["match"]] # 19 digits survive
     np.testing.assert_allclose(got[["separation", "p"]], want[["separation", "p"]], rtol=1e-6)
     mags = frame.assign(id=frame.Source.astype(str)).set_index("id").Gmag
     np.testing.assert_allclose(got.Gmag, mags[got["match"]])
-    assert server.queries[0][0] == catalogue_query(CATALOGUES["gaia"], 40)
+    assert server.queries[0][0] == catalog_query(CATALOGS["gaia"], 40)
 
 
 def test_services_that_cut_or_refuse(gaia_like, tmp_path):
     a, b, frame = gaia_like
-    with TapServer(CATALOGUES["gaia"], frame, limit=5) as server, pytest.raises(CatalogError, match="alone are cut off at 5 rows"):
-        fetch_catalogue(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False)
-    with TapServer(CATALOGUES["gaia"], frame.drop(columns="Gmag")) as server, pytest.raises(CatalogError, match="column Gmag not found"):
-        fetch_catalogue(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False)
-    with pytest.raises(ValueError, match="`catalogue` must be one of"): match_catalogue(a, "sloan", progress=False)
-    with TapServer(CATALOGUES["gaia"], frame[:0]) as server: assert match_catalogue(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False).empty
+    with TapServer(CATALOGS["gaia"], frame, limit=5) as server, pytest.raises(CatalogError, match="alone are truncated at 5 rows"):
+        fetch_catalog(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False)
+    with TapServer(CATALOGS["gaia"], frame.drop(columns="Gmag")) as server, pytest.raises(CatalogError, match="column Gmag not found"):
+        fetch_catalog(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False)
+    with pytest.raises(ValueError, match="`catalog` must be one of"): match_catalog(a, "sloan", progress=False)
+    with TapServer(CATALOGS["gaia"], frame[:0]) as server: assert match_catalog(a, "gaia", 40, tap=Tap(server.url, cache=False), progress=False).empty
 
 
-@pytest.mark.parametrize("name", CATALOGUES)
-def test_every_catalogue_of_the_list_can_be_read(name):
-    cat = CATALOGUES[name]
-    q = catalogue_query(cat, 10)
+@pytest.mark.parametrize("name", CATALOGS)
+def test_every_catalog_of_the_list_can_be_read(name):
+    cat = CATALOGS[name]
+    q = catalog_query(cat, 10)
     assert q.count("TAP_UPLOAD.positions") == 1 and all(f'"{c}"' in q for c in (cat.id, cat.ra, cat.dec, *cat.error)) and "0.002777778" in q
     frame = pd.DataFrame({cat.id: ["x", "y"], cat.ra: [0.1, 359.9], cat.dec: [-5.0, 5.0]} | {c: [500.0 if cat.unit == "mas" else 0.5] * 2 for c in cat.error[:2]} | {c: [0.0, 10.0] for c in (*cat.error[2:], *cat.motion)})
-    p = catalogue_positions(frame, cat)
+    p = catalog_positions(frame, cat)
     assert p.cov[0, :2] == pytest.approx([0.125 if cat.confidence == "radial" else 0.25] * 2)
     frame.loc[1, list(cat.error[:2])] = np.nan
-    if cat.default_error: assert catalogue_positions(frame, cat).cov[1, 0] == pytest.approx(1.0)
+    if cat.default_error: assert catalog_positions(frame, cat).cov[1, 0] == pytest.approx(1.0)
     else:
-        with pytest.warns(XRTWarning, match="1 of 2 objects have no position error"): assert len(catalogue_positions(frame, cat)) == 1
+        with pytest.warns(XRTWarning, match="1 of 2 objects have no position error"): assert len(catalog_positions(frame, cat)) == 1
 
 
 def test_names_of_columns_are_quoted():
-    assert 'c."a""b"' in catalogue_query(SkyCatalogue("x", "t", 'a"b', "ra", "dec", ("e",)), 1)
+    assert 'c."a""b"' in catalog_query(SkyCatalog("x", "t", 'a"b', "ra", "dec", ("e",)), 1)

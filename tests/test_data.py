@@ -655,6 +655,7 @@ def test_a_text_is_an_id_and_a_number_a_position():
     with pytest.raises(ValueError, match="twice"): table[[1, -2]]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_drawing_by_positions_by_mask_and_by_id_agree(data):
     n = data.draw(st.integers(1, 8))
@@ -682,3 +683,10 @@ def test_scikit_learn_searches_over_events(archive):
     train, test, yes, no = train_test_split(events, flare, test_size=0.25, random_state=0, stratify=flare)
     assert isinstance(train, EventTable) and (len(train), len(test)) == (len(yes), len(no))
     assert sorted([*train.ids, *test.ids]) == sorted(events.ids) and train[0] == events[str(train.ids[0])]
+
+
+def test_reading_is_at_hand_where_the_table_is():
+    "`read_events` is imported from `data` as ever, and nothing else is conjured there."
+    assert data.read_events is read_table.__globals__["read_events"]
+    with pytest.raises(AttributeError, match="no attribute 'read_event'"): data.read_event
+    with pytest.raises(ImportError): exec("from xrt_nb.data import read_all")

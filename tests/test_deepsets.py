@@ -14,7 +14,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from xrt_nb import deepsets
-from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning, file_hash
+from xrt_nb._store import file_hash
+from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning
 from xrt_nb.deepsets import (LIMITS, TARGETS, DeepSets, EventSets, bucket_length, count_residuals, event_sets, forward, layer_sizes, length_batches, pad_sets,
                              set_network, set_targets)
 from xrt_nb.features import summary_features

@@ -321,7 +321,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text, message", [
     ("", "not a readable CSV"), ("tsne1,obsreg_id\n1,a\n", "columns ['tsne2'] are missing"), ("tsne1,tsne2,obsreg_id\n1,x,a\n", "column tsne2 of a is x"),
     ("tsne1,tsne2,obsreg_id\n1,,a\n", "column tsne2 of a"), ("tsne1,tsne2,obsreg_id\n1,inf,a\n", "column tsne2 of a is inf"),
-    ("tsne1,tsne2,obsreg_id\n1,2,a\n3,4,a\n", "more than once, the first is a"), ("tsne1,tsne2,obsreg_id\n1,2,\n", "1 rows have no obsreg_id")])
+    ("tsne1,tsne2,obsreg_id\n1,2,a\n3,4,a\n", "are duplicated, the first is a"), ("tsne1,tsne2,obsreg_id\n1,2,\n", "1 rows have no obsreg_id")])
 def test_bad_files_are_named(tmp_path, text, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)

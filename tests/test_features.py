@@ -116,7 +116,7 @@ def test_new_sources_are_projected_alone_as_in_company():
 
 
 def test_feature_frames_refuse_what_would_poison_distances():
-    with pytest.raises(EventDataError, match="feature 'f00' of source 'a' is not finite"):
+    with pytest.raises(EventDataError, match="feature 'f00' of detection 'a' is not finite"):
         F.feature_frame([[np.inf]], ["a"])
     with pytest.raises(ValueError, match="one row per id"):
         F.feature_frame([[1.0]], ["a", "b"])

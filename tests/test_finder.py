@@ -1,4 +1,4 @@
-"""The finder without a browser: conditions, colours, pages, links, and a window whose controls are pressed from Python."""
+"""The finder without a browser: conditions, colors, pages, links, and a window whose controls are pressed from Python."""
 
 import ast
 import json
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.absent import absent
+from xrt_nb._conditions import query_mask
+from xrt_nb._glossary import explain
 from xrt_nb.data import EventDataError, EventList, EventTable, UnknownSourceError, XRTError, XRTWarning
 from xrt_nb.finder import AnalogFinder, open_archives
 from xrt_nb.labels import Labels
-from xrt_nb.views import (card_html, colouring, draw_panel, known_columns, legend_html, map_pairs, page_rows, point_style, query_mask, sky_links,
+from xrt_nb.views import (card_html, coloring, draw_panel, known_columns, legend_html, map_pairs, page_rows, point_style, sky_links,
                           table_html)
 
 quiet = settings(deadline=None, max_examples=80)
@@ -96,16 +98,16 @@ def test_missing_values_meet_no_comparison_and_odd_names_go_into_backticks():
     with pytest.raises(ValueError, match="no column"): query_mask("`their word` == 'a'", frame)
 
 
-# --- colours, pages, words ----------------------------------------------------------------------------------------
+# --- colors, pages, words ----------------------------------------------------------------------------------------
 
 
 @quiet
 @given(values=st.lists(st.one_of(st.none(), st.floats(allow_infinity=True), st.integers(-5, 5)), min_size=1, max_size=50))
-def test_every_number_gets_a_colour_and_missing_ones_the_grey(values):
+def test_every_number_gets_a_color_and_missing_ones_the_gray(values):
     v = pd.Series([np.nan if x is None else float(x) for x in values], name="v")
-    c = colouring(v)
+    c = coloring(v)
     gone = ~np.isfinite(v.to_numpy())
-    assert len(c.colours) == 257 and ((c.codes == 256) == gone).all() and sum(c.counts) == gone.sum()
+    assert len(c.colors) == 257 and ((c.codes == 256) == gone).all() and sum(c.counts) == gone.sum()
     order = np.argsort(v[~gone].to_numpy(), kind="stable")
     assert (np.diff(c.codes[~gone][order].astype(int)) >= 0).all()
 
@@ -113,9 +115,9 @@ def test_every_number_gets_a_colour_and_missing_ones_the_grey(values):
 @quiet
 @given(names=st.lists(st.sampled_from([*"abcdefghijkl", None]), min_size=1, max_size=80))
 def test_the_largest_classes_have_names_and_the_counts_add_up(names):
-    c = colouring(pd.Series(names, name="k", dtype=object))
+    c = coloring(pd.Series(names, name="k", dtype=object))
     size = pd.Series(names, dtype=object).value_counts()
-    assert sum(c.counts) == len(names) and len(c.colours) == 9
+    assert sum(c.counts) == len(names) and len(c.colors) == 9
     shown = {t: n for t, n in zip(c.labels[:7], c.counts[:7]) if t}
     assert all(size[t] == n for t, n in shown.items()) and len(shown) == min(len(size), 7)
     if len(size) > 7: assert min(shown.values()) >= size.iloc[7] and c.labels[7] == f"other ({len(size) - 7} classes)"
@@ -123,13 +125,13 @@ def test_the_largest_classes_have_names_and_the_counts_add_up(names):
 
 
 def test_numbers_or_classes():
-    assert colouring(pd.Series([0, 1, 2], name="cluster")).kind == "class" and colouring(pd.Series([0, 1, 2], name="counts")).kind == "number"
-    assert colouring(pd.Series([0, 1, 2], name="counts"), kind="class").labels[:3] == ["0", "1", "2"]
-    assert colouring(pd.Series([True, False], name="ok")).kind == "class" and colouring(pd.Series([1.0, np.nan], name="cluster")).labels[0] == "1"
-    assert colouring(None, 5).codes.tolist() == [0] * 5 and legend_html(colouring(None, 5)) == ""
-    nothing = colouring(pd.Series([np.nan, np.nan], name="v"))
+    assert coloring(pd.Series([0, 1, 2], name="cluster")).kind == "class" and coloring(pd.Series([0, 1, 2], name="counts")).kind == "number"
+    assert coloring(pd.Series([0, 1, 2], name="counts"), kind="class").labels[:3] == ["0", "1", "2"]
+    assert coloring(pd.Series([True, False], name="ok")).kind == "class" and coloring(pd.Series([1.0, np.nan], name="cluster")).labels[0] == "1"
+    assert coloring(None, 5).codes.tolist() == [0] * 5 and legend_html(coloring(None, 5)) == ""
+    nothing = coloring(pd.Series([np.nan, np.nan], name="v"))
     assert nothing.limits == () and nothing.counts == [2] and "unknown (2)" in legend_html(nothing)
-    with pytest.raises(ValueError, match="`kind`"): colouring(pd.Series([1]), kind="both")
+    with pytest.raises(ValueError, match="`kind`"): coloring(pd.Series([1]), kind="both")
 
 
 @quiet
@@ -145,7 +147,7 @@ def test_pages_cover_everything_once(n, size, page):
 def test_words_are_escaped_and_links_hold_numbers_only():
     evil = "<script>alert('x')</script>\"&"
     row = pd.Series({"obsreg_id": evil, "name": evil, "ra": 1.5, "dec": 2.5, evil: evil, "map_ok": False})
-    for html in (card_html(row, evil), table_html(pd.DataFrame({evil: [evil]}), evil), legend_html(colouring(pd.Series([evil], name=evil)))):
+    for html in (card_html(row, evil), table_html(pd.DataFrame({evil: [evil]}), evil), legend_html(coloring(pd.Series([evil], name=evil)))):
         assert "<script>" not in html and "&lt;script&gt;" in html
     assert set(sky_links("1.5", -2)) == {"CSC", "SIMBAD", "ESASky"}
     for bad in ((None, None), ("x' onclick='", 1), (10, 91), (np.inf, 0), (-1, 0)): assert sky_links(*bad) == {}
@@ -175,7 +177,7 @@ def test_panels_draw_every_source_and_say_what_they_cannot():
 
 def test_bad_maps_are_refused_by_name(tmp_path):
     frame, events, features, known = archive()
-    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "more than once"),
+    for bad, why in ((frame.assign(tsne2=frame.tsne2.where(frame.index != 7)), "column tsne2 of 107_0 is nan"), (frame.drop(columns="obsreg_id"), "obsreg_id"), (frame.assign(obsreg_id="same"), "are duplicated"),
                      (frame.drop(columns="tsne2"), "no map in this frame"), (frame.assign(tsne1="a"), "tsne1"), (frame.iloc[:0], "no source")):
         with pytest.raises(EventDataError, match=why): AnalogFinder(bad)
     for path in (tmp_path, tmp_path / "none", __file__):
@@ -206,6 +208,7 @@ def test_a_run_directory_opens_with_one_line(tmp_path):
     run = demo(tmp_path / "run", n_sources=120, perplexity=20, max_iter=250)
     f = AnalogFinder(run)
     assert f.embedding == "shape-metric" and f.events is not None and len(f.known) and list(f.archive.spaces) == ["search", "features", "summary", "map"] and "map_ok" in f.frame
+    assert [c for c in f.frame if c not in ("x", "y") and not explain(c)] == []
     hits = f.analogs_of(f.frame.obsreg_id[3], 4, "summary")
     assert sorted(hits.obsreg_id) == f.selection
     g = AnalogFinder(read_run(run))
@@ -284,7 +287,7 @@ def test_known_transients(desk):
 
 def test_labels_files_and_sessions(desk, tmp_path):
     desk.select(["103_3", "101_1"]); desk.mark("my word", note="n"); desk.color_by("label")
-    assert desk.colouring.labels[0] == "my word" and desk.colouring.counts[8] == 38 and desk.query("label == 'my word'") == ["101_1", "103_3"]
+    assert desk.coloring.labels[0] == "my word" and desk.coloring.counts[8] == 38 and desk.query("label == 'my word'") == ["101_1", "103_3"]
     desk.save_labels(tmp_path / "l.json"); desk.unmark(); assert len(desk.labels) == 0
     desk.open_labels(tmp_path / "l.json"); assert desk.labels.label_of("103_3") == "my word"
     desk.analogs_of("104_4", 7); order = list(desk.hits.obsreg_id)
@@ -360,7 +363,7 @@ def test_window_and_finder_agree(desk, jscatter, tmp_path):
         c["tabs"].selected_index = k
         assert desk.tab == name and w.panels[name].value
         if k < 3: assert "<img alt=" in w.panels[name].value and desk.page_ids[0] in w.panels[name].value
-    c["label"].value = "dip"; c["mark"].click(); assert desk.labels.counts() == {"dip": 8} and "8 sources labelled dip" in w.status.value
+    c["label"].value = "dip"; c["mark"].click(); assert desk.labels.counts() == {"dip": 8} and "8 sources labeled dip" in w.status.value
     c["unmark"].click(); assert desk.labels.counts() == {}
     c["path"].value = str(tmp_path / "s.csv"); c["save"].click(); c["clear"].click(); c["open"].click(); assert len(drawn(desk)) == 8
     c["save"].click(); assert "exists" in w.status.value
@@ -369,10 +372,10 @@ def test_window_and_finder_agree(desk, jscatter, tmp_path):
     assert box is desk.widget
 
 
-def test_colours_on_the_map(desk, jscatter):
+def test_colors_on_the_map(desk, jscatter):
     from matplotlib.colors import to_hex
     def shown(palette): return [to_hex(palette[k]) for k in s.points[:, 2].astype(int)]
-    def wanted(): return [desk.colouring.colours[k].lower() for k in desk.colouring.codes]
+    def wanted(): return [desk.coloring.colors[k].lower() for k in desk.coloring.codes]
     desk.color_by("kind"); s = desk.scatter.widget
     assert shown(s.color) == wanted()
     desk.select(["104_4"])
@@ -426,8 +429,8 @@ def test_maps_of_different_archives_share_labels_but_not_their_known_transients(
     f.choose_embedding("b")
     assert f.state()["known"] == [] and f.selection == [] and f.figure().axes
     f.select("503_1"); f.mark("flare"); f.color_by("label")
-    assert f.colouring.counts[:1] == [1] and f.labels.counts() == {"dip": 1, "flare": 1}
-    f.choose_embedding("a"); assert f.colouring.labels[0] == "dip"
+    assert f.coloring.counts[:1] == [1] and f.labels.counts() == {"dip": 1, "flare": 1}
+    f.choose_embedding("a"); assert f.coloring.labels[0] == "dip"
 
 
 def test_what_the_mouse_is_told(jscatter):
@@ -444,15 +447,19 @@ def test_what_the_mouse_is_told(jscatter):
 # --- one by one, names from strangers, damaged tables ---------------------------------------------------------------
 
 
-def test_every_column_that_is_made_has_a_sentence():
-    from xrt_nb.features import summary_features
-    from xrt_nb.properties import catalog_columns
-    from xrt_nb.representations import quality_table
-    from xrt_nb.simulation import simulate_archive
-    from xrt_nb.views import explain
-    events, _ = simulate_archive(30, random_state=2)
-    columns = {*summary_features(events), *catalog_columns(events), *quality_table(events), *events.meta, "rank", "distance", "score", "chance", "label"}
-    assert [c for c in sorted(columns) if len(explain(c)) < 10] == [] and explain("my column") == ""
+def test_every_method_is_seen_by_editors():
+    "Methods are written in classes, not put there later, and say their parameters."
+    import inspect
+    for name, member in inspect.getmembers(AnalogFinder):
+        if name.startswith("_"):
+            continue
+        owner = next(c for c in AnalogFinder.__mro__ if name in vars(c) or name in c.__annotations__)
+        assert owner.__module__ == "xrt_nb.finder" and inspect.getsource(owner).count(f" {name}(") or name == "bin_size", name
+        text = inspect.getdoc(member)
+        assert text, name
+        if inspect.isfunction(member) and len(inspect.signature(member).parameters) > 1:
+            for parameter in list(inspect.signature(member).parameters)[1:]:
+                assert f"{parameter} : " in text or f"{parameter}, " in text or f", {parameter} : " in text, (name, parameter)
 
 
 def test_undo_brings_back_analogs_and_conditions(desk):
@@ -564,7 +571,7 @@ def test_clusters_of_any_kind(values, first, count, jscatter):
 
 def test_columns_that_stand_twice_are_named():
     frame, *_ = archive()
-    with pytest.raises(EventDataError, match="'kind' stands twice"):
+    with pytest.raises(EventDataError, match="'kind' is duplicated"):
         AnalogFinder(pd.concat([frame, frame[["kind"]]], axis=1))
     assert len(AnalogFinder(frame.set_index("obsreg_id"))) == 40
 

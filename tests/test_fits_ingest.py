@@ -45,7 +45,7 @@ def test_one_and_two_processes_give_the_same_bytes(many, tmp_path):
     b = ingest(many, tmp_path / "b.parquet", region=WHOLE, chunk=4, progress=False, n_jobs=2)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert (a.n_files, a.n_sources, len(a.problems), a.ok) == (24, 23, 1, False)
-    assert "acisf00005" in a.problems.file[0] and "cut short" in a.problems.reason[0]
+    assert "acisf00005" in a.problems.file[0] and "truncated" in a.problems.reason[0]
     assert b.problems.equals(a.problems) and not list(tmp_path.glob("*.parts"))
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.table import Table
-from fake_csc import FileService, make_products
+from xrt_nb._standins import FileService, make_products
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrt_nb.catalogs import Catalog, CatalogError, LocalService, simulate_catalog
+from xrt_nb._standins import simulate_catalog
+from xrt_nb.catalogs import Catalog, CatalogError, LocalService
 from xrt_nb.data import EventList, EventTable, UnknownSourceError, XRTWarning
-from xrt_nb.hierarchy import PROPERTIES, Detection, Source, add_properties, find, property_table
+from xrt_nb.hierarchy import PROPERTIES, Detection, Source, add_properties, find_sources, property_table
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +74,15 @@ def test_ambiguous_and_split_detections():
     got = property_table(csc, ["5_1", "6_1"], columns=["hard_hs", "master.name", "master.significance"])
     assert got.loc["5_1", ["hard_hs", "name", "obi", "n_rows"]].tolist() == [0.1, "B", 0, 4]
     assert got.loc["6_1", "hard_hs"] == 0.5 and pd.isna(got.loc["6_1", "name"])  # without an association it keeps its own
-    h = find(csc, names=["A", "B"], match=None, source_columns=("ra", "dec", "significance"), columns=("hard_hs",))
+    h = find_sources(csc, names=["A", "B"], match=None, source_columns=("ra", "dec", "significance"), columns=("hard_hs",))
     assert (h["5_1"].source.name, h["5_1"].key) == ("B", "5.0.1")
     assert [len(s.detections) for s in h] == [2, 2] and h.flat(one_per_id=True).loc["5_1", "source_ra"] == 2.0
-    alike = [find(csc, names="A", match=m, source_columns=("ra",), columns=("hard_hs",)).detections for m in ("u", "a")]
+    alike = [find_sources(csc, names="A", match=m, source_columns=("ra",), columns=("hard_hs",)).detections for m in ("u", "a")]
     assert [len(d) for d in alike] == [0, 2]
 
 
 def test_walk_and_flat_hold_the_same(csc, frames):
-    h = find(csc, where="significance > 4", match=None)
+    h = find_sources(csc, where="significance > 4", match=None)
     flat = h.flat()
     assert set(h.sources.index) == set(frames["master_source"].query("significance > 4").name)
     walked = [(s.name, d.id, int(d.properties.obi), s.ra, float(d.properties.hard_hs)) for s in h for d in s.detections]
@@ -96,13 +97,13 @@ def test_walk_and_flat_hold_the_same(csc, frames):
 
 
 def test_nothing_found(csc):
-    h = find(csc, near=(200, 1), radius=1)
+    h = find_sources(csc, near=(200, 1), radius=1)
     assert (len(h), len(h.detections), list(h)) == (0, 0, [])
     assert {"obsreg_id", "name", "hard_hs"} <= set(h.flat().columns) and "separation" in h.sources
 
 
 def test_cone_keeps_the_separation(csc):
-    h = find(csc, near=(0, 10), radius=300)
+    h = find_sources(csc, near=(0, 10), radius=300)
     assert len(h) > 2 and h.sources.separation.is_monotonic_increasing
 
 
@@ -133,7 +134,7 @@ def test_properties_follow_their_ids(order, listed, values, overwrite):
 def test_missing_and_repeated_properties():
     events = events_of(IDS)
     table = pd.DataFrame({"hard_hs": [0.5], "n": pd.array([3], dtype="Int64")}, index=["2_1"])
-    with pytest.warns(XRTWarning, match="no properties for 4 of 5 sources, first '1_1'"):
+    with pytest.warns(XRTWarning, match="no properties for 4 of 5 detections, first '1_1'"):
         out = add_properties(events, table)
     assert out.meta.hard_hs.notna().tolist() == [False, True, False, False, False] and out.meta.n["2_1"] == 3
     with pytest.raises(ValueError, match="'2_1' twice"):
@@ -168,9 +169,9 @@ def served(tmp_path_factory, csc):
 
 def test_photons_one_by_one_are_those_of_all_at_once(csc, served, tmp_path):
     service, names, lacking = served
-    h = find(csc, names=names, where="observation.obi == 0", folder=tmp_path, base_url=service.url)
+    h = find_sources(csc, names=names, where="observation.obi == 0", folder=tmp_path, base_url=service.url)
     h.detections = h.detections[h.detections.obi == 0]
-    with pytest.warns(XRTWarning, match=f"photons of 1 of .* first '{lacking}'"):
+    with pytest.warns(XRTWarning, match=f"events of 1 of .* first '{lacking}'"):
         table = h.photons()
     flat = h.flat(one_per_id=True)
     assert list(table.ids) == [i for i in flat.index if i != lacking] and len(table) > 20
@@ -191,7 +192,7 @@ def test_photons_one_by_one_are_those_of_all_at_once(csc, served, tmp_path):
 
 
 def test_a_folder_is_needed_for_files(csc):
-    h = find(csc, ids="23022_122")
+    h = find_sources(csc, ids="23022_122")
     for ask in (lambda: h["23022_122"].events, h.photons):
         with pytest.raises(ValueError, match="no folder for files"):
             ask()

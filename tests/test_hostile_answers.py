@@ -1,10 +1,8 @@
 """Services that mean no good, or are merely broken: answers that read files, never end, unpack to anything, send us elsewhere; arguments of the wrong kind."""
 
 import gzip
-import http.server
 import io
 import os
-import threading
 import time
 import tracemalloc
 from itertools import chain
@@ -16,8 +14,13 @@ from astropy import units as u
 from astropy.table import Table
 
 from tests.support.fuzzing import judge, mutants
-from xrt_nb import catalogs
-from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, cuts, literal, polite_get, polite_session, read_answer, resolve, simulate_catalog
+from tests.support.http_server import HTTPServer, Response
+from xrt_nb import _http
+from xrt_nb._conditions import cuts, literal
+from xrt_nb._http import polite_get, polite_session
+from xrt_nb._standins import simulate_catalog
+from xrt_nb._votable import read_answer
+from xrt_nb.catalogs import Catalog, CatalogError, LocalService, Tap, TapService, resolve
 from xrt_nb.data import XRTError, XRTWarning
 
 VOT = ("<?xml version='1.0'?>{doctype}<VOTABLE version='1.3' xmlns='http://www.ivoa.net/xml/VOTable/v1.3'><RESOURCE type='results'>"
@@ -79,90 +82,62 @@ def test_what_would_be_cut_or_clipped_is_an_error_and_blanks_are_said():
 # --- bodies, redirects --------------------------------------------------------------------------------------------
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.visits.append(self.path)
-        try: self.server.answers[self.path](self)
-        except OSError: pass
-        self.close_connection = True
-
-    do_POST = do_GET
-
-    def log_message(self, *_): pass
-
-    def say(self, status=200, body=b"", **headers):
-        self.send_response(status)
-        for k, v in headers.items(): self.send_header(k.replace("_", "-"), v)
-        self.end_headers()
-        self.wfile.write(body)
+def forever(piece=bytes(1 << 16)):
+    "A body that never ends."
+    while True: yield piece
 
 
-def start():
-    s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    s.daemon_threads = True
-    s.visits, s.answers, s.url = [], {}, f"http://127.0.0.1:{s.server_port}"
-    s.thread = threading.Thread(target=s.serve_forever, daemon=True)
-    s.thread.start()
-    return s
-
-
-@pytest.fixture
-def service():
-    s = start()
-    yield s
-    s.shutdown()
-    s.server_close()
-    s.thread.join()
-
-
-def endless(h):
-    "A body without a length that never ends."
-    h.say(Content_Type="text/xml")
-    while True: h.wfile.write(bytes(1 << 16))
-
-
-def packed(h):
-    "A body that unpacks to a gigabyte."
-    h.say(Content_Encoding="gzip", body=gzip.compress(bytes(1 << 27), 9) * 8)
-
-
-def twice(h): h.say(Content_Encoding="gzip, gzip", body=gzip.compress(gzip.compress(bytes(1 << 20))))
-
-
-def drip(h):
-    h.say(Content_Type="text/xml")
+def drops():
+    "A body that drips."
     for _ in range(600):
-        h.wfile.write(b" ")
-        h.wfile.flush()
+        yield b" "
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("answer, words", [(endless, "longer than"), (packed, "longer than|not whole|cut short"), (twice, "packed as"), (drip, "bytes came in")])
+XML = {"Content-Type": "text/xml"}
+
+
+def endless(_): return Response(forever(), headers=XML)
+
+
+def packed(_):
+    "A body that unpacks to a gigabyte."
+    return Response(iter([gzip.compress(bytes(1 << 27), 9) * 8]), headers={"Content-Encoding": "gzip"})
+
+
+def twice(_): return Response(iter([gzip.compress(gzip.compress(bytes(1 << 20)))]), headers={"Content-Encoding": "gzip, gzip"})
+
+
+def drip(_): return Response(drops(), headers=XML)
+
+
+def order(server, answers):
+    "Answers of a server by address."
+    for path, answer in answers.items(): server.expect_request(path).respond_with_handler(answer)
+
+
+def visits(server): return [request.path for request, _ in server.log]
+
+
+def sent_to(location): return lambda _: Response(b"", 303, {"Location": location})
+
+
+@pytest.mark.parametrize("answer, words", [(endless, "longer than"), (packed, "longer than|truncated"), (twice, "packed as"), (drip, "bytes came in")])
 @pytest.mark.parametrize("how", ["get", "sync", "async"])
-def test_every_body_has_an_end(service, monkeypatch, answer, words, how):
-    monkeypatch.setattr(catalogs, "_SLOW", (0.3, 1000.0))
+def test_every_body_has_an_end(httpserver, monkeypatch, answer, words, how):
+    monkeypatch.setattr(_http, "_SLOW", (0.3, 1000.0))
     monkeypatch.setattr(time, "sleep", lambda s, sleep=time.sleep: sleep(min(s, 0.02)))
-    service.answers = dict.fromkeys(["/x", "/tap/sync", "/tap/async"], answer)
+    order(httpserver, dict.fromkeys(["/x", "/tap/sync", "/tap/async"], answer))
     session = polite_session(retries=0, timeout=(2, 2), whole=True, max_bytes=1 << 22)
     with session, pytest.raises(CatalogError, match=words):
-        if how == "get": polite_get(service.url + "/x", retries=0, timeout=(2, 2), max_bytes=1 << 22)
-        else: TapService(service.url + "/tap", mode=how, session=session).fetch("SELECT 1")
+        if how == "get": polite_get(httpserver.url_for("/x"), retries=0, timeout=(2, 2), max_bytes=1 << 22)
+        else: TapService(httpserver.url_for("/tap"), mode=how, session=session).fetch("SELECT 1")
 
 
-def test_the_page_of_an_error_or_a_redirect_may_be_endless_too(service):
-    def error(h):
-        h.say(404)
-        while True: h.wfile.write(b"<title>Not here</title>" + bytes(1 << 16))
-
-    def away(h):
-        h.say(302, Location="/x")
-        while True: h.wfile.write(bytes(1 << 16))
-    service.answers = {"/error": error, "/away": away, "/x": lambda h: h.say(body=b"here", Content_Length="4")}
-    with pytest.raises(CatalogError, match="404 Not Found: 'Not here'"): polite_get(service.url + "/error", retries=0)
-    assert polite_get(service.url + "/away", retries=0).content == b"here"
+def test_the_page_of_an_error_or_a_redirect_may_be_endless_too(httpserver):
+    order(httpserver, {"/error": lambda _: Response(forever(b"<title>Not here</title>" + bytes(1 << 16)), 404), "/away": lambda _: Response(forever(), 302, {"Location": "/x"}), "/x": lambda _: Response(b"here")})
+    with pytest.raises(CatalogError, match="404 Not Found: 'Not here'"): polite_get(httpserver.url_for("/error"), retries=0)
+    assert polite_get(httpserver.url_for("/away"), retries=0).content == b"here"
 
 
 MALFORMED = ["file:" + "///etc/hostname", "ftp://127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:x/", "http://me:pw@127.0.0.1/", "gopher://x/", "javascript:1",
@@ -172,48 +147,42 @@ FOREIGN = ["http://192.0.2.1/x", "http://169.254.169.254/latest", "http://localh
 
 @pytest.mark.parametrize("location", MALFORMED + FOREIGN)
 @pytest.mark.parametrize("how", ["get", "sync", "async", "own session"])
-def test_redirects_elsewhere_are_refused(service, location, how):
+def test_redirects_elsewhere_are_refused(httpserver, location, how):
     import requests
-    answers = dict.fromkeys(["/x", "/tap/sync", "/tap/async"], lambda h: h.say(303, Location=location, Content_Length="0"))
-    service.answers = answers
+    order(httpserver, dict.fromkeys(["/x", "/tap/sync", "/tap/async"], sent_to(location)))
     with pytest.raises(CatalogError, match="sends us to|40|Redirect|Invalid|no http"):
-        if how == "get": polite_get(service.url + "/x", retries=0)
+        if how == "get": polite_get(httpserver.url_for("/x"), retries=0)
         elif how == "own session":
-            with requests.Session() as own: polite_get(service.url + "/x", retries=0, session=own)
+            with requests.Session() as own: polite_get(httpserver.url_for("/x"), retries=0, session=own)
         else:
-            with polite_session(retries=0, whole=True) as s: TapService(service.url + "/tap", mode=how, session=s).fetch("SELECT 1")
-    assert len(service.visits) == 1
+            with polite_session(retries=0, whole=True) as s: TapService(httpserver.url_for("/tap"), mode=how, session=s).fetch("SELECT 1")
+    assert len(visits(httpserver)) == 1
 
 
-def test_another_port_is_another_service_unless_trusted(service):
-    other = start()
-    try:
-        other.answers["/x"] = lambda h: h.say(body=b"secret", Content_Length="6")
-        service.answers["/x"] = lambda h: h.say(302, Location=other.url + "/x", Content_Length="0")
-        with pytest.raises(CatalogError, match="another host or port; if you trust 127.0.0.1"): polite_get(service.url + "/x", retries=0)
-        assert other.visits == []
-        with polite_session(trust="127.0.0.1") as s: assert polite_get(service.url + "/x", session=s).content == b"secret"
-    finally:
-        other.shutdown()
-        other.server_close()
-        other.thread.join()
+def test_another_port_is_another_service_unless_trusted(httpserver):
+    with HTTPServer() as other:
+        other.expect_request("/x").respond_with_data("secret")
+        httpserver.expect_request("/x").respond_with_handler(sent_to(other.url_for("/x")))
+        with pytest.raises(CatalogError, match="another host or port; if you trust 127.0.0.1"): polite_get(httpserver.url_for("/x"), retries=0)
+        assert visits(other) == []
+        with polite_session(trust="127.0.0.1") as s: assert polite_get(httpserver.url_for("/x"), session=s).content == b"secret"
 
 
-def test_a_jobs_result_lies_at_the_service(service):
+def test_a_jobs_result_lies_at_the_service(httpserver):
     job = ("<uws:job xmlns:uws='http://www.ivoa.net/xml/UWS/v1.0' xmlns:xlink='http://www.w3.org/1999/xlink'><uws:jobId>1</uws:jobId><uws:phase>COMPLETED</uws:phase>"
            "<uws:results><uws:result id='result' xlink:href='{}'/></uws:results></uws:job>")
     for href in ("file:" + "///etc/hostname", "http://192.0.2.1/x", "http://[::1"):
-        def page(h): h.say(body=job.format(href).encode(), Content_Type="text/xml", Content_Length=str(len(job.format(href))))
-        service.answers = {"/tap/async": lambda h: h.say(303, Location="/tap/async/1", Content_Length="0"), "/tap/async/1": page, "/tap/async/1/phase": page}
+        def page(_): return Response(job.format(href), headers=XML)
+        order(httpserver, {"/tap/async": sent_to("/tap/async/1"), "/tap/async/1": page, "/tap/async/1/phase": page})
         with polite_session(retries=0, whole=True) as s, pytest.raises(CatalogError, match="sends us to|Invalid IPv6"):
-            TapService(service.url + "/tap", mode="async", session=s).fetch("SELECT 1")
+            TapService(httpserver.url_for("/tap"), mode="async", session=s).fetch("SELECT 1")
 
 
-def test_a_redirect_to_nowhere_is_no_answer(service):
-    service.answers["/x"] = lambda h: h.say(302, Content_Length="0")
-    service.answers["/y"] = lambda h: h.say(304, Content_Length="0")
+def test_a_redirect_to_nowhere_is_no_answer(httpserver):
+    httpserver.expect_request("/x").respond_with_data(b"", 302)
+    httpserver.expect_request("/y").respond_with_data(b"", 304)
     for page in "xy":
-        with pytest.raises(CatalogError, match="30[24]"): polite_get(f"{service.url}/{page}", retries=0)
+        with pytest.raises(CatalogError, match="30[24]"): polite_get(httpserver.url_for(f"/{page}"), retries=0)
 
 
 @pytest.mark.parametrize("url", ["", None, 5, "file:" + "///etc/hostname", "ftp://x/y", "x", "http://", "http://[", "http://a b", ["http://x"], "http://" + "a" * 9000])

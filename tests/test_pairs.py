@@ -163,7 +163,7 @@ def test_shift_and_stretch_of_time_change_nothing():
 @pytest.mark.parametrize("bad, named", [
     (dict(output="log"), "output"), (dict(time_axis="gps"), "time_axis"), (dict(dt_scale="sqrt"), "dt_scale"), (dict(de_scale=1), "de_scale"),
     (dict(n_dt=0), "n_dt"), (dict(n_de=2.5), "n_de"), (dict(dt_min=0), "dt_min"), (dict(dt_min=1), "dt_min"), (dict(energy_range=(7000, 500)), "energy_range"),
-    (dict(max_pairs=0), "max_pairs"), (dict(max_pairs=1e3), "max_pairs"), (dict(random_state=-1), "random_state"), (dict(random_state=None), "random_state")])
+    (dict(max_pairs=0), "max_pairs"), (dict(max_pairs=1.5), "max_pairs"), (dict(signed="yes"), "signed"), (dict(random_state=-1), "random_state"), (dict(random_state=None), "random_state")])
 def test_bad_parameters_are_named(bad, named):
     with pytest.raises(ValueError, match=f"`{named}`"): PairMap(**bad).fit()
     with pytest.raises(ValueError, match=f"`{named}`"): PairMap(**bad).transform(flare())

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from astropy.table import Table
 from click.testing import CliRunner
-from fake_csc import FileService, TableService, make_products, tar_of
+from xrt_nb._standins import FileService, TableService, make_products, simulate_catalog, tar_of
 from xrt_nb import _store
 from xrt_nb import products as P
 from xrt_nb.catalogs import CatalogError
@@ -164,7 +164,7 @@ def test_a_fault_now_and_then_costs_nothing(served, tmp_path, fault):
 
 @pytest.mark.parametrize("fault, reason", [
     ("error 500", "last one ended with 500"), ("late", "Timeout|timed out"), ("cut in the middle", "broke off"), ("a web page", "a web page: 'Sorry'"), ("empty", "the answer is empty"),
-    ("json", "no tar archive"), ("damaged member", "damaged or cut short")])
+    ("json", "no tar archive"), ("damaged member", "damaged or truncated")])
 def test_a_fault_that_stays_is_named_and_leaves_nothing(served, tmp_path, fault, reason):
     with FileService(served, lambda n, wanted, csc: FAULTS[fault](csc, wanted)) as csc:
         with pytest.raises(CatalogError, match=f"(?s)gave up after 2 packages.*{reason}"):
@@ -340,7 +340,7 @@ def table(tmp_path_factory):
 def test_a_table_of_any_order_in_bounded_memory(table, tmp_path, monkeypatch, order, ending):
     frame = {"together": table, "mixed": table.sort_values("time"), "two blocks": pd.concat([table[::2], table[1::2]])}[order]
     frame.to_csv(tmp_path / f"t{ending}", index=False)
-    monkeypatch.setattr(P, "PHOTONS", 4000)
+    monkeypatch.setattr(P, "EVENTS", 4000)
     most, real = [], P.ParquetEvents.write
     monkeypatch.setattr(P.ParquetEvents, "write", lambda self, t: (most.append(t.n_events), real(self, t))[1])
     if order == "two blocks":
@@ -360,16 +360,16 @@ def test_tables_that_are_not(tmp_path):
         with pytest.raises(EventDataError, match=match): convert_table(tmp_path / name, tmp_path / "o.parquet", **kw)
         assert not (tmp_path / "o.parquet").exists()
     head = b"obsreg_id,time,energy\n"
-    fails(b"", "not a whole table")
+    fails(b"", "not a complete table")
     fails(head, "no rows")
-    fails(b"id,time,energy\na,1,2\n", "not a whole table with columns obsreg_id")
-    fails(head + b"a,1,900\na,2\n", "not a whole table")
-    fails(head + b"a,1,900\nb,x,900\n", "not a whole table")
+    fails(b"id,time,energy\na,1,2\n", "not a complete table with columns obsreg_id")
+    fails(head + b"a,1,900\na,2\n", "not a complete table")
+    fails(head + b"a,1,900\nb,x,900\n", "not a complete table")
     fails(head + b"a,1,900\n,2,900\n", "the id is empty in row 1")
-    fails(head + b"a,1,900\nb,2,-5\n", "source 'b', column 'energy'")
+    fails(head + b"a,1,900\nb,2,-5\n", "detection 'b', column 'energy'")
     fails(b"<html><title>Sorry</title>", "a web page")
-    fails(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "not a whole table")
-    fails(gzip.compress(head + b"a,1,900\n" * 5000)[:-50], "not a whole table", "t.csv.gz")
+    fails(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "not a complete table")
+    fails(gzip.compress(head + b"a,1,900\n" * 5000)[:-50], "not a complete table", "t.csv.gz")
     (tmp_path / "t.csv").write_bytes(head + b"a,1,900\na,nan,900\nb,1,900\n")
     with pytest.warns(UserWarning, match="1 of 3 rows dropped"): assert convert_table(tmp_path / "t.csv", tmp_path / "o.parquet", bad="drop").n_events == 2
     (tmp_path / "t.csv").write_bytes(b"row,obsreg_id,time,energy,pi\n0,a,1,900,3\n")
@@ -423,7 +423,7 @@ def test_fetch_from_the_shell(served, tmp_path):
     pd.DataFrame({"obsreg_id": ["5_1"], "ra": [1.0]}).to_csv(tmp_path / "list.csv", index=False)
     with FileService(served) as csc:
         done = shell("fetch", "1_1", "2_1", "--ids", tmp_path / "list.txt", "--out", tmp_path / "o", "--service", csc.url)
-        assert done.exit_code == 0 and "8 files" in done.stdout and "4 sources" in done.stdout, done.output
+        assert done.exit_code == 0 and "8 files" in done.stdout and "4 detections" in done.stdout, done.output
         assert shell("fetch", "--ids", tmp_path / "list.csv", "--out", tmp_path / "o", "--service", csc.url).exit_code == 0
         assert len(read_events(tmp_path / "o" / "events.parquet")) == 5
         done = shell("fetch", "1_1", "999_1", "--out", tmp_path / "o", "--service", csc.url)
@@ -437,14 +437,14 @@ def test_fetch_from_the_shell(served, tmp_path):
 def test_archive_from_the_shell(table, tmp_path):
     table.to_csv(tmp_path / "t.csv", index=False)
     with TableService(tmp_path / "t.csv") as s: done = shell("fetch", "archive", "--table", s.url + "/t.csv", "--out", tmp_path / "o.parquet")
-    assert done.exit_code == 0 and "60,000 photons" in done.stdout, done.output
+    assert done.exit_code == 0 and "60,000 events" in done.stdout, done.output
     assert read_events(tmp_path / "o.parquet") == read_events(tmp_path / "t.csv")
     assert shell("fetch", "archive", "5_1", "--out", tmp_path / "p.parquet").exit_code == 2
 
 
 def test_a_query_from_the_shell(tmp_path, monkeypatch):
     from xrt_nb import catalogs
-    tables = catalogs.simulate_catalog(60, random_state=1)
+    tables = simulate_catalog(60, random_state=1)
     real = catalogs.Catalog
     monkeypatch.setattr(catalogs, "Catalog", lambda release: real(release, catalogs.LocalService(tables), cache=False))
     hits = real("2.1", catalogs.LocalService(tables), cache=False).query("observation", where="var_index_b >= 8").frame()

@@ -203,7 +203,7 @@ def test_odds_refuse():
             pr.gregory_loredo(ev, wrong)
     with pytest.raises(EventDataError, match="unknown"):
         pr.gregory_loredo(EventList([1.0, 2.0], id="a"))
-    with pytest.raises(EventDataError, match="0 photons"):
+    with pytest.raises(EventDataError, match="0 events"):
         pr.gregory_loredo(EventList([], id="a", gti=[[0, 1]]))
     with pytest.raises(EventDataError, match="detection 'a': 1 of 2 events .* lie outside its exposure"):
         pr.gregory_loredo(EventList([-9.0, 2.0], id="a", meta={"t_start": 0, "t_stop": 1000}))
@@ -297,7 +297,7 @@ def test_no_background_and_an_empty_background_differ():
 
 def test_columns_refuse():
     events = archive(3, 5)
-    with pytest.raises(EventDataError, match="no source '4_1'"):
+    with pytest.raises(EventDataError, match="no detection '4_1'"):
         pr.catalog_columns(events, events[:4])
     with pytest.raises(ValueError, match="`areas` must name"):
         pr.catalog_columns(events, areas={"s": 1.0})

@@ -36,13 +36,13 @@ CFG = dict(config["DEFAULT"])
 
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
 ROOMS = [
-    "_text", "_store", "_checks", "_optional", "_style", "_conditions", "_columns",
+    "_text", "_store", "_checks", "_optional", "_style", "_glossary", "_conditions", "_columns", "_parameters",
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",
-    "catalogs", "products", "counterparts", "hierarchy",
-    "runs", "cli", "labels", "views", "samp", "finder", "app",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
+    "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},

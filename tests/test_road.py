@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 from click.testing import CliRunner
-from fake_csc import FileService, make_products
+from xrt_nb._standins import FileService, make_products
 from test_cli import small_event_file
 
 from xrt_nb.cli import main
@@ -95,6 +95,15 @@ class Road:
         with FileService(make_products(self.folder / "served", [int(obsid)], int(region))) as csc:
             monkeypatch.setattr(products, "fetch_events", functools.partial(products.fetch_events, base_url=csc.url))
             self.here(words)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_figures():
+    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
+    from xrt_nb import runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
 
 
 @pytest.mark.parametrize("alone", [pytest.param(True, id="processes", marks=pytest.mark.slow), pytest.param(False, id="here")])
@@ -286,7 +295,7 @@ def test_the_real_burst_placed_in_the_demo_run(shared, tmp_path):
     hits = pd.read_csv(tmp_path / "p" / "analogs.csv", dtype={"query": str, "obsreg_id": str})
     assert len(hits) == 10 and hits.kind.isin(["burst", "flare", "flares"]).sum() >= 9 and (hits.chance < 0.05).all()
     page = (tmp_path / "p" / "report.html").read_text()
-    first = page[:page.index("<h2>On the map")]
+    first = page[:page.index("<h2>On the embedding")]
     assert all(i in first for i in hits.obsreg_id) and f"{(hits.kind == 'burst').sum()} are of kind burst" in first
 
 

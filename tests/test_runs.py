@@ -1,5 +1,6 @@
 """Runs that die, disks that fill, directories that exist: a run is whole or absent, and what is used again is the same."""
 
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,20 @@ import pytest
 
 from xrt_nb import runs
 from xrt_nb.data import EventDataError, EventTable, XRTError, read_events
-from xrt_nb.runs import FILES, file_hash, read_manifest, read_run, run
+from xrt_nb.runs import STEPS, file_hash, files_of, read_manifest, read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
+FILES = files_of("2D-PCA", truth=True)
 QUICK = dict(perplexity=15, max_iter=250, min_samples=8)
 RESULTS = ["features.parquet", "properties.parquet", "embedding.csv", "clusters.csv", "cluster_table.csv", "analogs.csv", "class_analogs.csv", "retrieval.csv", "quality.csv"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_figures():
+    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,24 +62,30 @@ def test_the_same_seed_gives_the_same_results(archive, reference, tmp_path):
     assert file_hash(other / "embedding.csv") != file_hash(reference / "embedding.csv")
 
 
+def broken_step(name, monkeypatch, make):
+    "Let a step of all runs in this test do something else; returns the real one."
+    real = next(s for s in STEPS if s.name == name)
+    monkeypatch.setattr(runs, "STEPS", [s if s is not real else replace(s, make=make) for s in STEPS])
+    return real
+
+
 @pytest.mark.parametrize("step", list(FILES))
 def test_a_full_disk_in_any_step_leaves_no_run_and_the_next_call_finishes(step, archive, reference, tmp_path, monkeypatch):
-    name = {"input": "_keep_events", "known": "_keep_known", "representations": "_represent", "features": "_features", "embedding": "_embed", "clusters": "_cluster", "analogs": "_analogs", "report": "_report"}[step]
-    real, broken = getattr(runs, name), []
+    broken = []
 
-    def full(d, *args, **kw):
-        real(d, *args, **kw)
+    def full(job):
+        real.make(job)
         broken.append(1)
-        (d / FILES[step][0]).write_bytes(b"half")
+        (job.folder / FILES[step][0]).write_bytes(b"half")
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(runs, name, full)
+    real = broken_step(step, monkeypatch, full)
     out = tmp_path / "run"
     with pytest.raises(OSError, match=r"run: the disk is full \(No space left on device\); free space"):
         again(archive, out)
     assert broken and not out.exists()
     with pytest.raises(XRTError, match="not a finished run"):
         read_run(tmp_path / ".run.partial")
-    monkeypatch.setattr(runs, name, real)
+    monkeypatch.undo()
     assert same_results(again(archive, out), reference)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
@@ -100,14 +117,24 @@ def test_killed_at_any_moment(archive, reference, tmp_path):
 
 
 def test_changed_parameters_redo_only_what_follows(archive, reference, tmp_path):
-    expect = {"eps": ["clusters", "analogs", "report"], "k": ["analogs", "report"], "random_state": ["embedding", "clusters", "analogs", "report"],
+    "What each parameter redoes is in the fingerprints of the steps; for one of them the run is made."
+    events, truth = archive
+    from_embedding = ["embedding", "clusters", "analogs", "report"]
+    expect = {"eps": from_embedding[1:], "k": from_embedding[2:], "random_state": from_embedding, "pca_seed": ["features", *from_embedding],
               "n_energy": [f for f in FILES if f not in ("input", "known")]}
-    for name, value in {"eps": 3.0, "k": 5, "random_state": 3, "n_energy": 12}.items():
-        fresh = shutil.copytree(reference, tmp_path / name)
-        again(archive, fresh, overwrite=True, **{name: value})
-        done = [s for s, e in read_manifest(fresh)["steps"].items() if not e.get("reused")]
-        assert done == expect[name], name
-        assert read_run(fresh).manifest["status"] == "complete"
+
+    def marks(**more):
+        case = runs.case_of("2D-PCA")
+        params = runs.parameters_of(case, QUICK | more)
+        return runs.marks_of(runs.header_of(runs.with_parameters(case, params), events, params, known_ids(truth), truth, "a"), STEPS)
+    before = marks()
+    assert before == {s: e["fingerprint"] for s, e in read_manifest(reference)["steps"].items()}
+    for name, value in {"eps": 3.0, "k": 5, "random_state": 3, "pca_seed": 12, "n_energy": 12}.items():
+        assert [s for s, mark in marks(**{name: value}).items() if mark != before[s]] == expect[name], name
+    fresh = shutil.copytree(reference, tmp_path / "r")
+    again(archive, fresh, overwrite=True, k=5)
+    assert [s for s, e in read_manifest(fresh)["steps"].items() if not e.get("reused")] == expect["k"]
+    assert read_run(fresh).manifest["status"] == "complete"
 
 
 def test_other_events_or_known_lists_are_not_mistaken(archive, tmp_path):
@@ -124,15 +151,14 @@ def test_other_events_or_known_lists_are_not_mistaken(archive, tmp_path):
 
 
 def test_a_tampered_partial_step_is_not_used(archive, reference, tmp_path, monkeypatch):
-    real = runs._embed
-    monkeypatch.setattr(runs, "_embed", lambda *a, **k: (_ for _ in ()).throw(OSError("stop")))
+    broken_step("embedding", monkeypatch, lambda job: (_ for _ in ()).throw(OSError("stop")))
     with pytest.raises(OSError, match="stop"):
         again(archive, tmp_path / "run")
     path = tmp_path / ".run.partial" / "features.parquet"
     frame = pd.read_parquet(path)
     frame.iloc[0, 0] += 1
     frame.to_parquet(path)
-    monkeypatch.setattr(runs, "_embed", real)
+    monkeypatch.undo()
     assert same_results(again(archive, tmp_path / "run"), reference)
 
 
@@ -161,7 +187,7 @@ def test_directories_that_are_no_runs_are_left_alone(archive, tmp_path):
 def test_the_report_stands_alone(reference):
     page = (reference / "report.html").read_text()
     assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
-    for word in ("The map", "Clusters", "Best analogs", "How good is the search?", "Parameters", "early_exaggeration", "scikit-learn"):
+    for word in ("The embedding", "Clusters", "Best analogs", "How good is the search?", "Parameters", "early_exaggeration", "scikit-learn"):
         assert word in page
     assert page.count("data:image/png;base64,") >= 4 and page.count("<figcaption>") == page.count("<figure>")
 
@@ -199,7 +225,7 @@ def test_sources_without_a_picture_are_left_out_and_listed(tmp_path, archive):
     out = run("2D-PCA", table, tmp_path / "run", **QUICK)
     q = pd.read_csv(out / "quality.csv", dtype={"obsreg_id": str}).set_index("obsreg_id")
     assert not q.used[["1_1", "1_2", "1_3"]].any() and q.used.sum() == 250 == len(read_run(out).clusters)
-    with pytest.raises(EventDataError, match="none of the 3 sources has a usable map"):
+    with pytest.raises(EventDataError, match="none of the 3 detections has a usable map"):
         run("2D-PCA", few, tmp_path / "few")
     assert not (tmp_path / "few").exists()
 
@@ -231,7 +257,7 @@ def test_the_default_case_needs_neither_energies_nor_good_times(archive, tmp_pat
         assert "<figure>" in r.place(bare[:1], k=4).report()
     assert len(r.clusters) == 250 and not [c for c in r.search_features if c.startswith("spec")]
     assert alone.equals(full) and alone.chance.between(0, 1).all()
-    with pytest.raises(EventDataError, match="none of the 250 sources has a usable map"):
+    with pytest.raises(EventDataError, match="none of the 250 detections has a usable map"):
         run("2D-PCA", bare, tmp_path / "no")
 
 
@@ -262,11 +288,12 @@ def learnt(archive, tmp_path_factory):
 
 def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
     from xrt_nb.published import load_encoder
-    ids, maps = runs.load_pictures(learnt / "representations.npz")
+    ids, maps = runs.load_representations(learnt / "representations.npz")
     r = read_run(learnt)
     assert np.array_equal(load_encoder(learnt / "encoder.npz").transform(maps), r.features.loc[ids].to_numpy(np.float32))
     scores, report = pd.read_csv(learnt / "anomalies.csv", dtype={"obsreg_id": str}), (learnt / "report.html").read_text()
-    assert sorted(scores.obsreg_id) == sorted(ids) and scores.z.is_monotonic_decreasing and scores.p.between(0, 1).all()
+    judged = scores[~scores.extrapolated]
+    assert sorted(scores.obsreg_id) == sorted(ids) and judged.z.is_monotonic_decreasing and judged.p.between(0, 1).all() and len(judged) > 100
     assert "autoencoder trained on this archive" in report and r.manifest["versions"]["keras"]
     assert not [f for f in learnt.iterdir() if f.name.startswith("training-")], "the checkpoint goes when the run is whole"
 
@@ -420,8 +447,9 @@ def test_mutated_parts_of_a_run(hostile, tmp_path):
 # --- text that draws ----------------------------------------------------------------------------------------------
 
 
-def test_ids_and_classes_that_would_draw_or_command(tmp_path):
-    "Mathematics, escape sequences and long names are drawn and printed as they stand."
+def test_ids_and_classes_that_would_draw_or_command(tmp_path, monkeypatch):
+    "Mathematics, escape sequences and long names are drawn and printed as they are; every class has its figure."
+    monkeypatch.setattr(runs, "analog_figures", runs.analog_figures.func)
     events, truth = simulate_archive(60, random_state=5)
     evil = [r"$\frac$", "a$b^$c", "x" * 200, "_hidden", "=cmd|' /C calc'!A0", "{{ 7*7 }}"]
     ids = [*evil, *events.ids[len(evil):]]
@@ -430,6 +458,7 @@ def test_ids_and_classes_that_would_draw_or_command(tmp_path):
     out = run("2D-PCA", table, tmp_path / "r", known, perplexity=8, max_iter=250, min_samples=5)
     r = read_run(out)
     assert r.known.to_dict() == {i: c for c, v in known.items() for i in v}
+    assert (out / "report.html").read_text().count("<figure>") == 2 + 3 * 3
     page = r.place(table[[evil[0], evil[-1]]], k=2, exclude_same_source=False).report()
     assert "{{ 7*7 }}" in page and page.count("<figure>") == 3
 

@@ -27,7 +27,7 @@ def hub(tmp_path, monkeypatch):
     "A hub of our own, which no other program of this machine knows."
     lock = tmp_path / "samp"
     monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{lock.as_uri()}")
-    library = samp._library()
+    library = samp.library()
     with library.conf.set_temp("use_internet", False):
         made = library.SAMPHubServer(web_profile=False, addr="127.0.0.1", lockfile=str(lock))
         made.start()

@@ -15,7 +15,10 @@ from xrt_nb._text import printable
 # %% ../nbs/below/02_checks.ipynb #9645bc22
 def shown(value) -> str:
     "A value for a message: one short line."
-    return printable(" ".join(repr(value).split()), 60)
+    try:
+        return printable(" ".join(repr(value).split()), 60)
+    except Exception:  # a number of 5000 digits, an object whose repr fails
+        return f"a {type(value).__name__} that can't be shown"
 
 # %% ../nbs/below/02_checks.ipynb #9ae27afe
 def _limits(least=None, most=None, above=None, below=None):

@@ -182,7 +182,7 @@ def _one_by_one(raw, column, wanted, who):
         comma = "; decimal commas in a file are read with decimal=','" if "," in str(raw[bad[0]]) else ""
         raise EventDataError(
             f"{who(bad[0])}{column} is not numeric: row {bad[0]} holds "
-            f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such rows){comma}"
+            f"{printable(raw[bad[0]], 60)!r} ({len(bad)} such row{'s'[: len(bad) > 1]}){comma}"
         )
     out[left] = read
     return out
@@ -448,9 +448,11 @@ def id_codes(values, name, where):
     code, seen = pd.factorize(values, use_na_sentinel=True)
     seen = np.asarray(seen).tolist()
     _refuse_empty((code < 0) if mask is None else (code < 0) | mask, name, where)
-    if (blank := next((k for k, v in enumerate(seen) if not as_word(v)), None)) is not None:
-        _refuse_empty(code == blank, name, where)
-    names = [as_id(v, name, where) for v in seen]
+    try:
+        names = [as_id(v, name, where) for v in seen]
+    except EventDataError:
+        _refuse_empty(np.isin(code, [k for k, v in enumerate(seen) if not as_word(v)]), name, where)
+        raise
     again, names = pd.factorize(np.array([*names, None], dtype=object)[:-1])
     return again[code] if len(code) else code, list(names)
 

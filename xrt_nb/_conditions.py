@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ._checks import shown
 from ._text import printable
 
 # %% ../nbs/below/05_conditions.ipynb #5c351859
@@ -287,14 +288,6 @@ def query_mask(expression: str, frame: pd.DataFrame) -> np.ndarray:
         return _rows(tree, frame)
     except RecursionError:
         raise _unreadable("query", expression, "nested too deeply") from None
-
-# %% ../nbs/below/05_conditions.ipynb #89089aae
-def shown(value):
-    "A wrong argument, at bounded length."
-    try:
-        return f"{value!r}"[:80]
-    except Exception:
-        return f"a {type(value).__name__} that can't be shown"
 
 # %% ../nbs/below/05_conditions.ipynb #995891f3
 def identifier(name: str) -> str:

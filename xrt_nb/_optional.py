@@ -32,7 +32,7 @@ def installed(module: str) -> bool:
 
 # %% ../nbs/below/03_optional.ipynb #1a282b6c
 class MissingExtra(XRTError, ImportError):
-    "A package of an extra is missing or can't be imported; the message ends with the command that installs it."
+    "A package of an extra is missing or can't be imported; the message holds the command that installs it."
 
 # %% ../nbs/below/03_optional.ipynb #b4198e5a
 def install_command(extra: str) -> str:
@@ -63,7 +63,8 @@ def need_installed(modules, extra: str, error: type = MissingExtra, otherwise: s
     if lost := [m for m in modules if not installed(m)]:
         names = " and ".join(filter(None, [", ".join(lost[:-1]), lost[-1]]))
         are = "is" if len(lost) == 1 else "are"
-        raise error(f"{names} {are} not installed: {install_command(extra)}" + f"; {otherwise}" * bool(otherwise))
+        more = f"; {otherwise}" * bool(otherwise)
+        raise error(f"{names} {are} not installed: {install_command(extra)}{more}")
 
 # %% ../nbs/below/03_optional.ipynb #d28b742e
 def need(module: str, extra: str, error: type = MissingExtra, otherwise: str = ""):

@@ -38,7 +38,7 @@ def printable(text, most: int = 80) -> str:
 
 # %% ../nbs/below/00_text.ipynb #b71596ca
 def plain(text, most: int = 40) -> str:
-    """Make text that matplotlib draws as it stands.
+    """Make text that matplotlib draws as it is.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _style
 from ._checks import one_of, real, whole
@@ -296,16 +296,14 @@ def bin_errors(loss, target, made) -> np.ndarray:
 # %% ../nbs/02d_autoencoder.ipynb #c67eae31
 def as_given(estimator, X, reset: bool = False):
     "An array, sparse rows or a frame, checked as scikit-learn does; shapes and values are checked elsewhere."
+    free = {"ensure_all_finite": False, "ensure_min_samples": 0}
     if reset or hasattr(X, "columns"):
-        free = {"ensure_all_finite": False, "ensure_min_samples": 0, "ensure_min_features": 0}
         return validate_data(estimator, X, reset=reset, accept_sparse="csr", allow_nd=True, **free)
-    return X.tocsr() if issparse(X) else np.asarray(X)
+    return check_array(X, accept_sparse="csr", allow_nd=True, **free)
 
 # %% ../nbs/02d_autoencoder.ipynb #358d8d71
 def start_fit(estimator, X, counts=None):
     "The representations and the network's shape."
-    if len(np.shape(X)) < 2:
-        raise ValueError(f"representations must have shape (S, …), got {np.shape(X)}")
     X = as_given(estimator, X, reset=True)
     if counts is not None and np.shape(counts) != X.shape[:1]:
         raise ValueError(
@@ -345,6 +343,7 @@ class TrainedAutoencoder(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse, tags.input_tags.three_d_array = True, True
+        tags.transformer_tags.preserves_dtype = []  # latents are float32, whatever goes in
         return tags
 
     def get_feature_names_out(self, input_features=None):
@@ -370,7 +369,7 @@ class TrainedAutoencoder(TransformerMixin, BaseEstimator):
     def _passed(self, X, exposure):
         need_decoder(self)
         shape = self.encoder_.input_shape
-        return passed(self.model_, network_inputs(as_given(self, X), shape, self.loss, exposure), shape)
+        return passed(self.model_, network_inputs(X, shape, self.loss, exposure), shape)
 
     def reconstruct(self, X, exposure=None) -> np.ndarray:
         """Return what the decoder makes of the latents.
@@ -387,7 +386,7 @@ class TrainedAutoencoder(TransformerMixin, BaseEstimator):
         ndarray of shape (S, ...), float32
             Scaled representations, or expected counts; dense, without axes of length 1.
         """
-        parts = [made for _, _, made in self._passed(X, exposure)]
+        parts = [made for _, _, made in self._passed(as_given(self, X), exposure)]
         made = np.concatenate(parts) if parts else np.zeros((0, *self.encoder_.input_shape), np.float32)
         return made.reshape(len(made), *(n for n in made.shape[1:] if n != 1))
 
@@ -406,7 +405,8 @@ class TrainedAutoencoder(TransformerMixin, BaseEstimator):
         ndarray of shape (S,)
             Mean squared error, or mean deviance, per bin.
         """
-        out = np.zeros(np.shape(X)[0])
+        X = as_given(self, X)
+        out = np.zeros(X.shape[0])
         for rows, target, made in self._passed(X, exposure):
             out[rows] = bin_errors(self.loss, target, made)
         return out

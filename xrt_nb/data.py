@@ -7,7 +7,7 @@ __all__ = ['UnknownSourceError', 'EventList', 'EventTable', 'XRTError', 'XRTWarn
 
 # %% ../nbs/00_data.ipynb #97e8c5e7
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 
 import numpy as np
@@ -20,7 +20,7 @@ from ._store import XRTError
 from ._text import printable
 
 # %% ../nbs/00_data.ipynb #470e0af2
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 # %% ../nbs/00_data.ipynb #fe9062a0
 if TYPE_CHECKING:
@@ -583,17 +583,21 @@ class _Ragged(_FactSheet):
     def __contains__(self, id) -> bool:
         return isinstance(id, str) and id in self._index
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[EventList]:
         return (list_at(self, k) for k in range(len(self)))
 
+    @overload
+    def __getitem__(self, key: str | int | np.integer) -> EventList: ...
+    @overload
+    def __getitem__(self, key: Iterable | slice) -> "EventTable": ...
     def __getitem__(self, key):
         """Take out one detection, or several.
 
         Parameters
         ----------
         key : str, int, sequence of str or int, (S,) bool array, or slice
-            A text is always an id, and a whole number always a position, counted from 0 or, if negative, from
-            the end: `table["735"]` is the detection called 735, `table[735]` the 736th of the table.
+            A text is always an id, and a whole number always a position, counted from 0 or, if negative,
+            from the end: `table["735"]` is the detection called 735, `table[735]` the 736th of the table.
 
         Returns
         -------
@@ -667,7 +671,7 @@ class _Ragged(_FactSheet):
         "(N,): good time elapsed before each event since its exposure began [s]."
         return checked_clock(self, "livetime")[0]
 
-    def chunks(self, n_events: int = 2_000_000):
+    def chunks(self, n_events: int = 2_000_000) -> Iterator["EventTable"]:
         """Go through the table in pieces of complete detections.
 
         Parameters
@@ -681,7 +685,9 @@ class _Ragged(_FactSheet):
         """
         return _chunks(self, n_events)
 
-    def filter(self, energy=None, time=None, min_counts: int = 0) -> "EventTable":
+    def filter(
+        self, energy: tuple | None = None, time: tuple | None = None, min_counts: int = 0
+    ) -> "EventTable":
         """Cut events by energy and time, then detections by their remaining counts.
 
         Parameters
@@ -1268,32 +1274,9 @@ def checked_clock(events, time_axis="livetime"):
 
 # %% ../nbs/00_data.ipynb #2f77d5d1
 def __getattr__(name):
-    "Fetch `read_events` from the room of files, which builds on this one."
-    rooms = {"read_events": "tables", "read_table": "tables", "ParquetEvents": "tables"}
-    rooms |= {"_axes": "lightcurves", "plot_light_curves": "lightcurves", "running_mean": "lightcurves"}
-    rooms |= {"poisson_errors": "lightcurves", "to_frame": "tables"}
-    rooms |= {"atomic": "_store", "file_hash": "_store"}
-    if name not in rooms:
+    "Fetch `read_events` from the module of files, which builds on this one."
+    if name != "read_events":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from xrt_nb.tables import read_events
 
-    return getattr(import_module(f"xrt_nb.{rooms[name]}"), name)
-
-# %% ../nbs/00_data.ipynb #6ee7ca4b
-def patch_to(
-    cls,  # class that receives the method
-    as_prop: bool = False,  # attach as a read-only property
-    static: bool = False,  # attach as a static method
-):
-    "Attach the decorated function to `cls` under its own name; the name itself stays free."
-    import builtins
-
-    def _attach(f):
-        f.__qualname__ = f"{cls.__name__}.{f.__name__}"
-        setattr(cls, f.__name__, property(f) if as_prop else staticmethod(f) if static else f)
-        return getattr(builtins, f.__name__, None)
-
-    return _attach
-
-# %% ../nbs/00_data.ipynb #40fb3f2c
-_check_shape, _ragged_rows = check_shape, ragged_rows
+    return read_events

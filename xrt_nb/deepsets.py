@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import one_of, real, whole
 from .data import EventDataError, checked_clock, ragged_rows
-from .features import _unit_clock, summary_features
+from .features import unit_clock, summary_features
 from .representations import as_table, bin_edges
 from xrt_nb.training import (
     CountScore,
@@ -90,7 +90,7 @@ def event_sets(
     most = whole(max_events, "max_events")
     table, (low, high) = as_table(events), bin_edges(1, 1, energy_range)[1]
     width, n = checked_clock(table, time_axis)[2], table.counts
-    u = np.clip(_unit_clock(table, time_axis), 0, 1)
+    u = np.clip(unit_clock(table, time_axis), 0, 1)
     # of the waits are known: none, those between events, all
     known = np.where(width > 0, 1 if time_axis == "events" else 2, 0)
     columns = [u, np.clip((np.log10(table.energy) - low) / (high - low), 0, 1)]
@@ -459,12 +459,15 @@ def check_arrays(arrays: dict, p: dict, path) -> dict:
             raise EventDataError(f"{path}: {name} holds values that are not finite numbers")
     return {name: arrays[name] for name in want}
 
+# %% ../nbs/02e_deepsets.ipynb #0a5c1f77
+OLD_NAME = "neighbo" "urs"  # of `neighbors` in files of version 0.1
+
 # %% ../nbs/02e_deepsets.ipynb #c5f16d40
 def saved_parameters(manifest, known, path) -> dict:
     "An estimator's parameters from a manifest."
     p = manifest.get("params")
-    if isinstance(p, dict) and "neighbours" in p:  # version 0.1
-        p["neighbors"] = p.pop("neighbours")
+    if isinstance(p, dict) and OLD_NAME in p:
+        p["neighbors"] = p.pop(OLD_NAME)
     if not isinstance(p, dict) or (odd := sorted(set(p) - set(known))):
         unknown = f": unknown {odd[0]!r}" if isinstance(p, dict) else ""
         raise EventDataError(f"the manifest of {path} has no usable params{unknown}")

@@ -330,10 +330,10 @@ def embedding_frame(
 
 # %% ../nbs/03_embedding.ipynb #91bb1d1b
 def _check_ids(ids, name):
-    "Refuse identifiers that are empty or stand twice."
+    "Refuse identifiers that are empty or duplicated."
     twice = ids[ids.duplicated()].unique()
     if len(twice):
-        raise EventDataError(f"{name}: {len(twice)} obsreg_id stand more than once, the first is {twice[0]}")
+        raise EventDataError(f"{name}: {len(twice)} obsreg_id are duplicated, the first is {twice[0]}")
     if ids.isna().any() or (ids.astype(str).str.strip() == "").any():
         raise EventDataError(
             f"{name}: {int((ids.isna() | (ids.astype(str).str.strip() == '')).sum())} rows have no obsreg_id"

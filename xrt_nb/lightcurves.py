@@ -20,11 +20,11 @@ def poisson_errors(
     sigma: float = 1.0,  # confidence in Gaussian sigmas
 ) -> tuple:  # (B,) distance down, (B,) distance up [counts]
     "Frequentist (Garwood 1936) Poisson errors, right for small numbers."
-    from astropy.stats import poisson_conf_interval
+    from scipy.stats import chi2, norm
 
-    n = np.asarray(counts, dtype=float)
-    low, high = poisson_conf_interval(n, "frequentist-confidence", sigma=sigma)
-    return n - low, high - n
+    n, tail = np.asarray(counts, dtype=float), norm.sf(sigma)
+    low = np.where(n > 0, chi2.ppf(tail, 2 * np.maximum(n, 1)) / 2, 0.0)
+    return n - low, chi2.isf(tail, 2 * n + 2) / 2 - n
 
 # %% ../nbs/00a_lightcurves.ipynb #aa301e39
 def running_mean(

@@ -492,7 +492,7 @@ def _is_background(meta):
 
 # %% ../nbs/00c_regions.ipynb #d942253e
 def _chosen(shapes, marked, role, passed, where):
-    "The shapes that play the role; what is left out is said in a warning, or an error where nothing is left."
+    "The shapes that play the role; a warning names what is left out, an error where nothing is left."
     if role not in ("source", "background"):
         raise ValueError(f"`role` must be 'source' or 'background', got {role!r}")
     many = sum(marked)

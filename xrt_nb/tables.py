@@ -115,8 +115,8 @@ def _look_like_days(t, code, where):
         np.minimum.at(first, code, t)
         if np.median(t - first[code]) < 10:
             warnings.warn(
-                f"{where}times lie between {t.min():g} and {t.max():g} and are taken as seconds, but look "
-                f"like {name}; read them with time_unit='d' (--time-unit d)",
+                f"{where}times lie between {t.min():.9g} and {t.max():.9g} and are taken as seconds, but "
+                f"look like {name}; read them with time_unit='d' (--time-unit d)",
                 XRTWarning,
                 stacklevel=6,
             )
@@ -206,7 +206,7 @@ def _warn_of_loss(table):
     "Say what of a table doesn't fit into CSV."
     empty = int((table.counts == 0).sum())
     lost = [f"GTIs of {len(table)} detections"] * (table.gti is not None)
-    lost += [f"{empty} detections without events"] * bool(empty)
+    lost += [f"{empty} detection{'s'[: empty > 1]} without events"] * bool(empty)
     if lost:
         text = f"a CSV file can't hold {' and '.join(lost)}; write .parquet to keep them"
         warnings.warn(text, XRTWarning, stacklevel=5)

@@ -5,7 +5,7 @@ import numpy as np
 
 from xrt_nb.training import read_arrays
 from xrt_nb.metric import LearnedMetric
-from xrt_nb.runs import load_pictures
+from xrt_nb.runs import load_representations
 from xrt_nb.published import load_encoder
 
 
@@ -23,7 +23,7 @@ def arrays(path): return digest(read_arrays(path))
 
 def pictures(path):
     "Maps or cubes with their ids."
-    ids, found = load_pictures(path)
+    ids, found = load_representations(path)
     dense = found if isinstance(found, np.ndarray) else found.toarray()
     return digest({"ids": ids, "values": dense})
 

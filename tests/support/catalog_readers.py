@@ -4,7 +4,9 @@ import socket
 import threading
 from pathlib import Path
 
-from xrt_nb.catalogs import Tap, TapService, polite_get, polite_session, read_answer
+from xrt_nb._http import polite_get, polite_session
+from xrt_nb._votable import read_answer
+from xrt_nb.catalogs import Tap, TapService
 
 
 def digest(table):

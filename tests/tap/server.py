@@ -185,7 +185,7 @@ class TapServer:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from xrt_nb.catalogs import simulate_catalog
+    from xrt_nb._standins import simulate_catalog
     if missing():
         sys.exit(missing())
     with TapServer(Path(sys.argv[1]).resolve(), simulate_catalog(2000)) as url:
