@@ -28,7 +28,7 @@ from xrt_nb.default_search import default_score
 from xrt_nb.features import summary_features
 from xrt_nb.invariant import SortedProfile
 from xrt_nb.metric import LearnedMetric
-from xrt_nb.scores import CosineLogNorm, Euclidean, RankFusion
+from xrt_nb.scores import CosineLogNorm, Euclidean
 from xrt_nb.shapes import search_features, shared_flares
 
 RARE = ["burst", "dip", "flare", "flares", "qpe"]
