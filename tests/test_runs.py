@@ -283,7 +283,8 @@ def test_a_learnt_run_keeps_its_encoder_and_scores(archive, learnt, tmp_path):
     r = read_run(learnt)
     assert np.array_equal(load_encoder(learnt / "encoder.npz").transform(maps), r.features.loc[ids].to_numpy(np.float32))
     scores, report = pd.read_csv(learnt / "anomalies.csv", dtype={"obsreg_id": str}), (learnt / "report.html").read_text()
-    assert sorted(scores.obsreg_id) == sorted(ids) and scores.z.is_monotonic_decreasing and scores.p.between(0, 1).all()
+    assert sorted(scores.obsreg_id) == sorted(ids) and scores.z.dropna().is_monotonic_decreasing and scores.p.dropna().between(0, 1).all()
+    assert np.array_equal(scores.z.isna(), scores.extrapolated) and not scores.extrapolated[: scores.z.notna().sum()].any()
     assert "autoencoder trained on this archive" in report and r.manifest["versions"]["keras"]
     assert not [f for f in learnt.iterdir() if f.name.startswith("training-")], "the checkpoint goes when the run is whole"
 

@@ -955,7 +955,8 @@ def learn_features(
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
     if hasattr(model, "score_"):
-        scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
+        with warnings.catch_warnings(action="ignore", category=XRTWarning):  # the report says it
+            scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
     return frame, model.encoder_, model.history_, scores.rename_axis("obsreg_id").reset_index()
 
@@ -972,7 +973,8 @@ def apply_encoder(
 
 # %% ../nbs/07_runs.ipynb #93384c97-2
 NO_ONE = pd.Index([], name="obsreg_id", dtype=object)
-NO_SCORES = pd.DataFrame({c: np.zeros(0) for c in ("counts", "error", "z", "p")}, index=NO_ONE)
+SCORES = ("extrapolated", "counts", "error", "z", "p")
+NO_SCORES = pd.DataFrame({c: np.zeros(0) for c in SCORES}, index=NO_ONE)
 
 # %% ../nbs/07_runs.ipynb #e86fb2ed
 def learnt(job, chosen, ids, rows):
@@ -1131,7 +1133,8 @@ def learning_section(job):
 # %% ../nbs/07_runs.ipynb #4a976bfa
 WORST = (
     "The detections that were reconstructed worst for their number of counts. z: robust standard deviations; "
-    "p: rank among held-out detections of similar counts. All: anomalies.csv."
+    "p: rank among held-out detections of similar counts. All: anomalies.csv; those brighter or fainter than "
+    "the held-out ones come last there, marked as extrapolated and without z."
 )
 
 # %% ../nbs/07_runs.ipynb #a7a64ded
