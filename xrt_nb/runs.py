@@ -954,7 +954,7 @@ def learn_features(
     "Train an autoencoder on representations and read off their latents."
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
-    if hasattr(model, "score_"):
+    if getattr(model, "score_", None) is not None:
         with warnings.catch_warnings(action="ignore", category=XRTWarning):  # the report says it
             scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
@@ -973,8 +973,9 @@ def apply_encoder(
 
 # %% ../nbs/07_runs.ipynb #93384c97-2
 NO_ONE = pd.Index([], name="obsreg_id", dtype=object)
-SCORES = ("extrapolated", "counts", "error", "z", "p")
-NO_SCORES = pd.DataFrame({c: np.zeros(0) for c in SCORES}, index=NO_ONE)
+NO_SCORES = pd.DataFrame(
+    {c: np.zeros(0) for c in ("extrapolated", "counts", "error", "z", "p")}, index=NO_ONE
+)
 
 # %% ../nbs/07_runs.ipynb #e86fb2ed
 def learnt(job, chosen, ids, rows):
