@@ -16,7 +16,7 @@ from scipy.fft import rfft
 from . import _checks
 from ._store import file_hash, XRTError
 from .data import checked_clock, EventDataError, EventList, EventTable
-from .features import _fractions, energy_time_correlation, excess_variance, gregory_loredo_features
+from .features import fractions, energy_time_correlation, excess_variance, gregory_loredo_features
 from .features import shape_features, spectral_features, uniformity_features, waiting_features
 from .invariant import haar_power
 from .representations import compiled, EventTransformer
@@ -79,7 +79,7 @@ def clocked(events, time_axis="livetime"):
             f"source {str(events.ids[long[0]])!r}: {width[long[0]]:.3g} s of exposure are no time "
             "that a telescope can watch; check the unit of its times and good times"
         )
-    u = _fractions(events.counts, clock, start, width)
+    u = fractions(events.counts, clock, start, width)
     total = np.zeros((len(events), CELLS + 1))
     u = np.clip(u, 0, np.nextafter(1, 0))
     _running_total(u, events.offsets, total)
