@@ -955,8 +955,7 @@ def learn_features(
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
     if getattr(model, "score_", None) is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", XRTWarning)  # detections without a score: in the report
+        with warnings.catch_warnings(action="ignore", category=XRTWarning):  # the report says it
             scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
     return frame, model.encoder_, model.history_, scores.rename_axis("obsreg_id").reset_index()
@@ -1143,7 +1142,8 @@ def unscored_words(scores):
 # %% ../nbs/07_runs.ipynb #4a976bfa
 WORST = (
     "The detections that were reconstructed worst for their number of counts. z: robust standard deviations; "
-    "p: rank among held-out detections of similar counts. All: anomalies.csv."
+    "p: rank among held-out detections of similar counts. All: anomalies.csv; those brighter or fainter than "
+    "the held-out ones come last there, marked as extrapolated and without z."
 )
 
 # %% ../nbs/07_runs.ipynb #a7a64ded
