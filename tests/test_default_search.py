@@ -6,7 +6,7 @@ import pytest
 from xrt_nb.data import EventDataError, EventTable, UnknownSourceError
 from xrt_nb.default_search import SCORES, default_score, search
 from xrt_nb.scores import ScoreError
-from xrt_nb.shapes import search_features, without_energies
+from xrt_nb.shapes import search_features, shared_flares, without_energies
 from xrt_nb.simulation import XRT_200515, simulate_archive, simulate_source
 
 
@@ -83,3 +83,20 @@ def test_identical_lists_are_a_tie_in_order_of_ids():
                         np.tile([[0.0, 100.0]], (12, 1)), np.arange(13))
     hits = search(events, "s3", k=4)
     assert hits.obsreg_id.tolist() == ["s0", "s1", "s10", "s11"]
+
+
+def test_flares_of_the_background_come_last_and_are_flagged():
+
+    rng, n = np.random.default_rng(8), 60
+    crowd = [f"7_{k}" if k < 30 else f"{k}_1" for k in range(n)]  # one crowded observation, thirty lonely ones
+    times = [np.sort(rng.uniform(0, 30_000, 40)) for _ in range(n)]
+    for k in range(n):
+        if k < 30 or k >= 50:
+            times[k] = np.sort(np.r_[times[k], rng.uniform(9000, 11_000, 40)])
+    offsets = np.r_[0, np.cumsum([len(t) for t in times])]
+    gti = np.tile([[0.0, 30_000.0]], (n, 1))
+    events = EventTable(crowd, offsets, np.concatenate(times), None, gti, np.arange(n + 1))
+    shared = shared_flares(events)
+    assert shared.iloc[:30].all() and not shared.iloc[30:].any()
+    hits = search(events, "55_1", k=59)
+    assert hits["shared"].is_monotonic_increasing and hits["shared"].sum() == 30

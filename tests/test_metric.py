@@ -107,3 +107,13 @@ def test_a_fitted_metric_survives_being_put_away(archive):
     assert all(a.dtype.kind in "fU" for a in state.values())
     again = m.LearnedMetric("nowhere.npz").set_state(state)
     np.testing.assert_array_equal(again.score(frame[:3], frame), m.LearnedMetric().fit(frame).score(frame[:3], frame))
+
+
+def test_the_archive_tells_how_many_vary():
+    from xrt_nb.metric import TRAINED_SHARE, prior_shift
+
+    rng, odds = np.random.default_rng(0), np.log(TRAINED_SHARE / (1 - TRAINED_SHARE))
+    for share in (0.01, 0.05, 0.2):
+        v = rng.normal(np.where(rng.random(50_000) < share, 2.0, -2.0), 2.0) + odds
+        found = 1 / (1 + np.exp(prior_shift(v) - odds))
+        assert abs(found / share - 1) < 0.25

@@ -1,6 +1,8 @@
 """A case and a step in a user's own script: one object each, seen by run, command line, report and finder."""
 
+import functools
 import sys
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -44,6 +46,14 @@ def section(job):
 brightest = Step("brightest", {"n_brightest": 5}, ["brightest.csv"], make, section)
 not_a_case = 3
 '''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_figures():
+    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +185,21 @@ def test_scripts_that_cannot_be_used_end_in_a_sentence(named, said, tmp_path, mo
     assert r.exit_code == 1 and said in r.output and "Traceback" not in r.output and not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("search", [None, CosineLogNorm(), Euclidean(standardize=True)])
-def test_the_score_of_a_case_is_that_of_its_space(search, archive, tmp_path):
+@pytest.mark.parametrize("score", [Euclidean(), Euclidean(standardize=False), CosineLogNorm(), CosineLogNorm(gain=3)], ids=repr)
+def test_a_manifest_tells_which_score_a_case_has(score):
+    told = {"recipe": {"search": runs.plain_json(runs.recipe_of(score))}}
+    assert repr(runs.score_in(SimpleNamespace(case="elsewhere", manifest=told))) == repr(score)
+
+
+@pytest.mark.parametrize("told", [None, 3, {}, {"class": "Euclidean"}, {"class": "os.system", "parameters": {}}, {"class": "Euclidean", "parameters": {"x": 1}},
+                                  {"class": "Euclidean", "parameters": {}, "code": "abc"}, {"class": "Euclidean", "parameters": {"standardize": {"array": "1"}}}], ids=repr)
+def test_a_score_that_is_not_known_here_is_left_out(told):
+    assert runs.score_in(SimpleNamespace(case="elsewhere", manifest={"recipe": {"search": told}})) is None
+    assert runs.score_in(SimpleNamespace(case="elsewhere", manifest={})) is None
+
+
+def test_the_score_of_a_case_is_that_of_its_space(archive, tmp_path):
+    search = CosineLogNorm()
     events, truth = archive
     case = Case("scored", SortedProfile(n_times=(12,)), PCA(5), dict(perplexity=10, max_iter=250), search)
     r = read_run(run(case, events, tmp_path / "r", known=known_ids(truth), min_samples=5))

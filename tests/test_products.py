@@ -164,7 +164,7 @@ def test_a_fault_now_and_then_costs_nothing(served, tmp_path, fault):
 
 @pytest.mark.parametrize("fault, reason", [
     ("error 500", "last one ended with 500"), ("late", "Timeout|timed out"), ("cut in the middle", "broke off"), ("a web page", "a web page: 'Sorry'"), ("empty", "the answer is empty"),
-    ("json", "no tar archive"), ("damaged member", "damaged or cut short")])
+    ("json", "no tar archive"), ("damaged member", "damaged or truncated")])
 def test_a_fault_that_stays_is_named_and_leaves_nothing(served, tmp_path, fault, reason):
     with FileService(served, lambda n, wanted, csc: FAULTS[fault](csc, wanted)) as csc:
         with pytest.raises(CatalogError, match=f"(?s)gave up after 2 packages.*{reason}"):

@@ -97,6 +97,15 @@ class Road:
             self.here(words)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_figures():
+    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
+    from xrt_nb import runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
+
+
 @pytest.mark.parametrize("alone", [pytest.param(True, id="processes", marks=pytest.mark.slow), pytest.param(False, id="here")])
 def test_the_readme_block_as_it_stands(alone, root, tmp_path, monkeypatch):
     lines, n = block(root), 300 if alone else 160

@@ -90,3 +90,19 @@ def test_constant_features_give_finite_scores():
     frame = pd.DataFrame(np.full((6, 3), 2.5))
     for score in each():
         assert np.isfinite(score.fit(frame).score(frame[:2], frame)).all()
+
+
+def test_reordering_keeps_the_first_and_their_values():
+    from xrt_nb.scores import reordered
+
+    rng = np.random.default_rng(3)
+    values, evidence = rng.normal(size=(4, 50)), rng.normal(size=50) * 3
+    out = reordered(values, evidence, 12)
+    for before, after in zip(values, out):
+        first = np.argsort(-before)[:12]
+        assert set(np.argsort(-after)[:12]) == set(first)
+        np.testing.assert_array_equal(np.sort(after), np.sort(before))
+        wanted = first[np.argsort(-(before[first] + evidence[first]))]
+        np.testing.assert_array_equal(np.argsort(-after)[:12], wanted)
+    turned = rng.permutation(50)
+    np.testing.assert_array_equal(reordered(values[:, turned], evidence[turned], 12), out[:, turned])

@@ -327,10 +327,8 @@ def need_decoder(estimator):
         )
 
 # %% ../nbs/02d_autoencoder.ipynb #54e1a825
-def usual_errors(errors, counts, rows) -> CountScore | None:
-    "The reference of the anomaly score: errors of the validation rows; None for fewer than 10."
-    if len(rows) < 10:
-        return None
+def usual_errors(errors, counts, rows) -> CountScore:
+    "The reference of the anomaly score: errors of the validation rows."
     return CountScore().fit(np.asarray(counts)[rows], np.maximum(errors, 1e-12))
 
 # %% ../nbs/02d_autoencoder.ipynb #dfafec3b
@@ -504,7 +502,7 @@ class Autoencoder(TrainedAutoencoder):
         self.model_, parts = self._network(shape, rng, mean_value(taken[0], shape, rows[0]))
         mirror = getattr(self, "mirror", False)
         data = training_batches(taken, rows, shape, self.batch_size, seed, mirror)
-        self.score_ = None
+        self.__dict__.pop("score_", None)
         about = recipe_of(self) | {"rows": n, "sum": float(taken[0].sum())}
         limits = self.epochs, self.patience, self.checkpoint, about, self.progress
         try:
@@ -512,7 +510,7 @@ class Autoencoder(TrainedAutoencoder):
         finally:
             self.encoder_ = as_encoder(parts, shape, self.loss == "poisson")
         self.validation_rows_ = rows[1]
-        if counts is not None:
+        if counts is not None and len(rows[1]) >= 10:
             part = None if exposure is None else np.asarray(exposure)[rows[1]]
             self.score_ = usual_errors(self.errors(X[rows[1]], part), counts, rows[1])
         return self

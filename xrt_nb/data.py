@@ -1280,19 +1280,3 @@ def __getattr__(name):
     from xrt_nb.tables import read_events
 
     return read_events
-
-# %% ../nbs/00_data.ipynb #6ee7ca4b
-def patch_to(
-    cls,  # class that receives the method
-    as_prop: bool = False,  # attach as a read-only property
-    static: bool = False,  # attach as a static method
-):
-    "Attach the decorated function to `cls` under its own name; the name itself stays free."
-    import builtins
-
-    def _attach(f):
-        f.__qualname__ = f"{cls.__name__}.{f.__name__}"
-        setattr(cls, f.__name__, property(f) if as_prop else staticmethod(f) if static else f)
-        return getattr(builtins, f.__name__, None)
-
-    return _attach

@@ -500,9 +500,6 @@ def energy_time_correlation(events) -> dict:
     ok = (aa > 0) & (bb > 0) & (events.counts > 2)
     return {"rho_et": np.where(ok, ab / np.sqrt(np.where(ok, aa * bb, 1)), 0)}
 
-# %% ../nbs/02_features.ipynb #95b5f438
-_fractions, _unit_clock = fractions, unit_clock
-
 # %% ../nbs/02_features.ipynb #d1ea853e-1
 TIMING = (uniformity_features, shape_features, waiting_features, gregory_loredo_features, excess_variance)
 

@@ -176,7 +176,7 @@ def hardness_ratio(hard, soft, hard_bkg=0, soft_bkg=0, area_ratio=1.0, level=0.6
     Raises
     ------
     ValueError
-        Where a number can't be what it is said to be; it is named.
+        Where a number can't be a count, a ratio or a level; the message names it.
 
     References
     ----------

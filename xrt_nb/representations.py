@@ -572,9 +572,6 @@ def quality_table(events, n_time=24, n_energy=16, energy_range=(500, 7000), time
     q["cube_ok"] = (np.diff(cubes.indptr) > 0) & ~q["constant_dt"]
     return q
 
-# %% ../nbs/01_representations.ipynb #0793ae2a
-_as_table, _axis, _compiled, _min_max_rows = as_table, checked_clock, compiled, min_max_rows
-
 # %% ../nbs/01_representations.ipynb #15f49d8e
 def column_names(features):
     "Names of the columns of a frame as text; None for arrays, which have none. A duplicated name is refused."

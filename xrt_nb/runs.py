@@ -954,8 +954,9 @@ def learn_features(
     "Train an autoencoder on representations and read off their latents."
     model.fit(rows, groups=groups, counts=counts)
     scores = NO_SCORES
-    if hasattr(model, "score_"):
-        scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
+    if getattr(model, "score_", None) is not None:
+        with warnings.catch_warnings(action="ignore", category=XRTWarning):  # the report says it
+            scores = model.anomaly_score(rows, counts, ids).sort_values("z", ascending=False)
     frame = feature_frame(model.transform(rows), ids, list(model.get_feature_names_out()))
     return frame, model.encoder_, model.history_, scores.rename_axis("obsreg_id").reset_index()
 
@@ -972,7 +973,9 @@ def apply_encoder(
 
 # %% ../nbs/07_runs.ipynb #93384c97-2
 NO_ONE = pd.Index([], name="obsreg_id", dtype=object)
-NO_SCORES = pd.DataFrame({c: np.zeros(0) for c in ("counts", "error", "z", "p")}, index=NO_ONE)
+NO_SCORES = pd.DataFrame(
+    {c: np.zeros(0) for c in ("extrapolated", "counts", "error", "z", "p")}, index=NO_ONE
+)
 
 # %% ../nbs/07_runs.ipynb #e86fb2ed
 def learnt(job, chosen, ids, rows):
@@ -1126,12 +1129,21 @@ def learning_section(job):
     props = shown_properties(job.read("properties.parquet"))
     tables = [html_table(scores.head(20).join(props, on="obsreg_id"), WORST)] if len(scores) else []
     figures = [("Loss of training and validation sources", png(fig))]
-    return {"title": "The encoder", "text": [text], "figures": figures, "tables": tables, "order": 30}
+    texts = [text, *unscored_words(scores)]
+    return {"title": "The encoder", "text": texts, "figures": figures, "tables": tables, "order": 30}
+
+# %% ../nbs/07_runs.ipynb #a51c0fe2
+def unscored_words(scores):
+    "How many detections have no anomaly score, and why."
+    n = int(scores["extrapolated"].astype(bool).sum())
+    said = "hardly any held-out detection is as faint or as bright (extrapolated in anomalies.csv)"
+    return [f"{n} of {len(scores)} detections have no score: {said}."] * bool(n)
 
 # %% ../nbs/07_runs.ipynb #4a976bfa
 WORST = (
     "The detections that were reconstructed worst for their number of counts. z: robust standard deviations; "
-    "p: rank among held-out detections of similar counts. All: anomalies.csv."
+    "p: rank among held-out detections of similar counts. All: anomalies.csv; those brighter or fainter than "
+    "the held-out ones come last there, marked as extrapolated and without z."
 )
 
 # %% ../nbs/07_runs.ipynb #a7a64ded
