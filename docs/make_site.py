@@ -31,6 +31,7 @@ DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(.*?)[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<!!)(\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 ATTRIBUTES = re.compile(r"(\]\([^)\s]*\))\{[^}\n]*\}")
 HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)$", re.M)
+IMPORTING = re.compile(r"^(import|from|if TYPE_CHECKING)", re.M)
 OPEN = 16  # lines of a helper's definition that a page shows unfolded
 SECTIONS = re.compile(r"^(Parameters|Returns|Raises|Attributes|Yields)\n-{5,}$", re.M)
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
@@ -391,16 +392,17 @@ def write_source(root: Path, proc: Path, source: Path, env: dict) -> dict:  # {p
 def show_helpers(path: Path):
     "Let a reader of the page see what `exporti` exports, which nbdev leaves out: short definitions open, long ones folded."
     nb = json.loads(path.read_text(encoding="utf-8"))
+    cells = []
     for cell in nb["cells"]:
+        cells.append(cell)
         source = "".join(cell["source"])
         body = DIRECTIVE.sub("", source)
-        directives = DIRECTIVE.findall(source)
-        if cell["cell_type"] != "code" or "exporti" not in directives or re.search(r"^(import|from|if TYPE_CHECKING)", body, re.M):
+        if cell["cell_type"] != "code" or "exporti" not in DIRECTIVE.findall(source) or IMPORTING.search(body):
             continue
         fold = "" if len(body.strip().splitlines()) <= OPEN else "#| code-fold: true\n"
-        fold += "#| exec_doc\n"  # run, as nbdev runs what is exported, and shown
-        cell["source"] = fold + re.sub(r"^[ \t]*#\|[ \t]*exporti[ \t]*$\n?", "", source, flags=re.M)
-    path.write_text(json.dumps(nb), encoding="utf-8")
+        shown = "#| eval: false\n" + fold + body.lstrip("\n")  # nbdev runs the first and shows the second
+        cells.append(cell | {"id": f"{cell['id']}-shown", "source": shown, "outputs": []})
+    path.write_text(json.dumps(nb | {"cells": cells}), encoding="utf-8")
 
 
 def build(root: Path, out: Path, workers: int = 2):

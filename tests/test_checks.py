@@ -34,7 +34,7 @@ def test_numbers_are_taken_within_their_limits(x, low, high):
         with pytest.raises(ValueError, match="above .* and below"): real(edge, "x", above=low, below=high)
 
 
-@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_what_is_no_number_is_shown_and_refused(value):
     class Mine(ValueError): pass
     for check in (whole, real):
