@@ -264,8 +264,9 @@ class SameSource:
     ids : sequence of str
         The detections.
     sources : DataFrame, Series or sequence, optional
-        What is known of them: a frame indexed by id with any of the columns `name`, `ra`, `dec` [deg, ICRS] and
-        `pos_err` [arcsec] (such as `events.meta`), or source names alone, as a Series indexed by id or one per id.
+        What is known of them: a frame indexed by id with any of the columns `name`, `ra`, `dec`
+        [deg, ICRS] and `pos_err` [arcsec] (such as `events.meta`), or source names alone, as a Series
+        indexed by id or one per id.
 
     Attributes
     ----------
@@ -321,8 +322,9 @@ def _same_source(ids, sources, wanted):
     same = SameSource(ids, sources)
     if (same.rule == "id").all():
         warnings.warn(
-            "exclude_same_source without `sources`: only the query itself is left out, since an id doesn't tell "
-            "which source it observed and nothing else is known (no catalog name, no position with its error)",
+            "exclude_same_source without `sources`: only the query itself is left out, since an id doesn't "
+            "tell which source it observed and nothing else is known (no catalog name, no position "
+            "with its error)",
             XRTWarning,
             stacklevel=3,
         )
@@ -712,6 +714,7 @@ def retrieval(
     features : (S, K) or (S,) array
         Features; or one number each, highest first: the same list for every query.
     ids : (S,) sequence of str
+        The ids of the detections.
     kinds : (S,) sequence of str, or Series indexed by id
         True kind of each source.
     queries : sequence of str
@@ -852,7 +855,8 @@ def _judged(truth, ids):
         )
     if len(here) < len(ids):
         warnings.warn(
-            f"the truth covers {len(here)} of {len(ids)} detections; the others are neither queries nor judged",
+            f"the truth covers {len(here)} of {len(ids)} detections; "
+            "the others are neither queries nor judged",
             XRTWarning,
             stacklevel=3,
         )
@@ -913,7 +917,8 @@ def _table_kind(path):
     kind = Path(path).suffix.lower()
     if kind not in TABLES:
         raise ValueError(
-            f"{path}: a selection is kept in a file that ends in {', '.join(TABLES)}, not in {kind or 'nothing'}"
+            f"{path}: a selection is kept in a file that ends in {', '.join(TABLES)}, "
+            f"not in {kind or 'nothing'}"
         )
     return kind
 
@@ -1089,7 +1094,8 @@ def read_selection(path, ids=None, unknown: str = "raise") -> pd.DataFrame:
         ) from None
     if "obsreg_id" not in frame:
         raise EventDataError(
-            f"{path}: no column 'obsreg_id'; there are {', '.join(printable(c, 30) for c in frame.columns[:30])}"
+            f"{path}: no column 'obsreg_id'; there are "
+            + ", ".join(printable(c, 30) for c in frame.columns[:30])
         )
     frame["obsreg_id"] = (
         frame["obsreg_id"]

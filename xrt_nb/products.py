@@ -431,7 +431,7 @@ class Manifest:
         self.folder, self.path, self.rows = Path(folder) / "files", Path(folder) / "manifest.jsonl", {}
 
     def read(self):
-        "Load the lines of earlier calls; half a line at the end is dropped, a damaged one is said."
+        "Load the lines of earlier calls; half a line at the end is dropped, a damaged one is reported."
         if not os.path.lexists(self.path):
             return self
         if self.path.is_symlink() or ordinary(self.path).stat().st_size > 1 << 30:
