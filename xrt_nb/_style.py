@@ -30,6 +30,34 @@ def small_png(
     image.save(out, format="png", optimize=True)
     return out.getvalue()
 
+# %% ../nbs/below/04_style.ipynb #df2f8d47
+def shell():  # IPython's, or None
+    "Find the session of a notebook, if this is one; never import IPython."
+    found = sys.modules.get("IPython")
+    session = found.get_ipython() if found else None
+    return session if hasattr(session, "kernel") else None
+
+# %% ../nbs/below/04_style.ipynb #584ff067
+def show_once(
+    fig,  # matplotlib figure
+):
+    "Let a figure show itself: as a cell's result, or else at the end of the cell that has made it."
+    from IPython.display import display
+
+    pending, events = [fig], shell().events
+
+    def drawn():
+        pending.clear()
+        return small_png(fig)
+
+    def at_the_end():
+        events.unregister("post_execute", at_the_end)
+        if pending:
+            display(fig)
+
+    fig._repr_png_ = drawn
+    events.register("post_execute", at_the_end)
+
 # %% ../nbs/below/04_style.ipynb #a5a88c19
 def figure(
     fig=None,  # a figure of the user's, returned as it is
@@ -42,6 +70,8 @@ def figure(
         return fig or pyplot().figure(**options)
     fig = Figure(**options)
     fig._repr_png_ = MethodType(small_png, fig)
+    if shell():
+        show_once(fig)
     return fig
 
 # %% ../nbs/below/04_style.ipynb #586d2de3
