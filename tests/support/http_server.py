@@ -1,5 +1,7 @@
 """The one HTTP server of the tests, at 127.0.0.1, with the interface of pytest-httpserver (`expect_request(...).respond_with_...`, `url_for`, `log`).
 
+pytest-httpserver itself cannot play a hostile one: werkzeug below it mends wrong lengths and refuses to send broken redirects, and 27
+of the tests need both.
 Beyond that it says what no friendly server says: bodies that are shorter than announced, that never end, that drip.
 """
 
