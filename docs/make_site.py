@@ -132,7 +132,7 @@ def numpydoc(text: str) -> str:  # markdown
     from sphinx.ext.napoleon import Config, NumpyDocstring
 
     options = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_use_admonition_for_notes=False)
-    made = str(NumpyDocstring(re.sub(r"^(References|Notes|Examples)\n-+$", r".. rubric:: \1\n", text, flags=re.M), options))
+    made = str(NumpyDocstring(text, options))
     return "```````{eval-rst}\n" + made.strip("\n") + "\n```````"
 
 

@@ -56,7 +56,7 @@ def parameters_of(thing):
 def unexplained(thing):
     "Parameters of a function or class that its docstring does not list as `name : type` with a line below."
     text = inspect.getdoc(thing) or ""
-    section = re.search(r"^Parameters\n-{10}\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", text, re.M | re.S)
+    section = re.search(r"(?<=\n\n)Parameters\n-{10}\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", text, re.M | re.S)
     listed = set()
     for head in re.findall(r"^(\S[^\n]*?) ?: \S[^\n]*\n {4}\S", section[1] if section else "", re.M):
         listed |= {name.strip("*` ") for name in head.split(",")}

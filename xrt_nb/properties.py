@@ -525,6 +525,7 @@ def _cells(clock, width):
 # %% ../nbs/02a_properties.ipynb #cdf462ff-1
 def bayesian_blocks(event_list, p0=0.01, *, time_axis="livetime") -> pd.DataFrame:
     """Stretches of constant rate of one detection; takes time as the square of the events, seconds for 3,000.
+
     Parameters
     ----------
     event_list : EventList
@@ -666,6 +667,7 @@ def catalog_columns(
     events, background=None, area_ratio=None, *, areas=None, m_max=None, time_axis="exposure", level=0.68
 ) -> pd.DataFrame:
     """Counts, hardness ratios and variability of every detection from photons, under the catalog's names.
+
     Parameters
     ----------
     events : EventTable or EventList
