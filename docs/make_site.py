@@ -132,7 +132,7 @@ def numpydoc(text: str) -> str:  # markdown
     from sphinx.ext.napoleon import Config, NumpyDocstring
 
     options = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_use_admonition_for_notes=False)
-    made = str(NumpyDocstring(text, options))
+    made = re.sub(r"^:(returns|raises)\b", lambda m: f":{m[1].capitalize()}", str(NumpyDocstring(text, options)), flags=re.M)
     return "```````{eval-rst}\n" + made.strip("\n") + "\n```````"
 
 
