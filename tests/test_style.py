@@ -2,6 +2,7 @@
 import ast
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -102,3 +103,27 @@ def test_colors_of_text_on_dark_ground_are_readable():
         return np.dot([0.2126, 0.7152, 0.0722], np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4))
     for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
         assert (light(_style.DARK[name]) + 0.05) / (light(_style.DARK["figure.facecolor"]) + 0.05) > 4.5
+
+
+class Events:
+    "What happens at the end of a cell."
+
+    def __init__(self): self.todo = []
+
+    def register(self, event, what): self.todo.append(what)
+
+    def unregister(self, event, what): self.todo.remove(what)
+
+
+def test_a_figure_is_shown_once_at_the_end_of_its_cell_or_before(monkeypatch):
+    session, shown = SimpleNamespace(kernel=1, events=Events()), []
+    notebook = SimpleNamespace(get_ipython=lambda: session, display=SimpleNamespace(display=shown.append))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
+    ax = _style.axes()
+    fig = _style.figure(figsize=(2, 1))
+    assert len(fig._repr_png_()) > 100, "as the result of the cell"
+    for what in list(session.events.todo): what()
+    assert shown == [ax.figure] and session.events.todo == []
+    monkeypatch.setattr(notebook, "get_ipython", lambda: None)
+    assert _style.shell() is None and _style.axes() is not ax

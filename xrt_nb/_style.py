@@ -42,8 +42,6 @@ def show_once(
     fig,  # matplotlib figure
 ):
     "Let a figure show itself: as a cell's result, or else at the end of the cell that has made it."
-    from IPython.display import display
-
     pending, events = [fig], shell().events
 
     def drawn():
@@ -53,7 +51,7 @@ def show_once(
     def at_the_end():
         events.unregister("post_execute", at_the_end)
         if pending:
-            display(fig)
+            sys.modules["IPython"].display.display(fig)
 
     fig._repr_png_ = drawn
     events.register("post_execute", at_the_end)
