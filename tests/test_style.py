@@ -117,7 +117,7 @@ class Events:
 
 def test_a_figure_is_shown_once_at_the_end_of_its_cell_or_before(monkeypatch):
     session, shown = SimpleNamespace(kernel=1, events=Events()), []
-    notebook = SimpleNamespace(get_ipython=lambda: session, display=SimpleNamespace(display=shown.append))
+    notebook = SimpleNamespace(version_info=(9, 0), get_ipython=lambda: session, display=SimpleNamespace(display=shown.append))
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     ax = _style.axes()
