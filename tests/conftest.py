@@ -1,13 +1,17 @@
 """What every test shares: where the project is, and quiet, headless, bounded libraries."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("MPLBACKEND", "agg")
+# tqdm's own lock is a semaphore that a forked child shares: a child killed while it holds it would lock its parent for ever
+tqdm.set_lock(threading.RLock())
 # the real data lie beside the project; tests that need them skip, with a reason, where they are not
 os.environ.setdefault("XRT_NB_SHARED", str(ROOT.parent / "shared"))
 
