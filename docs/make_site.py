@@ -116,14 +116,22 @@ def front_matter(cell: dict) -> dict:  # {} when the cell is none
 
 
 def definitions(module: Path) -> dict:  # {name: its part of the syntax tree}, methods as `Class.method`
-    "What a module defines, for its signatures and docstrings."
+    "What a module defines, for its signatures and docstrings; a class has the methods of its bases in the module as well."
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    tops = {n.name: n for n in ast.parse(module.read_text(encoding="utf-8")).body if isinstance(n, (*functions, ast.ClassDef))}
+
+    def methods(node):
+        own = {n.name: n for n in node.body if isinstance(n, functions) and n.name[0] != "_"}
+        bases = [tops[b.id] for b in node.bases if isinstance(b, ast.Name) and isinstance(tops.get(b.id), ast.ClassDef)]
+        for base in bases:
+            own = own | {name: n for name, n in methods(base).items() if name not in own}
+        return own
+
     found = {}
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, (*functions, ast.ClassDef)):
-            found[node.name] = node
+    for name, node in tops.items():
+        found[name] = node
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{n.name}": n for n in node.body if isinstance(n, functions) and n.name[0] != "_"}
+            found |= {f"{name}.{key}": n for key, n in methods(node).items()}
     return found
 
 
