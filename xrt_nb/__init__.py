@@ -10,7 +10,7 @@ __all__ = ['AlignedMap', 'AnalogFinder', 'Case', 'Catalog', 'ConvAutoencoder', '
            'TSNEMap', 'Tap', 'TrainingError', 'UnknownSourceError', 'WaveletPower', 'XRTError', 'XRTWarning',
            'agreement', 'bayesian_blocks', 'catalog_columns', 'cluster', 'cluster_hdbscan', 'demo', 'embed',
            'fetch_events', 'fetch_products', 'find_analogs', 'find_class_analogs', 'find_sources', 'gregory_loredo',
-           'hardness_ratio', 'ingest', 'light_curve', 'load_published_encoder', 'match', 'pca', 'plot_analogs',
+           'hardness_ratio', 'light_curve', 'load_published_encoder', 'match', 'pca', 'plot_analogs',
            'plot_light_curves', 'positions', 'quality_table', 'read_event_list', 'read_events', 'read_known',
            'read_run', 'register_case', 'register_kind', 'register_step', 'resolve', 'retrieval', 'run', 'search',
            'search_features', 'serve', 'simulate_archive', 'simulate_source', 'summary_features', 'train_metric']
@@ -29,7 +29,6 @@ _NAMES = {
     "tables": "read_events",
     "regions": "Region",
     "fits": "Mission read_event_list",
-    "ingest": "ingest",
     "simulation": "Kind register_kind simulate_archive simulate_source",
     "representations": "EtDtCube EtMap Flatten quality_table",
     "pairs": "PairMap",
@@ -87,7 +86,6 @@ if TYPE_CHECKING:
     from xrt_nb.tables import read_events
     from xrt_nb.regions import Region
     from xrt_nb.fits import Mission, read_event_list
-    from xrt_nb.ingest import ingest
     from xrt_nb.simulation import Kind, register_kind, simulate_archive, simulate_source
     from xrt_nb.representations import EtDtCube, EtMap, Flatten, quality_table
     from xrt_nb.pairs import PairMap
@@ -125,10 +123,10 @@ _all_ = [
     "TSNEMap", "Tap", "TrainingError", "UnknownSourceError", "WaveletPower", "XRTError",
     "XRTWarning", "agreement", "bayesian_blocks", "catalog_columns", "cluster",
     "cluster_hdbscan", "demo", "embed", "fetch_events", "fetch_products", "find_analogs",
-    "find_class_analogs", "find_sources", "gregory_loredo", "hardness_ratio", "ingest",
-    "light_curve", "load_published_encoder", "match", "pca", "plot_analogs",
-    "plot_light_curves", "positions", "quality_table", "read_event_list", "read_events",
-    "read_known", "read_run", "register_case", "register_kind", "register_step", "resolve",
-    "retrieval", "run", "search", "search_features", "serve", "simulate_archive",
-    "simulate_source", "summary_features", "train_metric",
+    "find_class_analogs", "find_sources", "gregory_loredo", "hardness_ratio", "light_curve",
+    "load_published_encoder", "match", "pca", "plot_analogs", "plot_light_curves", "positions",
+    "quality_table", "read_event_list", "read_events", "read_known", "read_run",
+    "register_case", "register_kind", "register_step", "resolve", "retrieval", "run", "search",
+    "search_features", "serve", "simulate_archive", "simulate_source", "summary_features",
+    "train_metric",
 ]
