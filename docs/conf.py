@@ -16,7 +16,6 @@ from sphinx.util import logging  # noqa: E402
 cfg = settings(Path(os.environ.get("XRT_NB_ROOT", here.parent)))
 project, author, copyright, release = cfg["title"], cfg["author"], cfg["copyright"], cfg["version"]
 language = "en"
-default_role = "code"  # a name in backticks in a docstring
 
 extensions = ["myst_nb", "sphinx.ext.githubpages"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]

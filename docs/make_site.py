@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -33,7 +34,9 @@ ATTRIBUTES = re.compile(r"(\]\([^)\s]*\))\{[^}\n]*\}")
 HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)$", re.M)
 IMPORTING = re.compile(r"^(import|from|if TYPE_CHECKING)", re.M)
 OPEN = 16  # lines of a helper's definition that a page shows unfolded
-SECTIONS = re.compile(r"^(Parameters|Returns|Raises|Attributes|Yields)\n-{5,}$", re.M)
+ENTRIES = ("Parameters", "Returns", "Raises", "Attributes", "Yields", "Warns")
+SECTIONS = re.compile(rf"^({'|'.join(ENTRIES)})\n-{{5,}}$", re.M)
+SECTION = re.compile(rf"^({'|'.join(ENTRIES)}|Notes|References|Examples|See Also)\n-{{3,}}\n", re.M)
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
 
 
@@ -135,13 +138,28 @@ def definitions(module: Path) -> dict:  # {name: its part of the syntax tree}, m
     return found
 
 
-def numpydoc(text: str) -> str:  # markdown
-    "A docstring in numpydoc's sections, as Sphinx's napoleon reads it."
-    from sphinx.ext.napoleon import Config, NumpyDocstring
+def entries(body: str) -> str:  # markdown
+    "A section of entries, each a line with what is indented below it, as a list of definitions."
+    made = []
+    for term, text in re.findall(r"^(\S[^\n]*)\n((?:[ ]+[^\n]*\n?|\n(?=[ ]))*)", body.strip("\n") + "\n", re.M):
+        name, colon, kind = term.partition(" : ")
+        lines = textwrap.dedent(text).strip().splitlines() or ["\u00a0"]
+        made.append((f"`{name}` : {kind}" if colon else term) + "\n: " + "\n  ".join(lines))
+    return "\n\n".join(made)
 
-    options = Config(napoleon_use_param=False, napoleon_use_rtype=False, napoleon_use_admonition_for_notes=False)
-    made = re.sub(r"^:(returns|raises)\b", lambda m: f":{m[1].capitalize()}", str(NumpyDocstring(text, options)), flags=re.M)
-    return "```````{eval-rst}\n" + made.strip("\n") + "\n```````"
+
+def numpydoc(text: str) -> str:  # markdown
+    """A docstring with its numpydoc sections as lists of definitions.
+
+    Not by way of napoleon and `eval-rst`: MyST puts an empty line before each such block for every line of the page above it,
+    ten thousand a cell, and docutils walks through all of them.
+    """
+    cited = re.sub(r"(\[\d+\])_|^\.\. (?=\[)", lambda m: m[1] or "", text, flags=re.M)
+    intro, *sections = SECTION.split(cited)
+    made = [intro.strip()]
+    for head, body in zip(sections[::2], sections[1::2]):
+        made += [f"**{head}**", entries(body) if head in ENTRIES else body.strip()]
+    return "\n\n".join(part for part in made if part)
 
 
 def declaration(name: str, node) -> str:  # markdown

@@ -204,3 +204,11 @@ def test_descriptions_of_several_lines_stay_comments():
     made = make_site.one_line_comments(text)
     assert "    a:int, # One, by the order of `P`.\n)->tuple: # Right by `Q`.\n" in made and made.endswith("prose # here\nmore\n")
     ast.parse(made.split("```")[1].removeprefix("python\n").rstrip() + "\n    pass")
+
+
+def test_sections_of_a_docstring_become_definitions():
+    text = "Scale.\n\nParameters\n----------\nx, y : (N,) array\n    Values [s], as in [1]_.\n\n    More.\nk : int\n    How many.\n\n"
+    text += "Returns\n-------\nDataFrame\n    One row each.\n\nReferences\n----------\n.. [1] A paper."
+    assert make_site.numpydoc(text) == (
+        "Scale.\n\n**Parameters**\n\n`x, y` : (N,) array\n: Values [s], as in [1].\n  \n  More.\n\n`k` : int\n: How many.\n\n"
+        "**Returns**\n\nDataFrame\n: One row each.\n\n**References**\n\n[1] A paper.")
