@@ -1,5 +1,6 @@
 """What every test shares: where the project is, and quiet, headless, bounded libraries."""
 
+import functools
 import os
 import threading
 from pathlib import Path
@@ -29,6 +30,15 @@ def shared():
     if not (path / "data").is_dir():
         pytest.skip("no real data here: set XRT_NB_SHARED")
     return path
+
+
+@pytest.fixture(scope="module")
+def few_figures():
+    "Reports draw one class in each space: drawing is most of a run's time, and one figure shows as much as six."
+    from xrt_nb import runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        yield
 
 
 @pytest.fixture

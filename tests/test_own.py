@@ -1,6 +1,5 @@
 """A case and a step in a user's own script: one object each, seen by run, command line, report and finder."""
 
-import functools
 import sys
 from types import SimpleNamespace
 
@@ -23,6 +22,7 @@ from xrt_nb.runs import Case, Step, case_of, read_manifest, read_run, register_c
 from xrt_nb.scores import CosineLogNorm, Euclidean
 from xrt_nb.simulation import known_ids, simulate_archive
 
+pytestmark = pytest.mark.usefixtures("few_figures")
 QUICK = dict(perplexity=10.0, max_iter=250, min_samples=5)
 SCRIPT = '''
 from sklearn.decomposition import PCA
@@ -46,14 +46,6 @@ def section(job):
 brightest = Step("brightest", {"n_brightest": 5}, ["brightest.csv"], make, section)
 not_a_case = 3
 '''
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_figures():
-    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Runs that die, disks that fill, directories that exist: a run is whole or absent, and what is used again is the same."""
 
-import functools
 import json
 import os
 import re
@@ -21,17 +20,10 @@ from xrt_nb.data import EventDataError, EventTable, XRTError, read_events
 from xrt_nb.runs import STEPS, file_hash, files_of, read_manifest, read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
+pytestmark = pytest.mark.usefixtures("few_figures")
 FILES = files_of("2D-PCA", truth=True)
 QUICK = dict(perplexity=15, max_iter=250, min_samples=8)
 RESULTS = ["features.parquet", "properties.parquet", "embedding.csv", "clusters.csv", "cluster_table.csv", "analogs.csv", "class_analogs.csv", "retrieval.csv", "quality.csv"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_figures():
-    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
-        yield
 
 
 @pytest.fixture(scope="module")
