@@ -193,6 +193,15 @@ def test_sweeping_leaves_the_living_and_strangers(tmp_path):
     assert not (tmp_path / of["dead"]).exists() and len(hidden(tmp_path)) == 5
 
 
+def test_a_long_call_sweeps_a_folder_where_its_program_wrote_before(tmp_path):
+    (write_text(tmp_path / "first", "1"), write_text(tmp_path / "first", "2", overwrite=True)) # this program has swept here
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout.strip()
+    left = _store._temporary(tmp_path / "a", "partial").name.replace(f"-{os.getpid()}-", f"-{dead}-")
+    (tmp_path / left).write_text("killed between its file's new name and the end of the old one")
+    with WorkFolder(tmp_path / "a") as work: work.remove()
+    assert hidden(tmp_path) == []
+
+
 # --- contents -----------------------------------------------------------------------------------------------------
 
 

@@ -875,6 +875,7 @@ def _enter(w):
         raise store_error(err, w.path) from None
     try:
         with writing(w.out):
+            sweep(w.out.parent)
             _recover(w.out)
             _resume(w, about)
             _mark(w.path, w.out, "working", w.fingerprint)
