@@ -41,8 +41,8 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "analogs", "default_search",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
+    "embedding", "clustering", "evaluation", "analogs", "default_search",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
