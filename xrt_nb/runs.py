@@ -1449,8 +1449,8 @@ NEAR = (
 
 # %% ../nbs/07_runs.ipynb #4b54f582
 FLAGGED = {
-    "unfamiliar": "Unfamiliar: the query is outside what the learned metric has seen; take its list with care.",
-    "shared": "Shared: the other faint lists of the observation rise at the same time; such hits come last.",
+    "unfamiliar": "Unfamiliar: the query is outside what the learned metric has seen; beware of its list.",
+    "shared": "Shared: other faint lists of the observation rise at the same time; it comes last.",
 }
 
 # %% ../nbs/07_runs.ipynb #67f6aabc
@@ -1475,7 +1475,8 @@ def analog_sections(job):
         cols = ("query", "known_class", "rank", "obsreg_id", *near, "hard_hs", "gl_log_odds")
         section = {"title": f"Best analogs in {title}", "text": [] if out else same_source_words(job, odds)}
         section["figures"] = analog_figures(job.events, hits, evident, space, title)
-        section["tables"] = [html_table(best[[c for c in cols if c in hits]], " ".join(["All of them: analogs.csv.", *words]))]
+        note = " ".join(["All of them: analogs.csv.", *words])
+        section["tables"] = [html_table(best[[c for c in cols if c in hits]], note)]
         out.append(section | {"order": 50 if out else 10})
     return out + retrieval_section(job)
 
