@@ -372,7 +372,7 @@ def edge_affected(seen):
 
 # %% ../nbs/05d_flags.ipynb #9629061c
 def on_chip(x, rng, at=(500.0, 500.0), width=1.0):
-    "The list with columns chipx, chipy, ccd_id of a source dithering about `at`, its image `width` pixels wide."
+    "The list with chipx, chipy, ccd_id of a source that dithers about `at`, its image `width` pixels wide."
     t, n = x.time, len(x.time)
     swing = [16.3 * np.sin(2 * np.pi * t / p) for p in SWINGS["acis before"]]
     place = [np.round(c + s + rng.normal(0, width, n)).clip(*CHIP) for c, s in zip(at, swing)]
