@@ -1003,6 +1003,64 @@ def train(out, seed, **options):
     click.echo(f"The metric is in {path}")
     say_next("xrt-nb run events.parquet --out my_run", "embedding, clusters and analogs of an archive")
 
+# %% ../nbs/07c_cli.ipynb #8072404d
+TRAIN = "Labels to make the model from: a table with measures and labels, or a list of names and labels."
+LABEL_OF = "Column of the labels. Default: the first of label, class, True_Class, main_type."
+A_TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+# %% ../nbs/07c_cli.ipynb #4646aa4c
+MODEL = "The model, a .npz file; written with --train, read without."
+CLASSES_OUT = "Where the classes go: .vot, .ecsv, .parquet or .csv."
+DRAWS = "Draws from the measurement errors to average over."
+classify_options = add(
+    click.option("--model", type=click.Path(dir_okay=False, path_type=Path), required=True, help=MODEL),
+    click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=CLASSES_OUT),
+    click.option("--train", "labels", type=A_TABLE, metavar="LABELS", help=TRAIN),
+    click.option("--label", metavar="COLUMN", help=LABEL_OF),
+    click.option("--draws", type=click.IntRange(0), default=0, show_default=True, help=DRAWS),
+    click.option("--seed", default=0, show_default=True, help="Seed of the training."),
+)
+
+# %% ../nbs/07c_cli.ipynb #b8eb98c7
+def trained_model(table, labels, label, path, seed, overwrite):
+    "A model from labels, written to its file."
+    from xrt_nb.classification import SourceClassifier, read_sources, training_set
+
+    rows, given = training_set(table, read_sources(labels), label)
+    model = SourceClassifier(random_state=seed).fit(rows, given)
+    model.save(path, overwrite)
+    click.echo(f"The model, from {len(rows)} labeled sources of {len(model.classes_)} classes, is in {path}")
+    return model
+
+# %% ../nbs/07c_cli.ipynb #8173fd81
+@main.command("classify")
+@click.argument("table", type=A_TABLE)
+@classify_options
+@overwrite_option
+def classify_table(table, model, out, labels, label, draws, seed, overwrite):
+    """Tell which kind each source of TABLE is, with a probability for each class.
+
+    TABLE holds one row per source (CSV, VOTable, ECSV, FITS or Parquet) with columns of the Chandra Source
+    Catalog, Gaia, 2MASS or WISE.
+
+    \b
+        xrt-nb classify sources.vot --model model.npz --train labeled.csv --out classes.vot
+        xrt-nb classify others.csv --model model.npz --out classes.parquet
+    """
+    from xrt_nb.classification import SourceClassifier, classify, facts_of, read_sources, write_classes
+
+    rows = read_sources(table)
+    if labels is None:
+        fitted = SourceClassifier.load(model)
+    else:
+        fitted = trained_model(rows, labels, label, model, seed, overwrite)
+    result = classify(fitted.set_params(draws=draws), rows)
+    write_classes(result, out, facts_of(fitted), overwrite)
+    counts = ", ".join(f"{c} {n}" for c, n in result["class"].value_counts().items())
+    click.echo(f"{len(result)} sources: {counts}")
+    share = (result["certainty"] >= 0.8).mean()
+    click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
+
 # %% ../nbs/07c_cli.ipynb #3c5df7d9
 PORT = "Port to listen on. Default: the first free one from 8866 on."
 LIGHT = dict(type=click.Choice(["light", "dark"]), default="light", show_default=True)
