@@ -41,10 +41,10 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "analogs", "default_search",
+    "embedding", "clustering", "analogs", "default_search", "index",
     "injection",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
-    "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},

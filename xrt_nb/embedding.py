@@ -728,14 +728,14 @@ def extent(reference):
     middle = reference.mean(axis=0)
     return middle, 1e6 * float(np.abs(reference - middle).max() or 1.0)
 
-# %% ../nbs/03_embedding.ipynb #5ec6020b
+# %% ../nbs/03_embedding.ipynb #df0caec8
 def within_reach(x, middle, far):
     "New features (M, F), none farther than `far` from the middle (F,) of the reference."
     x = np.clip(x, -1e300, 1e300)
     away = np.abs(x - middle).max(axis=1, keepdims=True)
     return np.where(away > far, middle + (x - middle) * (far / np.maximum(away, far)), x)
 
-# %% ../nbs/03_embedding.ipynb #dc8efffc
+# %% ../nbs/03_embedding.ipynb #45bdbb98
 class AskedTwice:
     "Neighbors that answer the question they answered last without searching again."
 
@@ -749,6 +749,22 @@ class AskedTwice:
             found = self.neighbors.kneighbors(x, n_neighbors)
             self.last = x, n_neighbors, found
         return found
+
+# %% ../nbs/03_embedding.ipynb #81441551
+def descended(placer, x, perplexity, n_iter):
+    "Where the descent of new features, in the unit of the reference, ends in a fixed embedding, (M, 2)."
+    width = np.ptp(placer.embedding, axis=0).max()
+    if width > 5000:
+        raise XRTError(
+            f"the embedding is {width:g} wide, too wide for a descent (at most 5,000); use method='median'"
+        )
+    if placer.tsne.interp_coeffs is None:
+        placer.tsne.prepare_interpolation_grid()
+    moved = placer.tsne.transform(x, perplexity=min(perplexity, placer.k / 3), n_iter=n_iter)
+    places = np.asarray(moved) + placer.middle
+    if not np.isfinite(places).all():
+        raise XRTError("the descent left the embedding for some sources; use method='median'")
+    return places
 
 # %% ../nbs/03_embedding.ipynb #d26965bb
 class Placer:
@@ -813,19 +829,7 @@ class Placer:
 
     def descend(self, x, perplexity, n_iter):
         "Where the descent ends, (M, 2)."
-        width = np.ptp(self.embedding, axis=0).max()
-        if width > 5000:
-            raise XRTError(
-                f"the embedding is {width:g} wide, too wide for a descent (at most 5,000); "
-                "use method='median'"
-            )
-        if self.tsne.interp_coeffs is None:
-            self.tsne.prepare_interpolation_grid()
-        moved = self.tsne.transform(x, perplexity=min(perplexity, self.k / 3), n_iter=n_iter)
-        places = np.asarray(moved) + self.middle
-        if not np.isfinite(places).all():
-            raise XRTError("the descent left the embedding for some sources; use method='median'")
-        return places
+        return descended(self, x, perplexity, n_iter)
 
 # %% ../nbs/03_embedding.ipynb #7c32c6eb
 class NoEmbeddingError(XRTError, NotFittedError):
@@ -1029,7 +1033,7 @@ def remember(estimator, features, embedding):
     estimator._placer = Placer(estimator.features_, estimator.embedding_, estimator.dof)
     return estimator
 
-# %% ../nbs/03_embedding.ipynb #47b7dd74
+# %% ../nbs/03_embedding.ipynb #2f4a04c1
 def map_of(placer, perplexity=50):
     "A `TSNEMap` around a `Placer` whose arrays were checked before; nothing is copied."
     made = TSNEMap(perplexity=perplexity, dof=placer.dof)

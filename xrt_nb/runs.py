@@ -1817,6 +1817,7 @@ class Tables:
     "What the steps of a run wrote; each table is read once."
 
     path: Path
+    events: EventTable | None
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -1862,6 +1863,21 @@ class Tables:
     def quality(self) -> pd.DataFrame:
         "Who took part, and why not, by id."
         return read_table(self.path / "quality.csv", needed=("obsreg_id",)).set_index("obsreg_id")
+
+    @cached_property
+    def facts(self) -> pd.DataFrame | None:
+        "What is known of the detections, by id: the meta of the events."
+        return None if self.events is None else self.events.meta
+
+    @cached_property
+    def counts(self) -> pd.Series:
+        "Events of each detection, by id."
+        return counts_of(self.properties)
+
+    @property
+    def has_energies(self) -> bool:
+        "Whether new detections need energies."
+        return "hard_hs" in self.properties
 
     def table(self, name) -> pd.DataFrame:
         """A table that a step wrote, of yours or ours.
@@ -1944,21 +1960,6 @@ class Run(Tables):
     def truth(self) -> pd.DataFrame | None:
         "What was simulated, by id."
         return read_kept(self.path / "input" / "truth.csv", read_truth)
-
-    @cached_property
-    def facts(self) -> pd.DataFrame | None:
-        "What is known of the detections, by id: the meta of the events."
-        return None if self.events is None else self.events.meta
-
-    @cached_property
-    def counts(self) -> pd.Series:
-        "Events of each detection, by id."
-        return counts_of(self.properties)
-
-    @property
-    def has_energies(self) -> bool:
-        "Whether new detections need energies."
-        return "hard_hs" in self.properties
 
     @property
     def encoder(self) -> Encoder:
@@ -2222,7 +2223,7 @@ def all_counts(run, fresh, frame):
         return None
     return pd.concat([run.counts.drop(fresh.index, errors="ignore"), fresh])
 
-# %% ../nbs/07_runs.ipynb #e0abbee8
+# %% ../nbs/07_runs.ipynb #308f51f7
 NO_HITS = pd.DataFrame(columns=["query", "obsreg_id", "rank", "score"])  # where none are wanted, k = 0
 
 # %% ../nbs/07_runs.ipynb #da8527e9-2
