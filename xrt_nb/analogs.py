@@ -164,6 +164,10 @@ class Prepared:
     def __len__(self):
         return len(self.ids)
 
+    def part(self, k):
+        "The same archive for one of several judges, the `k`-th."
+        return Prepared(self.ids, self.projection[k])
+
     @cached_property
     def at(self):
         "id -> row."

@@ -119,8 +119,8 @@ class ZipShelf:
 
     def _enter(self, f, info):
         "Check one member, and where its bytes are."
-        name, kind = info.filename, info.external_attr >> 16
-        odd = not NAME.fullmatch(name) or name in self.members or (kind and not stat.S_ISREG(kind))
+        name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
+        odd = not NAME.fullmatch(name) or name in self.members or kind not in (0, stat.S_IFREG)
         if odd or info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x41:
             raise changed(self.path, name, "is no plain member, stored as it is, of a plain name")
         f.seek(info.header_offset)
@@ -670,6 +670,27 @@ class ReferenceNumbers(ReferenceTables):
         about = self.manifest["placing"]
         near = InUnit(ExactNeighbors(x, self.array("screen.npy")), about["power"])
         return map_of(Placer(x, y, neighbors=near, numbers=about), self.manifest["perplexity"])
+
+# %% ../nbs/07a_reference.ipynb #2c16fd62
+def looks_like_one(path):
+    "Whether a path is meant as a reference: a zip, or a folder whose manifest says so."
+    path = Path(path)
+    if path.suffix == ".zip":
+        return True
+    try:
+        return read_json(path / "manifest.json").get("xrt_nb") == "reference"
+    except StoreError:
+        return False
+
+# %% ../nbs/07a_reference.ipynb #c27c53fc
+def facts_about(ref):
+    "What one wants to know of a reference: fact -> value, as text."
+    m, size = ref.manifest, sum(e["bytes"] for e in ref.manifest["files"].values())
+    missions = ", ".join(f"{plain(k) or 'unknown'} {n:,}" for k, n in m["missions"].items())
+    out = {"name": plain(m["name"]), "case": plain(m["case"]), "detections": f"{m['n']:,}"}
+    out |= {"placed": f"{m['n'] - m['n_fitted']:,} of them, the others were fitted", "missions": missions}
+    out |= {"features": f"{len(m['columns'])}", "spaces": ", ".join(m["spaces"])}
+    return out | {"size": f"{size / 1e6:,.1f} MB", "made by": f"xrt_nb {m['version']}, format {m['format']}"}
 
 # %% ../nbs/07a_reference.ipynb #5b94c8e5
 class Reference(ReferenceNumbers):

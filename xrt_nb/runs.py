@@ -41,7 +41,7 @@ from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
 from ._text import plain
-from .analogs import SameSource, check_columns, check_truth, closeness, compare_retrieval
+from .analogs import Prepared, SameSource, check_columns, check_truth, closeness, compare_retrieval
 from .analogs import find_analogs, find_class_analogs
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
 from .autoencoder import Autoencoder, ConvAutoencoder, DenseAutoencoder
@@ -1059,7 +1059,10 @@ def with_score(
     frame, own, title, behind = spaces[name]
     if score is None or (name, score) == ("search", "fusion"):
         return name, spaces[name]
-    return name, Space(frame, judge_of(name, frame, own, score), f"{title}, {SCORES[score]}", behind)
+    judge = judge_of(name, frame, own, score)
+    if isinstance(frame, Prepared):
+        frame = frame.part(own.scores.index(judge))
+    return name, Space(frame, judge, f"{title}, {SCORES[score]}", behind)
 
 # %% ../nbs/07_runs.ipynb #162b74a9
 def judge_of(name, frame, own, score):
