@@ -198,7 +198,8 @@ def read_manifest_of(shelf):
         said = f"{where} is no reference: its manifest.json can't be read ({printable(err, 100)})"
         raise ReferenceProblem(said) from None
     if manifest.get("format") != FORMAT:
-        told = f"format {printable(manifest.get('format'), 20)} of xrt_nb {printable(manifest.get('version'), 20)}"
+        made = [printable(manifest.get(k), 20) for k in ("format", "version")]
+        told = f"format {made[0]} of xrt_nb {made[1]}"
         raise ReferenceProblem(f"{where} is of {told}; this is {__version__}, which reads format {FORMAT}")
     if manifest.get("seal") != seal_of(manifest):
         raise changed(where, "manifest.json", "was changed")
@@ -208,7 +209,7 @@ def read_manifest_of(shelf):
 
 # %% ../nbs/07a_reference.ipynb #3bbb890c
 def check_files(shelf, files, whole):
-    "Refuse files that are missing, too many, of another size or shape, or changed; large ones only if `whole`."
+    "Refuse files that are missing, too many, of another size, or changed; large ones only if `whole`."
     there = set(shelf.names()) - {"manifest.json"}
     if there != set(files):
         name = sorted(there ^ set(files))[0]
@@ -253,7 +254,8 @@ def finish(work, manifest, out, overwrite):
     manifest = json.loads(json.dumps(manifest))
     manifest.setdefault("base", fingerprint([e["sha256"] for e in manifest["files"].values()]))
     write_json(work.path / "manifest.json", manifest | {"seal": seal_of(manifest)}, indent=1, sort_keys=True)
-    return work.publish(overwrite)
+    work.publish(overwrite)
+    return Path(out)
 
 # %% ../nbs/07a_reference.ipynb #7544e536
 def write_frame(path, frame):
@@ -324,7 +326,7 @@ def manifest_of(run, name, x, y, detections):
 
 # %% ../nbs/07a_reference.ipynb #cd9105fe
 def write_spaces(folder, spaces):
-    "Write what the scores of spaces have prepared, and the scores of random pairs; nested names of the files."
+    "Write what scores have prepared, and the scores of random pairs; gives nested names of files."
     out = {}
     for name, space in spaces.items():
         rows = space.score.project(space.frame)
@@ -395,7 +397,8 @@ def flag_missions(ref, placed):
         first = f"'{plain(table.ids[other][0])}' is of {plain(told[other][0]) or 'an unknown mission'}"
         warnings.warn(
             f"{other.sum()} of {len(other)} detections are of another mission than the reference "
-            f"({', '.join(map(plain, sorted(known))) or 'unknown'}), first {first}: take their places with care",
+            f"({', '.join(map(plain, sorted(known))) or 'unknown'}), first {first}; "
+            "take their places with care",
             XRTWarning,
             stacklevel=4,
         )
@@ -435,7 +438,7 @@ def refuse_there(ref, ids, there):
 
 # %% ../nbs/07a_reference.ipynb #9a07c3e8
 def write_grown(ref, out, more, frames, overwrite):
-    "Write a reference with rows below those of `ref`: arrays by file, and tables of detections and properties."
+    "Write a reference with rows below those of `ref`: arrays by file, and two tables."
     if Path(out).resolve() == ref.path.resolve() and not overwrite:
         raise StoreError(f"{out} is the reference itself; choose another folder, or pass overwrite=True")
     with WorkFolder(out, restart=True) as work:
