@@ -43,7 +43,7 @@ ROOMS = [
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",
     "flags", "injection",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "bridge",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
