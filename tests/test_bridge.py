@@ -233,6 +233,6 @@ def test_bxa_finds_the_index_that_was_simulated(tmp_path):
     solver = to_bxa(s, model, folder=tmp_path / "bxa")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = solver.run(min_num_live_points=50, frac_remain=0.5, resume="overwrite", viz_callback=False)
+        result = solver.run(resume=False, n_live_points=50, frac_remain=0.5)
     index = result["samples"][:, 0]
     assert abs(index.mean() - 1.8) < 4 * index.std() and index.std() < 0.5
