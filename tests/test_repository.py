@@ -41,9 +41,10 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation", "ogip",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "analogs", "default_search",
+    "embedding", "clustering", "evaluation", "analogs", "default_search",
     "flags", "injection",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "bridge",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
+    "bridge",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
