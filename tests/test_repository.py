@@ -41,9 +41,10 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation", "ogip",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "analogs", "default_search",
+    "embedding", "clustering", "evaluation", "analogs", "default_search",
     "flags", "injection", "index",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
+    "bridge",
     "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
