@@ -41,9 +41,9 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation", "ogip",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "evaluation", "analogs", "default_search",
+    "embedding", "clustering", "evaluation", "spectral_models", "analogs", "default_search",
     "flags", "injection",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]

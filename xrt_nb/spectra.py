@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fit_spectrum', 'fit_spectra']
 
-# %% ../nbs/06e_spectra.ipynb #4422f9dc
+# %% ../nbs/06e_spectra.ipynb #ffec9185
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ from .ogip import Spectrum, extract_spectrum, read_spectrum
 from .spectral_models import ERG, Bins, SpectralModel, SpectrumError, band_flux, cstat, expected_cstat
 from .spectral_models import pgstat, pgstat_background, slope, wstat, wstat_background
 
-# %% ../nbs/06e_spectra.ipynb #e75352c6
+# %% ../nbs/06e_spectra.ipynb #44322c00
 def simulate_spectrum(
     spectrum: Spectrum,  # brings response, area, exposure and background
     model,  # a sentence or a SpectralModel
@@ -47,7 +47,7 @@ def simulate_spectrum(
     expected = expected + s.scale * s.background.counts
     return replace(s, counts=rng.poisson(expected), background=drawn, grouping=None, quality=None)
 
-# %% ../nbs/06e_spectra.ipynb #d0fa091d
+# %% ../nbs/06e_spectra.ipynb #36a023b6
 def values_of(model, given):
     "Values of all parameters in the model's order; what a dict does not name has its default."
     values = np.array([p.default for p in model.parameters])
@@ -60,7 +60,7 @@ def values_of(model, given):
         raise SpectrumError(f"{model.expression} has {len(values)} parameters, {names}; got {len(given)}")
     return np.asarray(given, dtype=float)
 
-# %% ../nbs/06e_spectra.ipynb #c5725088
+# %% ../nbs/06e_spectra.ipynb #5a0ef8db
 @dataclass(frozen=True)
 class Folded:
     "What a fit looks at: groups of channels and what leads to them."
@@ -75,10 +75,10 @@ class Folded:
     ratio: np.ndarray  # (G,) how much more background that region collects
     sigma: np.ndarray  # (G,) error of the background's counts, for pgstat
 
-# %% ../nbs/06e_spectra.ipynb #d3377208
+# %% ../nbs/06e_spectra.ipynb #2f6e9443
 BORDERS = ("middle", "overlap", "inside")
 
-# %% ../nbs/06e_spectra.ipynb #371889b7
+# %% ../nbs/06e_spectra.ipynb #a4b971e8
 def _kept(s, low, high, energy_range, borders):
     "Which groups are taken, of those that overlap the range."
     least = -np.inf if energy_range[0] is None else energy_range[0]
@@ -89,7 +89,7 @@ def _kept(s, low, high, energy_range, borders):
     single = np.diff(np.r_[s.starts, len(s.counts)]) == 1
     return single | (borders == "overlap") | ((middle >= least) & (middle <= most))
 
-# %% ../nbs/06e_spectra.ipynb #dda62124
+# %% ../nbs/06e_spectra.ipynb #1f4f7aa3
 def _range_of(energy_range):
     "Two energies [keV], or None for an open end."
     if energy_range is None:
@@ -103,7 +103,7 @@ def _range_of(energy_range):
         raise SpectrumError(f"`energy_range` must rise, got {lo:g} to {hi:g} keV")
     return lo, hi
 
-# %% ../nbs/06e_spectra.ipynb #907fddb0
+# %% ../nbs/06e_spectra.ipynb #209aad3b
 def _usable(spectrum, energy_range):
     "The channels of a spectrum in a range, without bad ones."
     if not isinstance(spectrum, Spectrum):
@@ -119,7 +119,7 @@ def _usable(spectrum, energy_range):
         s = replace(s, quality=keep).without_bad()
     return s
 
-# %% ../nbs/06e_spectra.ipynb #a74c6514
+# %% ../nbs/06e_spectra.ipynb #d6909d8d
 def _background_of(s, sum_groups, sigma):
     "Counts, ratio and error of the background of each group; without one, zero."
     n = len(s.starts)
@@ -137,7 +137,7 @@ def _background_of(s, sum_groups, sigma):
     lost = mean <= 0  # a background region without area tells nothing
     return np.where(lost, 0.0, sum_groups(b)), np.where(lost, 1e12, ratio), np.sqrt(sum_groups(error**2))
 
-# %% ../nbs/06e_spectra.ipynb #bcb9704c
+# %% ../nbs/06e_spectra.ipynb #0b4d0a2a
 def folded(spectrum: Spectrum, energy_range=None, sigma=None, borders="middle") -> Folded:
     "Prepare a spectrum for fitting: channels in the range, their groups, one matrix."
     energy_range = _range_of(energy_range)
@@ -167,12 +167,12 @@ def folded(spectrum: Spectrum, energy_range=None, sigma=None, borders="middle") 
     rows = sum_groups(s.counts.astype(float))[keep], low[keep], high[keep], s.channels[starts][keep]
     return Folded(*rows, low_high, np.ascontiguousarray(matrix[:, seen]), *background)
 
-# %% ../nbs/06e_spectra.ipynb #d1e5bdb2
+# %% ../nbs/06e_spectra.ipynb #c2b3e177
 STATISTICS = ("cstat", "wstat", "pgstat")
 
-# %% ../nbs/06e_spectra.ipynb #c18d00cc
+# %% ../nbs/06e_spectra.ipynb #6e863fb7
 def each(statistic, d, mu):
-    "The statistic of each group of a `Folded`, and the counts expected with background, for `mu` of the model."
+    "Statistic of each group, and the counts expected with background, for `mu` of the model."
     if statistic == "cstat":
         return cstat(d.counts, mu), mu
     if statistic == "wstat":
@@ -182,7 +182,7 @@ def each(statistic, d, mu):
     args = d.background, d.ratio, d.sigma
     return pgstat(d.counts, mu, *args), mu + pgstat_background(d.counts, mu, *args)
 
-# %% ../nbs/06e_spectra.ipynb #1c073f50
+# %% ../nbs/06e_spectra.ipynb #22b8b259
 def _condensed(d, statistic):
     "Groups with counts, all empty groups in one last row of the matrix, and the constant that they cost."
     full, empty = d.counts > 0, d.counts == 0
@@ -193,22 +193,22 @@ def _condensed(d, statistic):
     matrix = np.vstack([d.matrix[full], d.matrix[empty].sum(axis=0)])
     return Folded(**some, bins=d.bins, matrix=matrix), float(cost)
 
-# %% ../nbs/06e_spectra.ipynb #fdae88de
+# %% ../nbs/06e_spectra.ipynb #f9776103
 def _to_scale(v, kind, s):
     "From a parameter's value to the scale on which a fit moves."
     return np.log(v) if kind == "log" else np.log1p(v / s) if kind == "zero" else v
 
-# %% ../nbs/06e_spectra.ipynb #eca9b449
+# %% ../nbs/06e_spectra.ipynb #ea5aad5d
 def _from_scale(x, kind, s):
     "Back."
     return np.exp(x) if kind == "log" else s * np.expm1(x) if kind == "zero" else x
 
-# %% ../nbs/06e_spectra.ipynb #57ef176c
+# %% ../nbs/06e_spectra.ipynb #6d165aff
 def _stretch(v, kind, s):
     "How fast the value changes on that scale."
     return v if kind == "log" else s + v if kind == "zero" else 1.0
 
-# %% ../nbs/06e_spectra.ipynb #eb0d5a9e
+# %% ../nbs/06e_spectra.ipynb #894e1408
 class Objective:
     "The statistic of a spectrum as a function of the free parameters, on the scales of the fit."
 
@@ -274,7 +274,7 @@ class Objective:
         expected = np.maximum(each(self.statistic, self.data, mu)[1], 1e-12)
         return (by * (2 * self.data.counts / expected**2)) @ by.T
 
-# %% ../nbs/06e_spectra.ipynb #e918cd4b
+# %% ../nbs/06e_spectra.ipynb #3d2e9dca
 def descend(
     objective,
     x,  # start, on the scales of the fit
@@ -302,10 +302,10 @@ def descend(
     out[moving] = np.clip(found.x * width, objective.low[moving], objective.high[moving])
     return float(found.fun), out
 
-# %% ../nbs/06e_spectra.ipynb #93ccd142
+# %% ../nbs/06e_spectra.ipynb #d4016cfa
 _MOST_STARTS = 400
 
-# %% ../nbs/06e_spectra.ipynb #a584fa26
+# %% ../nbs/06e_spectra.ipynb #fe9cccfa
 def _norms_for(model, d, values, total, free):
     "Values whose free norms give the number of counts, split between the terms in several ways."
     made = np.maximum((d.matrix @ model.shapes(d.bins, values).T).sum(axis=0), 1e-300)
@@ -317,7 +317,7 @@ def _norms_for(model, d, values, total, free):
             v[k] = norm if k in free else v[k]
         yield v
 
-# %% ../nbs/06e_spectra.ipynb #b099ac9b
+# %% ../nbs/06e_spectra.ipynb #1416e517
 def starts(model, d, statistic, values, free, low, high, given=()):
     "Values to begin with, the best first."
     background = (d.background / d.ratio).sum() if statistic != "cstat" else 0.0
@@ -334,9 +334,9 @@ def starts(model, d, statistic, values, free, low, high, given=()):
     cost = [each(statistic, d, d.matrix @ model.photons(d.bins, v))[0].sum() for v in every]
     return [every[k] for k in np.argsort(cost, kind="stable")]
 
-# %% ../nbs/06e_spectra.ipynb #a54a26eb
+# %% ../nbs/06e_spectra.ipynb #9d2e81a1
 def _rise(objective, x, best, j, level):
-    "How far sqrt(rise) of the profile is above the wanted one, as a function of parameter j; keeps what it finds."
+    "How far sqrt(rise) of the profile is above the wanted one, by parameter j; keeps what it finds."
     wanted = np.sqrt(stats.chi2.ppf(level, 1))
     known = {"x": x.copy(), "lowest": (best, x)}
 
@@ -350,7 +350,7 @@ def _rise(objective, x, best, j, level):
 
     return rise, known
 
-# %% ../nbs/06e_spectra.ipynb #abdb694d
+# %% ../nbs/06e_spectra.ipynb #c3274496
 def one_side(objective, x, best, j, level, side):
     "Where the profile of parameter j has risen enough, on one side: (x, reached a limit, lowest found)."
     end = objective.high[j] if side > 0 else objective.low[j]
@@ -375,7 +375,7 @@ def one_side(objective, x, best, j, level, side):
     )
     return x[j] + side * root, False, known["lowest"]
 
-# %% ../nbs/06e_spectra.ipynb #f9688bba
+# %% ../nbs/06e_spectra.ipynb #b2ed9516
 _LIMITS = {
     (False, False): "",
     (True, False): "upper limit",
@@ -383,14 +383,14 @@ _LIMITS = {
     (True, True): "unknown",
 }
 
-# %% ../nbs/06e_spectra.ipynb #6f766e89
+# %% ../nbs/06e_spectra.ipynb #89a6b3e6
 def interval(objective, x, best, j, level):
-    "Ends of a parameter's interval on the fit's scale, what kind it is, and a lower minimum if one was found."
+    "Ends of a parameter's interval on the fit's scale, what kind it is, the lowest that was met."
     lower, open_low, a = one_side(objective, x, best, j, level, -1)
     upper, open_high, b = one_side(objective, x, best, j, level, +1)
     return lower, upper, _LIMITS[open_low, open_high], min(a, b, key=lambda r: r[0])
 
-# %% ../nbs/06e_spectra.ipynb #620ba97f
+# %% ../nbs/06e_spectra.ipynb #724c44a2
 class Values(dict):
     "Parameters by name; other programs' names, full names and any case find them too."
 
@@ -407,7 +407,7 @@ class Values(dict):
     def __reduce__(self):
         return dict, (dict(self),)
 
-# %% ../nbs/06e_spectra.ipynb #1ebf0623
+# %% ../nbs/06e_spectra.ipynb #3147839e
 @dataclass(frozen=True)
 class Lower:
     "A lower minimum, met on the way."
@@ -415,7 +415,7 @@ class Lower:
     statistic: float
     x: np.ndarray
 
-# %% ../nbs/06e_spectra.ipynb #dddb3625
+# %% ../nbs/06e_spectra.ipynb #f6548c0e
 def _errors(fit, names, level):
     "A row for each parameter: value, ends of the interval, what kind of limit it is."
     m, o, rows = fit.model, fit.objective, {}
@@ -434,7 +434,7 @@ def _errors(fit, names, level):
         rows[name] = found | {"unit": m.parameters[k].unit}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
-# %% ../nbs/06e_spectra.ipynb #8dcf4fdf
+# %% ../nbs/06e_spectra.ipynb #967d2476
 def _settle(fit, compute):
     "Compute with a fit; when that finds a lower minimum, move the fit there and compute again."
     for _ in range(5):
@@ -442,14 +442,14 @@ def _settle(fit, compute):
         if not isinstance(out, Lower):
             return out
         cost, x = descend(fit.objective, out.x)
-        text = f"{fit.name}: a lower minimum was found, {cost:.2f} after {fit.statistic:.2f}; the fit moved there"
+        text = f"{fit.name}: a lower minimum was found, {cost:.2f} after {fit.statistic:.2f}; taken"
         warnings.warn(text, XRTWarning, stacklevel=4)
         fit.move(cost, x)
     raise SpectrumError(
         f"{fit.name}: ever lower minima are found; the model has more freedom than the counts hold"
     )
 
-# %% ../nbs/06e_spectra.ipynb #552af295
+# %% ../nbs/06e_spectra.ipynb #e228ec91
 class FluxObjective(Objective):
     "The same statistic with the flux in a band in the place of the largest norm."
 
@@ -484,7 +484,7 @@ class FluxObjective(Objective):
         "The coordinates of a fit's minimum."
         return np.r_[x[: self.j], np.log(self.flux(self.values_before(x))), x[self.j + 1 :]]
 
-# %% ../nbs/06e_spectra.ipynb #0b748abe
+# %% ../nbs/06e_spectra.ipynb #48ae179b
 def _flux_interval(fit, low, high, absorbed, level):
     "Flux and the ends of its interval [erg / cm2 / s]; the lower one is 0 for an upper limit."
     if any(k not in fit.objective.free for k in fit.model.norms):
@@ -496,7 +496,7 @@ def _flux_interval(fit, low, high, absorbed, level):
     value = band_flux(fit.model, fit.values, low, high, absorbed)
     return [value, 0.0 if limit in ("upper limit", "unknown") else ERG * np.exp(a), ERG * np.exp(b)]
 
-# %% ../nbs/06e_spectra.ipynb #59d75129
+# %% ../nbs/06e_spectra.ipynb #f2d9383b
 def _band(low, high):
     "A band for a flux [keV]."
     low, high = real(low, "low", above=0, unit="keV"), real(high, "high", above=0, unit="keV")
@@ -505,7 +505,7 @@ def _band(low, high):
         raise SpectrumError(f"a band from {low:g} to {high:g} keV: {why}")
     return low, high
 
-# %% ../nbs/06e_spectra.ipynb #5011eb26
+# %% ../nbs/06e_spectra.ipynb #ec8150ae
 def _flux(fit, low, high, absorbed, level):
     "A flux, or its value and interval, with units."
     from astropy import units as u
@@ -517,7 +517,7 @@ def _flux(fit, low, high, absorbed, level):
     out = _settle(fit, lambda: _flux_interval(fit, low, high, absorbed, level))
     return np.array(out) * u.erg / u.cm**2 / u.s
 
-# %% ../nbs/06e_spectra.ipynb #484a1c18
+# %% ../nbs/06e_spectra.ipynb #3fc1b81d
 def _distance(distance, redshift):
     "A luminosity distance from what was given."
     from astropy import cosmology
@@ -538,7 +538,7 @@ def _distance(distance, redshift):
         raise SpectrumError(f"`distance` must be one positive length, got {shown(distance)}")
     return d
 
-# %% ../nbs/06e_spectra.ipynb #867e6c1e
+# %% ../nbs/06e_spectra.ipynb #be6ebdf3
 def _luminosity(fit, low, high, distance, redshift, absorbed, level):
     "A luminosity, or its value and interval, with units."
     from astropy import units as u
@@ -547,7 +547,16 @@ def _luminosity(fit, low, high, distance, redshift, absorbed, level):
     flux = _flux(fit, low / (1 + z), high / (1 + z), absorbed, level)
     return (4 * np.pi * d**2 * flux).to(u.erg / u.s)
 
-# %% ../nbs/06e_spectra.ipynb #9e7f72b9
+# %% ../nbs/06e_spectra.ipynb #6ea2b302
+TESTS = ("cvm", "statistic")
+
+# %% ../nbs/06e_spectra.ipynb #38d9b3e2
+def cumulative_distance(counts, expected):
+    "Cramér and von Mises's statistic of counts in channels."
+    seen, wanted = (np.cumsum(v) / max(v.sum(), 1e-300) for v in (counts, expected))
+    return float(counts.sum() * (expected / expected.sum()) @ (seen - wanted) ** 2)
+
+# %% ../nbs/06e_spectra.ipynb #38e36b55
 def _drawn(d, mu, statistic, rng):
     "A spectrum as the model would give it: counts, and background counts where they are fitted."
     expected = each(statistic, d, mu)[1]
@@ -558,27 +567,35 @@ def _drawn(d, mu, statistic, rng):
         new["background"] = rng.normal(d.ratio * (expected - mu), d.sigma)
     return replace(d, **new)
 
-# %% ../nbs/06e_spectra.ipynb #b5470a7d
-def _goodness(fit, n, refit, random_state):
-    "(share of simulated spectra that fit worse, their statistics, the spectrum's own), channel by channel."
+# %% ../nbs/06e_spectra.ipynb #cedf499e
+def _badness(o, x, test):
+    "How badly a spectrum agrees with the model at x, channel by channel."
+    if test == "statistic":
+        return o.value(x)
+    return cumulative_distance(o.full.counts, each(o.statistic, o.full, o.full.matrix @ o.photons(x))[1])
+
+# %% ../nbs/06e_spectra.ipynb #9accd23c
+def _goodness(fit, n, refit, test, random_state):
+    "(share of simulated spectra that fit worse, how badly each does, how badly the spectrum does)."
     rng, n = np.random.default_rng(random_state), whole(n, "n", 10, 100_000)
+    one_of(test, "test", TESTS)
     d = folded(replace(fit.spectrum, grouping=None), fit.energy_range, fit.background_sigma, fit.borders)
-    o, cost, statistic = fit.objective, [], fit.statistic_name
+    statistic, free = fit.statistic_name, fit.objective.free
 
-    def objective(data):
-        return Objective(fit.model, data, statistic, fit.values, o.free, *fit.limits)
+    def fitted(data):
+        o = Objective(fit.model, data, statistic, fit.values, free, *fit.limits)
+        x = o.x_of(fit.values)
+        return o, descend(o, x)[1] if refit else x
 
-    own = objective(d)
-    x = own.x_of(fit.values)
-    seen, x = descend(own, x) if refit else (own.value(x), x)
-    mu = d.matrix @ own.photons(x)
+    own, x = fitted(d)
+    mu, out = d.matrix @ own.photons(x), []
     for _ in range(n):
-        drawn = objective(_drawn(d, mu, statistic, rng))
-        cost.append(descend(drawn, x)[0] if refit else drawn.value(x))
-    cost = np.array(cost)
-    return (1 + np.sum(cost >= seen)) / (n + 1), cost, seen
+        o, y = fitted(_drawn(d, mu, statistic, rng))
+        out.append(_badness(o, y, test))
+    out, seen = np.array(out), _badness(own, x, test)
+    return (1 + np.sum(out >= seen)) / (n + 1), out, seen
 
-# %% ../nbs/06e_spectra.ipynb #8cfdf2f5
+# %% ../nbs/06e_spectra.ipynb #7e3ea41d
 def _joined(counts, least):
     "Where to begin groups of at least so many counts; the rest joins the last group."
     begin, total, out = 0, 0.0, []
@@ -589,7 +606,7 @@ def _joined(counts, least):
             begin, total = k + 1, 0.0
     return np.array(out or [0])
 
-# %% ../nbs/06e_spectra.ipynb #c8eed119
+# %% ../nbs/06e_spectra.ipynb #537fb090
 def _for_plot(fit, min_counts):
     "Counts, expected counts of model, terms and background in joined groups, and their bounds."
     d = fit.objective.full
@@ -601,10 +618,13 @@ def _for_plot(fit, min_counts):
     out = {k: np.add.reduceat(v, at) for k, v in rows.items()}
     ends = np.r_[at[1:], len(d.counts)] - 1
     channel = np.r_[d.first, d.first[-1] + 1]
-    bounds = {"energy": (d.low[at], d.high[ends]), "channel": (d.first[at] - 0.5, channel[ends + 1] - 0.5)}
+    bounds = {
+        "energy": (np.maximum(d.low, d.bins.low.min())[at], d.high[ends]),
+        "channel": (d.first[at] - 0.5, channel[ends + 1] - 0.5),
+    }
     return out, np.add.reduceat(terms, at, axis=1), bounds
 
-# %% ../nbs/06e_spectra.ipynb #4a14ab6d
+# %% ../nbs/06e_spectra.ipynb #97f3813a
 def _plot_counts(ax, fit, out, terms, low, high, unit):
     "The upper panel: counts and model per unit of energy or channel."
     from astropy.stats import poisson_conf_interval
@@ -625,7 +645,7 @@ def _plot_counts(ax, fit, out, terms, low, high, unit):
     ax.set(ylabel=f"counts per {unit}", yscale="log", ylim=(least.min() / 4, None))
     ax.legend(fontsize=8)
 
-# %% ../nbs/06e_spectra.ipynb #f393954d
+# %% ../nbs/06e_spectra.ipynb #b661ead2
 def _plot(fit, x, min_counts, fig):
     "Counts, model and residuals."
     one_of(x, "x", ("energy", "channel"))
@@ -645,7 +665,7 @@ def _plot(fit, x, min_counts, fig):
         energy_ticks(below.xaxis, low[0], high[-1])
     return fig
 
-# %% ../nbs/06e_spectra.ipynb #37251188
+# %% ../nbs/06e_spectra.ipynb #e4b24045
 def _fact_sheet(fit):
     "What a fit found, in a few lines."
     o, rows = fit.objective, []
@@ -661,10 +681,10 @@ def _fact_sheet(fit):
     tail = f"  {fit.statistic_name} = {fit.statistic:.2f} for {fit.dof} degrees of freedom"
     return "\n".join([f"{head} between {lo:.3g} and {hi:.3g} keV", *rows, tail])
 
-# %% ../nbs/06e_spectra.ipynb #9ff70735
+# %% ../nbs/06e_spectra.ipynb #722732bb
 @dataclass(eq=False)
-class SpectralFit:
-    "A model fitted to a spectrum: numbers, and methods for errors, fluxes, goodness and plots."
+class Minimum:
+    "A model fitted to a spectrum: its numbers."
 
     spectrum: Spectrum
     model: SpectralModel
@@ -720,6 +740,10 @@ class SpectralFit:
         "Counts that the model expects in each group, background included."
         d = self.objective.full
         return each(self.statistic_name, d, d.matrix @ self.objective.photons(self.x))[1]
+
+# %% ../nbs/06e_spectra.ipynb #ef4466da
+class SpectralFit(Minimum):
+    "A model fitted to a spectrum: numbers, and methods for errors, fluxes, goodness and plots."
 
     def errors(self, names=None, level: float = 0.6827) -> pd.DataFrame:
         """Intervals by profile likelihood.
@@ -782,7 +806,7 @@ class SpectralFit:
         """
         return _luminosity(self, low, high, distance, redshift, absorbed, level)
 
-    def goodness(self, n: int = 100, refit: bool = True, random_state=None) -> tuple:
+    def goodness(self, n: int = 100, refit: bool = True, test: str = "cvm", random_state=None) -> tuple:
         """Simulate spectra from the fit, and see how many fit worse.
 
         Parameters
@@ -791,15 +815,19 @@ class SpectralFit:
             Number of simulated spectra.
         refit : bool
             Fit each of them; False compares at the same parameters, which is quicker and too kind.
+        test : {"cvm", "statistic"}
+            Compare cumulative spectra (Cramér and von Mises), or the fit's own statistic, which is blind to
+            the shape where most channels are empty.
         random_state : int or Generator, optional
             For the same spectra again.
 
         Returns
         -------
         (float, array, float)
-            Share that fits worse (small: the model is wrong), their statistics, the spectrum's own; by channel.
+            Share that fits worse (small: the model is wrong), how badly each fits, how badly the
+            spectrum does.
         """
-        return _goodness(self, n, refit, random_state)
+        return _goodness(self, n, refit, test, random_state)
 
     def plot(self, x: str = "energy", min_counts: int = 5, fig=None):
         """Draw counts, model and residuals.
@@ -819,7 +847,7 @@ class SpectralFit:
         """
         return _plot(self, x, min_counts, fig)
 
-# %% ../nbs/06e_spectra.ipynb #eb30d71a
+# %% ../nbs/06e_spectra.ipynb #04c65488
 def _pair(value, name, p):
     "Limits that a user gives for a parameter."
     if not isinstance(value, (tuple, list)) or len(value) != 2:
@@ -831,7 +859,7 @@ def _pair(value, name, p):
         )
     return low, high
 
-# %% ../nbs/06e_spectra.ipynb #ba1d8b18
+# %% ../nbs/06e_spectra.ipynb #64143720
 def _inside(name, v, low, high, p):
     "A value of a parameter, within its limits."
     v = real(v, name, error=SpectrumError)
@@ -840,7 +868,7 @@ def _inside(name, v, low, high, p):
         raise SpectrumError(f"{name} = {v:g} is outside its limits {low:g} to {high:g} {p.unit}; {cure}")
     return v
 
-# %% ../nbs/06e_spectra.ipynb #20ae8649
+# %% ../nbs/06e_spectra.ipynb #7b612901
 def _setup(model, start=None, fixed=None, limits=None):
     "Values to begin with, free parameters, limits, and which starts were given."
     p = model.parameters
@@ -857,7 +885,7 @@ def _setup(model, start=None, fixed=None, limits=None):
     held = {model.index(name) for name in fixed or {}}
     return values, [k for k in range(len(p)) if k not in held], low, high, {k for k, _ in named}
 
-# %% ../nbs/06e_spectra.ipynb #1195bc9a
+# %% ../nbs/06e_spectra.ipynb #7f662829
 def _check_data(d, spectrum, statistic, model, free, name):
     "Refuse what can't be fitted; warn of a background that is neglected."
     n, k = int(d.counts.sum()), len(free)
@@ -878,7 +906,7 @@ def _check_data(d, spectrum, statistic, model, free, name):
         share = f"about {expected:.0f} of {n} counts are background, which cstat neglects"
         warnings.warn(f"{name}: {share}; use wstat", XRTWarning, stacklevel=3)
 
-# %% ../nbs/06e_spectra.ipynb #675afdb2
+# %% ../nbs/06e_spectra.ipynb #e2714bec
 def _minimum(model, d, statistic, values, free, low, high, given, n_starts):
     "The lowest minimum from several starts, walked down once more: (objective, statistic, x)."
     first = starts(model, d, statistic, values, free, low, high, given)[:n_starts]
@@ -891,13 +919,13 @@ def _minimum(model, d, statistic, values, free, low, high, given, n_starts):
         cost, x = again, y
     return o, cost, x
 
-# %% ../nbs/06e_spectra.ipynb #52f67e1e
+# %% ../nbs/06e_spectra.ipynb #cb18d689
 def _name_of(spectrum, name):
     "What a spectrum is called in messages."
     file = spectrum.meta.get("file", "") if isinstance(spectrum, Spectrum) else ""
     return printable(name or Path(str(file)).name or "spectrum")
 
-# %% ../nbs/06e_spectra.ipynb #ef68d88d
+# %% ../nbs/06e_spectra.ipynb #bbfe9c32
 def fit_spectrum(
     spectrum: Spectrum,
     model="tbabs*powerlaw",
@@ -967,7 +995,7 @@ def fit_spectrum(
         spectrum, model, o, x, cost, energy_range, (low, high), background_sigma, borders, name
     )
 
-# %% ../nbs/06e_spectra.ipynb #11992da1
+# %% ../nbs/06e_spectra.ipynb #35ad6534
 def _columns(fit, errors, level):
     "What a fit contributes to its row."
     if errors:
@@ -982,7 +1010,7 @@ def _columns(fit, errors, level):
     row["flux"] = band_flux(fit.model, fit.values, max(float(d.low.min()), 1e-3), float(d.high.max()))
     return row
 
-# %% ../nbs/06e_spectra.ipynb #c94e685c
+# %% ../nbs/06e_spectra.ipynb #c0e3eba0
 def _row(name, spectrum, model, options, errors, level):
     "Fit one of many: its row, with the reason if that fails and what was warned of."
     with warnings.catch_warnings(record=True) as said:
@@ -995,7 +1023,7 @@ def _row(name, spectrum, model, options, errors, level):
     notes = [printable(w.message, 300) for w in said if issubclass(w.category, XRTWarning)]
     return row | {"note": "; ".join(dict.fromkeys(notes))}
 
-# %% ../nbs/06e_spectra.ipynb #f4c849ed
+# %% ../nbs/06e_spectra.ipynb #4ec8ec75
 def _chunk(items, model, options, errors, level):
     "Rows of some spectra; a process of its own does this."
     from threadpoolctl import threadpool_limits
@@ -1003,7 +1031,7 @@ def _chunk(items, model, options, errors, level):
     with threadpool_limits(1):
         return [(name, _row(name, s, model, options, errors, level)) for name, s in items]
 
-# %% ../nbs/06e_spectra.ipynb #e3f47e00
+# %% ../nbs/06e_spectra.ipynb #5bdc20d8
 def _chunks(items, n_jobs, progress, work):
     "Work through chunks in several processes; what a dead one leaves is done here."
     from joblib import Parallel, delayed
@@ -1027,7 +1055,7 @@ def _chunks(items, n_jobs, progress, work):
             bar.update(len(p))
     return [row for rows in done for row in rows]
 
-# %% ../nbs/06e_spectra.ipynb #500aa91f
+# %% ../nbs/06e_spectra.ipynb #1c0a0d47
 def _as_items(spectra):
     "Ids and spectra, checked."
     if not isinstance(spectra, Mapping) or not len(spectra):
@@ -1040,7 +1068,7 @@ def _as_items(spectra):
             raise SpectrumError(f"{printable(name)}: a {type(s).__name__} is neither a Spectrum nor a path")
     return items
 
-# %% ../nbs/06e_spectra.ipynb #08bff0c3
+# %% ../nbs/06e_spectra.ipynb #dd6efe0f
 def _check_options(model, level, options):
     "Refuse options that no spectrum could be fitted with, before the first is."
     known = {
@@ -1064,21 +1092,18 @@ def _check_options(model, level, options):
     whole(options.get("n_starts", 1), "n_starts", 1, _MOST_STARTS)
     return real(level, "level", above=0, below=1)
 
-# %% ../nbs/06e_spectra.ipynb #94c7b7a8
-def _fit_table(rows, model, errors):
-    "Rows as a table whose columns don't depend on who failed."
+# %% ../nbs/06e_spectra.ipynb #a78ff281
+def _fit_table(rows, names, bounded):
+    "Rows as a table whose columns don't depend on who failed; `bounded` parameters have intervals."
     table = pd.DataFrame.from_dict(dict(rows), orient="index").rename_axis("obsreg_id")
-    ends = ("", "_low", "_high", "_limit") if errors else ("",)
-    names = ["n_counts", "statistic", "dof", *(n + e for n in model.names for e in ends), "flux"]
-    table = table.reindex(
-        columns=[n for n in names if n in table or not n.endswith(ends[1:])] + ["reason", "note"]
-    )
+    columns = [n + e for n in names for e in ("", "_low", "_high", "_limit") if n in bounded or not e]
+    table = table.reindex(columns=["n_counts", "statistic", "dof", *columns, "flux", "reason", "note"])
     text = [c for c in table if c.endswith("_limit") or c in ("reason", "note")]
     numbers = [c for c in table if c not in text]
-    table[text] = table[text].fillna("").astype(str)
+    table[text] = table[text].astype(object).fillna("").astype(str)
     return table.astype(dict.fromkeys(numbers, np.float64))
 
-# %% ../nbs/06e_spectra.ipynb #50b537e4
+# %% ../nbs/06e_spectra.ipynb #fe195d51
 def fit_spectra(
     spectra,
     model="tbabs*powerlaw",
@@ -1112,7 +1137,8 @@ def fit_spectra(
     overwrite : bool
         Replace a file that exists.
     **options
-        For `fit_spectrum`: energy_range, statistic, start, fixed, limits, background_sigma, borders, n_starts.
+        For `fit_spectrum`: energy_range, statistic, start, fixed, limits, background_sigma, borders,
+        n_starts.
 
     Returns
     -------
@@ -1130,13 +1156,15 @@ def fit_spectra(
     items, level = _as_items(spectra), _check_options(model, level, options)
     work = partial(_chunk, model=model, options=options, errors=errors, level=level)
     rows = _chunks(items, whole(n_jobs, "n_jobs", 1, 256), progress, work)
-    table = _fit_table(rows, model, errors)
+    held = {model.index(name) for name in options.get("fixed") or {}}
+    bounded = [n for k, n in enumerate(model.names) if errors and k not in held]
+    table = _fit_table(rows, model.names, bounded)
     if path is not None:
         with atomic(path, overwrite) as new:
             table.to_parquet(new)
     return table
 
-# %% ../nbs/06e_spectra.ipynb #470abb8a
+# %% ../nbs/06e_spectra.ipynb #5ad2df02
 def slice_edges(events: EventList, n_time=24, time_axis="events"):  # (n_time + 1,) [s]
     "The edges of an E–t map's time slices."
     one_of(time_axis, "time_axis", ("events", "exposure"))
@@ -1149,7 +1177,7 @@ def slice_edges(events: EventList, n_time=24, time_axis="events"):  # (n_time + 
         first, last = events.time[0], np.nextafter(events.time[-1], np.inf)
     return np.linspace(first, last, n + 1)
 
-# %% ../nbs/06e_spectra.ipynb #da38f0ea
+# %% ../nbs/06e_spectra.ipynb #f4ec4e52
 def slice_spectra(
     events: EventList,
     rmf,

@@ -155,7 +155,7 @@ def bremss(bins, kT):
 def tbabs_sigma(
     energy,  # [keV]
 ):  # [cm2 per hydrogen atom]
-    "Cross-section of the interstellar medium, abundances `wilm`; outside 0.25-9.9 keV the end segments go on."
+    "Cross-section of the interstellar medium, abundances `wilm`; beyond 0.25-9.9 keV extrapolated."
     x, y = np.log(tables()["tbabs_energy"]), np.log(tables()["tbabs_sigma"])
     at = np.log(np.asarray(energy, dtype=float))
     inside = np.interp(at, x, y)
