@@ -1,10 +1,17 @@
 """The default search: `search(events, query)`."""
 
-import numpy as np
-import pytest
+import io
 
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, EventTable, UnknownSourceError
 from xrt_nb.default_search import SCORES, default_score, search
+from xrt_nb.finder import AnalogFinder
+from xrt_nb.runs import SEARCH_FLAGS, read_run, run
 from xrt_nb.scores import ScoreError
 from xrt_nb.shapes import search_features, shared_flares, without_energies
 from xrt_nb.simulation import XRT_200515, simulate_archive, simulate_source
@@ -88,18 +95,72 @@ def test_identical_lists_are_a_tie_in_order_of_ids():
     assert hits.obsreg_id.tolist() == tied.obsreg_id.tolist()
 
 
-def test_flares_of_the_background_come_last_and_are_flagged():
-
-    rng, n = np.random.default_rng(8), 60
-    crowd = [f"7_{k}" if k < 30 else f"{k}_1" for k in range(n)]  # one crowded observation, thirty lonely ones
+def crowded(seed=8, n=60):
+    "Lists of which thirty are of one observation, with a flare of the background in all of them; others flare alone."
+    rng = np.random.default_rng(seed)
+    ids = [f"7_{k}" if k < 30 else f"{k}_1" for k in range(n)]
     times = [np.sort(rng.uniform(0, 30_000, 40)) for _ in range(n)]
     for k in range(n):
         if k < 30 or k >= 50:
-            times[k] = np.sort(np.r_[times[k], rng.uniform(9000, 11_000, 40)])
+            times[k] = np.sort(np.r_[times[k], rng.uniform(9000, 11_000, rng.integers(25, 45))])
     offsets = np.r_[0, np.cumsum([len(t) for t in times])]
-    gti = np.tile([[0.0, 30_000.0]], (n, 1))
-    events = EventTable(crowd, offsets, np.concatenate(times), None, gti, np.arange(n + 1))
+    energy = np.exp(rng.uniform(np.log(500), np.log(7000), offsets[-1]))
+    return EventTable(ids, offsets, np.concatenate(times), energy, np.tile([[0.0, 30_000.0]], (n, 1)), np.arange(n + 1))
+
+
+def test_flares_of_the_background_come_last_and_are_flagged():
+    events = crowded()
     shared = shared_flares(events)
     assert shared.iloc[:30].all() and not shared.iloc[30:].any()
     hits = search(events, "55_1", k=59)
     assert hits["shared"].is_monotonic_increasing and hits["shared"].sum() == 30
+
+
+@pytest.fixture(scope="module")
+def crowd_run(tmp_path_factory):
+    events = crowded()
+    events.write(tmp_path_factory.mktemp("crowd") / "events.parquet")
+    known = pd.Series({"55_1": "flare", "52_1": "flare", "7_3": "flare"})
+    made = run("2D-PCA", events, tmp_path_factory.mktemp("runs") / "crowd", known, perplexity=10, max_iter=250, k=57)
+    return events, read_run(made)
+
+
+ALL = 57  # hits of a query: all but three that the run's lists leave out
+
+
+@pytest.mark.parametrize("query", ["55_1", "7_3"])
+@pytest.mark.filterwarnings("ignore:exclude_same_source")
+def test_search_run_place_command_line_and_finder_give_one_order(crowd_run, query):
+    events, made = crowd_run
+    want = search(events, query, k=ALL)
+    assert want["shared"].any() and not want["shared"].all()
+    mine = made.analogs[(made.analogs["query"] == query) & (made.analogs["space"] == "search")]
+    placed = made.place(events[[query]], k=ALL, exclude_same_source=False).analogs
+    found = AnalogFinder(made).analogs_of(query, ALL)
+    typed = CliRunner().invoke(main, ["analogs", str(made.path), query, "-k", str(ALL)])
+    assert typed.exit_code == 0, typed.output
+    typed = pd.read_csv(io.StringIO(typed.stdout))
+    for hits in (mine, placed, found, typed):
+        assert hits["obsreg_id"].tolist() == want["obsreg_id"].tolist()
+    for hits in (mine, placed, typed):
+        assert hits["shared"].tolist() == want["shared"].tolist()
+        assert hits["unfamiliar"].tolist() == want["unfamiliar"].tolist()
+    whole = made.class_analogs
+    whole = whole[whole["space"] == "search"]
+    assert whole["shared"].is_monotonic_increasing and whole["shared"].any()
+
+
+def test_photons_that_are_not_in_the_archive_find_the_same_in_a_run(crowd_run):
+    events, made = crowd_run
+    new = crowded(seed=9)[["55_1", "7_3"]]
+    new = EventTable(["new flare", "new crowd"], new.offsets, new.time, new.energy, new.gti, new.gti_offsets)
+    want = search(events, new, k=60)
+    placed = made.place(new, k=60, exclude_same_source=False).analogs
+    assert placed[["query", "obsreg_id"]].equals(want[["query", "obsreg_id"]])
+    assert placed["shared"].equals(want["shared"]) and placed["unfamiliar"].equals(want["unfamiliar"])
+
+
+def test_flags_of_a_run_are_properties_but_no_features(crowd_run):
+    _, made = crowd_run
+    assert made.properties["shared"].dtype == bool and made.properties["shared"].sum() == 30
+    assert not {*SEARCH_FLAGS} & {*made.spaces["summary"].frame.columns}

@@ -38,7 +38,7 @@ CFG = dict(config["DEFAULT"])
 # The rooms in their order: a room imports only rooms above it. ONLY narrows that for rooms that work on plain arrays.
 ROOMS = [
     "_text", "_store", "_checks", "_optional", "_style", "_glossary", "_conditions", "_columns", "_parameters",
-    "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation",
+    "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation", "ogip",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",

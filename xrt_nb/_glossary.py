@@ -125,6 +125,8 @@ TERMS |= terms_of(
     chance | | 0 to 1 | Share of random pairs that are at least as near; small is unusual.
     closeness | | 0 to 1 | Share of random pairs that are farther; near 1 is near.
     space | | | Features in which the analogs were sought.
+    unfamiliar | | yes, no | Whether the query is outside what the learned metric has seen.
+    shared | | yes, no | Whether the other faint lists of its observation rise at the same time.
     extrapolated | | yes, no | Whether a new detection lies beyond all that the run has seen.
     used | | yes, no | Whether the run used this detection.
     """,

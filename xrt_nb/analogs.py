@@ -375,12 +375,17 @@ def last_rows(behind, ids):
         raise ValueError(f"`behind` must have one value per detection, got {mask.shape} and {len(ids)} ids")
     return mask
 
+# %% ../nbs/05_analogs.ipynb #7fa73aec
+def put_behind(values, last):
+    "Distances that rank as the scores do, but those in `last` after all others, in their own order."
+    return np.where(last, np.ptp(values) + 1, 0) - values
+
 # %% ../nbs/05_analogs.ipynb #13192bb3
 def _hits(score, queries, values, rows, ids, banned, k, last):
     "The k best of each query, as a frame; `banned(j)` is a mask for query j, those in `last` come last."
     parts = []
     for j, s in enumerate(_scores(score, values, rows)):
-        hit = _ranked(np.where(last, np.ptp(s) + 1, 0) - s, banned(j), ids, k)
+        hit = _ranked(put_behind(s, last), banned(j), ids, k)
         if len(hit) < k:
             warnings.warn(
                 f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources",
@@ -544,6 +549,7 @@ def find_class_analogs(
     standardize: bool = False,
     properties: pd.DataFrame | None = None,
     score: Score | None = None,
+    behind=None,
 ) -> pd.DataFrame:
     """Rank all detections by their nearness to a class of known ones.
 
@@ -569,6 +575,8 @@ def find_class_analogs(
         Indexed by id; joined to the hits.
     score : Score, optional
         How near is near; default minus the Euclidean distance.
+    behind : (S,) bool, or Series by id, optional
+        As in `find_analogs`: detections that come after all others.
 
     Returns
     -------
@@ -595,7 +603,7 @@ def find_class_analogs(
     banned = (
         np.logical_or.reduce([same.of(r) for r in rows]) if same else np.isin(np.arange(len(names)), rows)
     )
-    hit = _ranked(-merged, banned, names, k)
+    hit = _ranked(put_behind(merged, last_rows(behind, names)), banned, names, k)
     column = (
         {"mean_rank": -merged[hit]}
         if how == "rank"
@@ -706,6 +714,7 @@ def retrieval(
     sources=None,
     standardize: bool = False,
     score: Score | None = None,
+    behind=None,
 ) -> pd.DataFrame:
     """Measure precision and recall of the first k neighbors of each query, its own source left out.
 
@@ -731,6 +740,8 @@ def retrieval(
         Bring each feature to unit variance first, if no score is given.
     score : Score, optional
         How near is near; default minus the Euclidean distance.
+    behind : (S,) bool, or Series by id, optional
+        As in `find_analogs`: detections that come after all others.
 
     Returns
     -------
@@ -750,13 +761,14 @@ def retrieval(
     same, ready = SameSource(ids, sources), None if fixed else score.project(x)
     pool = ~np.isin(np.arange(len(ids)), rows) if pool is None else np.asarray(pool, dtype=bool)
     right, out = np.ones(len(ids), dtype=bool) if relevant is None else np.asarray(relevant, dtype=bool), []
+    last = last_rows(behind, ids)
     for q, r in zip(queries, rows):
         free = pool & ~same.of(r)
         member = free & right & (kinds == kinds[r])
         s = (
             x[:, 0] if fixed else _checked(score.score(ready.take([r]), ready), score)[0]
         )  # one number each has one order for every query
-        hit = _ranked(-s, ~free, ids, k)
+        hit = _ranked(put_behind(s, last), ~free, ids, k)
         n, found = int(member.sum()), int(member[hit].sum())
         out.append(
             {
@@ -873,6 +885,7 @@ def compare_retrieval(
     k: int = 10,  # length of the list
     standardize: tuple = (),  # names of the rankings whose features are to be standardized
     scores: dict | None = None,  # name of the ranking -> its Score
+    behind: dict | None = None,  # name of the ranking -> Series by id of what comes last in it
 ) -> pd.DataFrame:  # one row per query and ranking, with the column `ranking`; chance as its own ranking
     "Measure several rankings on the same queries: the known sources, searching for the ones held out."
     (t, here), scores = (
@@ -889,11 +902,9 @@ def compare_retrieval(
             None if np.ndim(values) == 1 else _score_of(scores[name], values)
         )  # what the whole archive tells, judged or not
         part = values.iloc[here] if hasattr(values, "iloc") else np.asarray(values)[here]
-        parts.append(
-            retrieval(part, t.index, t["kind"], t.index[t["known"]], k, score=score, **common).assign(
-                ranking=name
-            )
-        )
+        how = common | {"score": score, "behind": (behind or {}).get(name)}
+        one = retrieval(part, t.index, t["kind"], t.index[t["known"]], k, **how)
+        parts.append(one.assign(ranking=name))
     first = parts[0]
     chance = first.assign(
         ranking="chance",

@@ -669,7 +669,7 @@ def features_of(path):
     frame = frame.set_index("obsreg_id") if "obsreg_id" in frame else frame
     if frame.index.name != "obsreg_id":
         raise EventDataError(f"{path}: no ids; the features need an index or a column 'obsreg_id'")
-    return frame
+    return frame.select_dtypes(exclude=bool)  # flags aren't features
 
 # %% ../nbs/07c_cli.ipynb #e1870062
 @main.command("cluster")
@@ -727,10 +727,11 @@ def analogs(features, query, known, published, k, space, score, standardize, out
     """
     from xrt_nb._store import atomic
     from xrt_nb.analogs import find_analogs
+    from xrt_nb.runs import flagged
 
-    frame, search = search_in(features, space, score, standardize)
+    frame, search, flags = search_in(features, space, score, standardize)
     asked = queries(frame, query, known, published)
-    hits = find_analogs(frame, asked, k=k, **search)
+    hits = flagged(find_analogs(frame, asked, k=k, **search), flags)
     if out is None:
         click.echo(hits.to_csv(index=False, float_format="%.4f").rstrip())
     else:
@@ -750,24 +751,25 @@ def say_next_of(path):
 
 # %% ../nbs/07c_cli.ipynb #6f23ad8a
 def search_in(path, space, score, standardize):
-    "Features to search in, and how: of a run, or of a file."
+    "Features to search in, and how, and what flags there are: of a run, or of a file."
     from xrt_nb.runs import counts_of, read_run, with_score
 
     if not path.is_dir():
         for option, value in (("score", score), ("space", space)):
             if value:
                 raise click.UsageError(f"--{option} belongs to a run; this is a file of features")
-        return features_of(path), {"standardize": standardize}
+        return features_of(path), {"standardize": standardize}, None
     if standardize:
         said = "--standardize belongs to a file of features; a run knows how its spaces are searched"
         raise click.UsageError(said)
     run = read_run(path)
     if space and space not in run.spaces:
         raise click.BadParameter(f"there are {', '.join(run.spaces)}; got {space!r}", param_hint="--space")
-    _, (frame, judge, _) = with_score(run.spaces, space, score)
+    _, (frame, judge, _, behind) = with_score(run.spaces, space, score)
     sources = None if run.events is None else run.events.meta
-    counts = counts_of(run.properties) if len(frame) > 2 else None
-    return frame, dict(score=judge, exclude_same_source=sources is not None, sources=sources, counts=counts)
+    how = {"score": judge, "behind": behind, "exclude_same_source": sources is not None, "sources": sources}
+    how["counts"] = counts_of(run.properties) if len(frame) > 2 else None
+    return frame, how, run.properties
 
 # %% ../nbs/07c_cli.ipynb #6f23ad8a-1
 def queries(frame, given, known, published):

@@ -49,7 +49,8 @@ class Archive(NamedTuple):
     "One map and what belongs to it."
 
     frame: pd.DataFrame  # obsreg_id, x, y and properties, one row a source
-    spaces: dict  # name -> ((S, K) features in the frame's order, a fitted Score or whether to standardize)
+    spaces: dict  # name -> ((S, K) features in the frame's order, a fitted Score or whether to standardize,
+    # and what comes after all others, if anything does)
     known: pd.Series  # class of each known transient, by id
     events: EventTable | None  # photons
     run: str | None  # fingerprint of the run
@@ -128,9 +129,9 @@ def aligned(x, name, ids):
 def spaces_on(frame, given):
     "The spaces to search in: the given ones, aligned with the frame, and the map itself."
     out = {}
-    for name, (x, how) in given.items():
+    for name, (x, how, *behind) in given.items():
         x = aligned(x, name, frame["obsreg_id"])
-        out[name] = (np.asarray(x, dtype=np.float64) if isinstance(how, bool) else x, how)
+        out[name] = (np.asarray(x, dtype=np.float64) if isinstance(how, bool) else x, how, *behind)
     return out | {"map": (frame[["x", "y"]].to_numpy(), False)}
 
 # %% ../nbs/08d_finder.ipynb #4b57339b
@@ -141,7 +142,7 @@ def from_run(run, events=None):
         frame = frame.join(run.quality.select_dtypes(bool), on="obsreg_id")
     kept = (run.path / "fitted.npz").is_file()  # a run of version 0.1 has none
     made = run.spaces if kept else spaces_of(run.features, run.properties)
-    spaces = {name: (space.frame, space.score) for name, space in made.items()}
+    spaces = {name: (space.frame, space.score, space.behind) for name, space in made.items()}
     return frame, spaces, run.known, run.events if events is None else events, run.manifest.get("fingerprint")
 
 # %% ../nbs/08d_finder.ipynb #d7c248fd
@@ -271,11 +272,12 @@ def analogs_in(
     space = space or next(iter(archive.spaces))
     if space not in archive.spaces:
         raise ValueError(f"`space` must be one of {', '.join(archive.spaces)}; got {space!r}")
-    x, how = archive.spaces[space]
+    x, how, *behind = archive.spaces[space]
     ids = archive.frame["obsreg_id"].to_numpy(dtype=object)
     own = [c for c in ("name", "ra", "dec", "pos_err") if c in archive.frame]
     sources = archive.frame.set_axis(ids)[own] if exclude_own and own else None
     given = dict(standardize=how) if isinstance(how, bool) else dict(score=how)
+    given["behind"] = behind[0] if behind else None
     return find_analogs(x, ids if isinstance(how, bool) else None, id, k, exclude_own, sources, **given)
 
 # %% ../nbs/08d_finder.ipynb #e662181e

@@ -372,6 +372,52 @@ def _meaning(h, n, values):  # (N, ...) array
         values = values * float(scale) + float(zero)
     return np.where(null, np.nan, values) if np.any(null) else values
 
+# %% ../nbs/00d_fits.ipynb #20984d9e
+@dataclass
+class Ragged:
+    "A column of variable length: how many values each row has, and those of all rows in turn."
+
+    counts: np.ndarray  # (N,) whole numbers
+    values: np.ndarray  # (sum of counts,)
+
+# %% ../nbs/00d_fits.ipynb #63804f38
+_HEAP = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+
+# %% ../nbs/00d_fits.ipynb #e0b65276
+def _in_heap(h, name, places, n_bytes, width):  # (how many bytes, where), both (N,)
+    "The places of all rows in the heap, checked."
+    n, at = np.reshape(places, (-1, 2)).astype(np.int64).T
+    bad = (n < 0) | (at < 0) | (n > n_bytes // width) | (at > n_bytes)
+    bad |= np.where(bad, 0, at + n * width) > n_bytes
+    if bad.any():
+        k = int(bad.argmax())
+        raise EventFileError(
+            f"{h.where}column '{name}', row {k + 1}: {n[k]} values from byte {at[k]} on lie outside the heap "
+            "of "
+            f"{n_bytes} bytes"
+        )
+    if (total := int(n.sum()) * width) > 64 * n_bytes:
+        raise EventFileError(
+            f"{h.where}column '{name}': its rows ask for {total} bytes of a heap of {n_bytes}, unlike any "
+            "real file"
+        )
+    return n * width, at
+
+# %% ../nbs/00d_fits.ipynb #4049d53e
+def _ragged(h, n, name, places, data) -> Ragged:
+    "Read a column of variable length; `data` are the table's bytes."
+    form = h.text(f"TFORM{n}")
+    if not (m := re.fullmatch(r"1?[PQ]([BIJKED])(\(\d*\))?", form)):
+        raise EventFileError(f"{h.where}TFORM{n} = {form!r}: only columns of numbers can vary in length here")
+    kind, table = np.dtype(_HEAP[m[1]]), h.number("NAXIS1") * h.number("NAXIS2")
+    begin = h.number("THEAP", table, least=table, whole=True)
+    end = table + h.number("PCOUNT", 0, least=0, whole=True)
+    heap = np.asarray(data[min(begin, end) : end])
+    n_bytes, at = _in_heap(h, name, places, len(heap), kind.itemsize)
+    parts = [heap[a : a + k] for a, k in zip(at, n_bytes)]
+    values = np.concatenate([np.empty(0, np.uint8), *parts]).view(kind).astype(kind.newbyteorder("="))
+    return Ragged(n_bytes // kind.itemsize, _meaning(h, n, values))
+
 # %% ../nbs/00d_fits.ipynb #812d6cb5-2
 def _columns(hdu, h, names, layout, rest, data):  # name -> array, checksum of the data
     "The named columns of a table: scaled, NaN where they are null, bits packed."
@@ -385,10 +431,15 @@ def _columns(hdu, h, names, layout, rest, data):  # name -> array, checksum of t
     of = {k: dtype.names[layout[k][0] - 1] for k in names}
     plain = {k: f for k, f in of.items() if layout[k][1] is not None and layout[k][1].base.kind in "iuf"}
     stored, total = _native(rows, list(dict.fromkeys(plain.values())), rest, _has_sum(h))
-    if len(plain) < len(of):  # texts, logical values and columns of variable length are astropy's
+    ragged = {k for k in of if re.match(r"[01]?[PQ]", h.text(f"TFORM{layout[k][0]}"))}
+    if len(plain) + len(ragged) < len(of):  # texts and logical values are astropy's
         table = fits.BinTableHDU.fromstring(hdu.header.tostring().encode() + data.tobytes()).data
     return {
-        k: _meaning(h, layout[k][0], stored[of[k]]) if k in plain else np.array(table.field(layout[k][0] - 1))
+        k: _ragged(h, layout[k][0], k, rows[of[k]], data)
+        if k in ragged
+        else _meaning(h, layout[k][0], stored[of[k]])
+        if k in plain
+        else np.array(table.field(layout[k][0] - 1))
         for k in names
     }, total
 

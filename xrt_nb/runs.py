@@ -51,10 +51,11 @@ from .default_search import default_score
 from .embedding import TSNEMap, embed, embedding_frame, known_series, plot_embedding
 from .embedding import published_tsne, read_embedding, write_embedding
 from .features import feature_frame, pca, scree, summary_features
+from .metric import unfamiliar
 from .published import Encoder, load_encoder
 from .representations import EtDtCube, EtMap, quality_table
 from .scores import CosineLogNorm, Euclidean, Score
-from .shapes import search_features, without_energies
+from .shapes import search_features, shared_flares, without_energies
 from .tables import read_events
 from .training import plot_history, read_arrays, read_network_manifest, write_arrays
 
@@ -1013,15 +1014,20 @@ class Space(NamedTuple):
     frame: pd.DataFrame  # indexed by obsreg_id
     score: Score  # fitted to the frame
     title: str  # for headings
+    behind: pd.Series | None = None  # bool by id: detections that come after all others
 
 # %% ../nbs/07_runs.ipynb #e004859a-1
 SEARCH_SPACE = "search"  # where analogs are looked for, unless told otherwise
 TITLES = {SEARCH_SPACE: "the default search", "features": "the features of this case"}
 TITLES["summary"] = "summary features"
 
+# %% ../nbs/07_runs.ipynb #2de157c5
+SEARCH_FLAGS = ("unfamiliar", "shared")  # columns of the properties that aren't features: what to beware of
+
 # %% ../nbs/07_runs.ipynb #e004859a-2
-def spaces_of(features, summary, fitted=None, found=None, score=None):
+def spaces_of(features, properties, fitted=None, found=None, score=None):
     "name -> Space of a run, the first to be searched first; fitted now, or by the numbers of an earlier fit."
+    summary = properties.drop(columns=list(SEARCH_FLAGS), errors="ignore")
     own = Euclidean(standardize=False) if score is None else clone(score)
     made = {} if found is None else {"search": (found, default_score())}
     made |= {"features": (features, own), "summary": (summary, Euclidean(standardize=True))}
@@ -1031,7 +1037,8 @@ def spaces_of(features, summary, fitted=None, found=None, score=None):
             score.fit(frame)
         else:
             score.set_state({k.removeprefix(lead): v for k, v in fitted.items() if k.startswith(lead)})
-    return {name: Space(*pair, TITLES[name]) for name, pair in made.items()}
+    behind = {"search": properties.get("shared")}
+    return {name: Space(*pair, TITLES[name], behind.get(name)) for name, pair in made.items()}
 
 # %% ../nbs/07_runs.ipynb #3308aecf
 SCORES = {"euclidean": "Euclidean distance", "cosine": "cosine times length"}
@@ -1049,10 +1056,10 @@ def with_score(
         raise ValueError(f"`space` must be one of {', '.join(spaces)}; got {name!r}")
     if score not in (None, *SCORES):
         raise ValueError(f"`score` must be one of {', '.join(SCORES)}; got {score!r}")
-    frame, own, title = spaces[name]
+    frame, own, title, behind = spaces[name]
     if score is None or (name, score) == ("search", "fusion"):
         return name, spaces[name]
-    return name, Space(frame, judge_of(name, frame, own, score), f"{title}, {SCORES[score]}")
+    return name, Space(frame, judge_of(name, frame, own, score), f"{title}, {SCORES[score]}", behind)
 
 # %% ../nbs/07_runs.ipynb #162b74a9
 def judge_of(name, frame, own, score):
@@ -1084,7 +1091,8 @@ def make_features(job):
         fitted |= {f"{name}.{k}": v for k, v in space.score.state().items()}
     about = {"class": "run", "summary_axis": axis}
     write_arrays(job.folder / "fitted.npz", fitted, about, overwrite=True)
-    for name, part in (("search", found), ("features", frame), ("properties", summary)):
+    flags = {"shared": shared_flares(chosen, axis), "unfamiliar": unfamiliar(found)}
+    for name, part in (("search", found), ("features", frame), ("properties", summary.assign(**flags))):
         job.write(f"{name}.parquet", part)
 
 # %% ../nbs/07_runs.ipynb #361b2b08
@@ -1310,9 +1318,18 @@ ANALOG_COLUMNS = [
     "score",
     "chance",
     "closeness",
+    "unfamiliar",
+    "shared",
     "known_class",
     "space",
 ]
+
+# %% ../nbs/07_runs.ipynb #43db7d8f
+def flagged(hits, flags):
+    "Hits with `SEARCH_FLAGS`, those that are known: of the query, and of the hit."
+    of = {"unfamiliar": hits["query"], "shared": hits["obsreg_id"]}
+    known = {name: flags.get(name) for name in of} if flags is not None else {}
+    return hits.assign(**{n: of[n].map(v).astype(bool) for n, v in known.items() if v is not None})
 
 # %% ../nbs/07_runs.ipynb #26a4d75c-1
 def search(
@@ -1322,11 +1339,12 @@ def search(
     exclude_same_source: bool = True,  # leave out other detections of the query's source
     sources=None,  # for `SameSource`, e.g. `events.meta`
     properties: pd.DataFrame | None = None,  # joined to the hits
+    flags=None,  # `SEARCH_FLAGS` by id: a frame or a dict
 ) -> pd.DataFrame:  # `ANALOG_COLUMNS` (known_class is the query's) and the properties
     "Analogs of every known transient in every feature space."
     parts, counts = [], counts_of(spaces["summary"].frame)
     same = {"exclude_same_source": exclude_same_source, "sources": sources}
-    for name, (frame, score, _) in spaces.items():
+    for name, (frame, score, _, behind) in spaces.items():
         here = [i for i in known.index if i in frame.index]
         if not here:
             continue
@@ -1335,10 +1353,17 @@ def search(
                 "ignore", XRTWarning
             )  # few detections, sources without names: in the report
             hits = find_analogs(
-                frame, here, k=k, score=score, counts=counts if len(frame) > 2 else None, **same
+                frame,
+                here,
+                k=k,
+                score=score,
+                counts=counts if len(frame) > 2 else None,
+                behind=behind,
+                **same,
             )
         hits["closeness"] = closeness(hits.score, frame, score=score)
         hits["known_class"] = hits["query"].map(known)
+        hits = flagged(hits, flags)
         parts.append(hits.assign(space=name))
     out = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=ANALOG_COLUMNS)
     more = [c for c in out if c not in ANALOG_COLUMNS]
@@ -1352,41 +1377,44 @@ def spaces_in(job):
     return spaces_of(*tables[:2], read_arrays(job.folder / "fitted.npz"), tables[2], job.case.search)
 
 # %% ../nbs/07_runs.ipynb #b9ef657b-1
-def class_hits(spaces, here, params, sources, props):
+def class_hits(spaces, here, params, sources, props, flags=None):
     "One list for each class and space."
     parts, k, same = [], 5 * params["k"], params["exclude_same_source"]
     for c in sorted(here.unique()):
         ids = list(here.index[here == c])
-        for name, (frame, score, _) in spaces.items():
-            found = find_class_analogs(frame, None, ids, k, "min", same, sources, False, props, score)
-            parts.append(found.assign(known_class=c, space=name))
-    columns = ["query", "obsreg_id", "rank", "distance", "score", "known_class", "space"]
+        for name, (frame, score, _, behind) in spaces.items():
+            how = {"score": score, "behind": behind, "properties": props}
+            found = find_class_analogs(frame, None, ids, k, "min", same, sources, **how)
+            parts.append(flagged(found, flags).assign(known_class=c, space=name))
+    columns = ["query", "obsreg_id", "rank", "distance", "score", *SEARCH_FLAGS, "known_class", "space"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 # %% ../nbs/07_runs.ipynb #b46c7f68
 def rankings_of(spaces):
-    "What the retrieval table compares: name -> features, and name -> score."
+    "What the retrieval table compares: name -> features; and the scores, and what comes last."
     names = {"search": "default search", "features": "features of the case", "summary": "summary features"}
     rankings = {names[name]: space.frame for name, space in spaces.items()}
     scores = {names[name]: space.score for name, space in spaces.items()}
+    behind = {names[name]: space.behind for name, space in spaces.items()}
     rankings["variability index"] = spaces["summary"].frame["gl_log_odds"].to_numpy()
-    return rankings, scores
+    return rankings, {"scores": scores, "behind": behind}
 
 # %% ../nbs/07_runs.ipynb #b9ef657b-2
 def make_analogs(job):
     "Analogs of each known transient and of each class, and how good the search is where the truth is known."
     spaces, sources, params = spaces_in(job), job.events.meta, job.parameters["analogs"]
     ids, props = spaces["features"].frame.index, shown_properties(spaces["summary"].frame, "t90")
-    hits = search(spaces, job.known, params["k"], params["exclude_same_source"], sources, props)
+    flags = job.read("properties.parquet")
+    hits = search(spaces, job.known, params["k"], params["exclude_same_source"], sources, props, flags)
     job.write("analogs.csv", hits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XRTWarning)  # sources without names: in the report
         here = job.known[job.known.index.isin(ids)]
-        job.write("class_analogs.csv", class_hits(spaces, here, params, sources, props))
+        job.write("class_analogs.csv", class_hits(spaces, here, params, sources, props, flags))
     per_query = pd.DataFrame(columns=["ranking", "kind", "query", "precision", "recall", "chance"])
     if job.truth is not None and job.truth.reindex(ids)["known"].eq(True).any():
-        rankings, scores = rankings_of(spaces)
-        per_query = compare_retrieval(rankings, ids, job.truth, params["k"], scores=scores)
+        rankings, how = rankings_of(spaces)
+        per_query = compare_retrieval(rankings, ids, job.truth, params["k"], **how)
     job.write("retrieval.csv", per_query)
 
 # %% ../nbs/07_runs.ipynb #0e03e27d-4
@@ -1419,6 +1447,12 @@ NEAR = (
     "that score as high."
 )
 
+# %% ../nbs/07_runs.ipynb #4b54f582
+FLAGGED = {
+    "unfamiliar": "Unfamiliar: the query is outside what the learned metric has seen; beware of its list.",
+    "shared": "Shared: other faint lists of the observation rise at the same time; it comes last.",
+}
+
 # %% ../nbs/07_runs.ipynb #67f6aabc
 NOTHING = (
     "None of the known transients is in this archive, so there is nothing to search for. "
@@ -1435,11 +1469,13 @@ def analog_sections(job):
     evident = {c: odds[known.index[known == c]].idxmax() for c in sorted(known.unique())}
     for space, title in TITLES.items():
         near = ("score", "chance") if space == "search" else ("distance", "closeness")
-        cols = ("query", "known_class", "rank", "obsreg_id", *near, "hard_hs", "gl_log_odds")
         best = hits[(hits.space == space) & (hits["rank"] <= 3)].sort_values(["known_class", "query", "rank"])
-        note = f"All of them: analogs.csv. {NEAR if space == 'search' else FAR}"
+        flags = [c for c in SEARCH_FLAGS if space == "search" and c in best and best[c].any()]
+        near, words = (*near, *flags), [NEAR if space == "search" else FAR, *(FLAGGED[c] for c in flags)]
+        cols = ("query", "known_class", "rank", "obsreg_id", *near, "hard_hs", "gl_log_odds")
         section = {"title": f"Best analogs in {title}", "text": [] if out else same_source_words(job, odds)}
         section["figures"] = analog_figures(job.events, hits, evident, space, title)
+        note = " ".join(["All of them: analogs.csv.", *words])
         section["tables"] = [html_table(best[[c for c in cols if c in hits]], note)]
         out.append(section | {"order": 50 if out else 10})
     return out + retrieval_section(job)
@@ -1786,13 +1822,21 @@ def check_file(path, step, f, h):
         what = "is missing" if found is None else "was changed after the run"
         raise XRTError(f"{path}: {f} of the step '{step}' {what}; run it again with overwrite=True")
 
+# %% ../nbs/07_runs.ipynb #a7c7312b
+def plain_columns(frame):
+    "Numbers as floats, and `SEARCH_FLAGS` as they are."
+    flags = [c for c in SEARCH_FLAGS if c in frame]
+    if bad := [c for c in flags if frame[c].dtype != bool]:
+        raise ValueError(f"column '{bad[0]}' is not true or false")
+    return frame.drop(columns=flags).astype(np.float64).join(frame[flags])
+
 # %% ../nbs/07_runs.ipynb #08b25707
 def read_table(path, numbers=(), needed=()):
     "A table of a run, or one sentence about why it can't be used."
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
-            frame = frame.set_axis(frame.index.map(str)).astype(np.float64)
+            frame = plain_columns(frame.set_axis(frame.index.map(str)))
         else:
             frame = pd.read_csv(path, dtype=dict.fromkeys(AS_TEXT, str), **EXACT)
         if lost := [c for c in (*needed, *numbers) if c not in frame]:
@@ -2205,16 +2249,18 @@ def all_counts(run, fresh, frame):
 # %% ../nbs/07_runs.ipynb #da8527e9-2
 def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
     "Put new detections into a run without refitting anything; arguments as in `Run.place`."
-    space, (frame, judge, title) = with_score(run.spaces, space, score)
+    space, (frame, judge, title, behind) = with_score(run.spaces, space, score)
     found, table = features_in(run, as_archive(run, events), space)
     check_columns(found["features"], list(run.features.columns))
     y, far = run.map.place(found["features"].to_numpy())
     at = pd.DataFrame({"obsreg_id": table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1]})
     counts = all_counts(run, pd.Series(table.counts, table.ids), frame)
     same = {"exclude_same_source": exclude_same_source, "sources": facts_of(run, table)}
-    hits = find_analogs(frame, found[space], k=k, score=judge, counts=counts, **same)
+    hits = find_analogs(frame, found[space], k=k, score=judge, counts=counts, behind=behind, **same)
     hits = hits[["query", "obsreg_id", "rank", "score", *(c for c in ("distance", "chance") if c in hits)]]
     hits["closeness"] = closeness(hits["score"], frame, score=judge)
+    strange = pd.Series(unfamiliar(found["search"]), table.ids) if "search" in found else None
+    hits = flagged(hits, {"unfamiliar": strange, "shared": run.properties.get("shared")})
     hits["known_class"] = [run.known.get(i, "") for i in hits["obsreg_id"]]
     if run.truth is not None:
         hits["kind"] = hits["obsreg_id"].map(run.truth["kind"])
@@ -2233,7 +2279,8 @@ class Placement:
     placement : DataFrame
         obsreg_id, tsne1, tsne2, extrapolated.
     analogs : DataFrame
-        query, obsreg_id, rank, score (higher is nearer), distance, closeness, class of the hit if known.
+        query, obsreg_id, rank, score (higher is nearer), distance, closeness, whether the query is unfamiliar
+        and the hit a shared flare, class of the hit if known.
     space, title : str
         The space in which the analogs were found, and what to call it in headings.
     """
@@ -2379,7 +2426,9 @@ def query_section(placed, row):
     placed.plot(row.obsreg_id, fig=fig)
     shown = hits.drop(columns="query").join(shown_properties(placed.run.properties), on="obsreg_id")
     what = f"{row.obsreg_id} (left) and its nearest analogs in {placed.title}"
-    out = {"title": f"Analogs of {row.obsreg_id}", "text": [placed_words(row), *kinds_words(hits)]}
+    flags = [FLAGGED[c] for c in SEARCH_FLAGS if c in hits and hits[c].any()]
+    text = [placed_words(row), *kinds_words(hits), *flags]
+    out = {"title": f"Analogs of {row.obsreg_id}", "text": text}
     figures = [(f"{what}; light curves above, E–t maps below", png(fig))]
     return out | {"figures": figures, "tables": [html_table(shown, NOTE)]}
 

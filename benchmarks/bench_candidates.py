@@ -1,0 +1,183 @@
+"""What candidates rest on, measured: one part per subject.
+
+    python benchmarks/bench_candidates.py [--part flags ...] [--lists 100000] [--random-state 0]
+
+Each part prints its figures with their spread and is a function that `part` enters below. Real lists
+(`$XRT_NB_SHARED/data/real_lists`, labels by eye) judge; nothing was chosen by them.
+"""
+
+import argparse
+import os
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from astropy.stats import binom_conf_interval
+
+from xrt_nb.data import EventTable
+
+PARTS = {}
+
+
+def part(run):
+    "Enter a function of (arguments) as the part of its name."
+    PARTS[run.__name__] = run
+    return run
+
+
+def share(k, n):
+    "k of n with the 68 % interval, in words."
+    if not n:
+        return "unknown for all"
+    low, high = binom_conf_interval(int(k), int(n), interval="jeffreys")
+    return f"{int(k):6d} of {int(n):6d} = {k / n:7.2%} [{low:.2%}, {high:.2%}]"
+
+
+def real_lists():
+    "Real photon lists without energies, with positions in meta, and their labels; None where they are absent."
+    folder = Path(os.environ.get("XRT_NB_SHARED", "../shared")) / "data" / "real_lists"
+    if not folder.is_dir():
+        print(f"no real lists: {folder} is absent (XRT_NB_SHARED)")
+        return None
+    told = pd.read_csv(folder / "labels.csv", dtype={"obsreg_id": str, "obsid": str}).set_index("obsreg_id")
+    frames = [pd.read_parquet(folder / "times.parquet"), pd.read_csv(folder / "gti.csv.gz", dtype={"obsreg_id": str})]
+    offsets = []
+    for frame in frames:
+        frame["row"] = told.index.get_indexer(frame.obsreg_id.astype(str))
+        offsets.append(np.r_[0, np.cumsum(np.bincount(frame.row, minlength=len(told)))])
+    times = frames[0].sort_values(["row", "time"], kind="stable").time.to_numpy(float)
+    good = frames[1].sort_values(["row", "start"], kind="stable")[["start", "stop"]].to_numpy(float)
+    meta = told[["obsid", "ra", "dec"]]
+    return EventTable(told.index.to_numpy(str), offsets[0], times, None, good, offsets[1], meta), told["label"]
+
+
+# ---- flags
+def constant_lists(n, random_state, per_observation=40, median=60.0, exposure=25_000.0, frame=3.241):
+    "Constant lists in observations of forty, in frames, with chip coordinates, a third of them with a gap."
+    rng = np.random.default_rng(random_state)
+    counts = np.clip(rng.lognormal(np.log(median), 1.1, n), 5, 5000).astype(int)
+    offsets = np.r_[0, np.cumsum(counts)]
+    observation = np.arange(n) // per_observation
+    gap = np.where(observation % 3 == 0, 3000.0, 0.0)
+    live = np.sort(rng.uniform(0, exposure, offsets[-1]) + np.repeat(np.arange(n) * 2 * exposure, counts))
+    live -= np.repeat(np.arange(n) * 2 * exposure, counts)
+    late = live > exposure / 3
+    time_ = (np.floor((live + late * np.repeat(gap, counts)) / frame) + 0.5) * frame
+    split = np.where(gap > 0, exposure / 3, exposure)
+    first = np.column_stack([np.zeros(n) - frame, split + frame])
+    second = np.column_stack([split + gap - frame, exposure + gap + 2 * frame])
+    gti, gti_offsets = [], [0]
+    for k in range(n):
+        gti += [first[k], second[k]] if gap[k] else [[-frame, exposure + 2 * frame]]
+        gti_offsets.append(len(gti))
+    place = np.repeat(rng.uniform(50, 970, (n, 2)), counts, axis=0)
+    columns = {}
+    for j, (name, period) in enumerate({"chipx": 1000.0, "chipy": 707.1}.items()):
+        swing = 16.3 * np.sin(2 * np.pi * time_ / period) + rng.normal(0, 1.2, len(time_))
+        columns[name] = np.round(place[:, j] + swing).astype(np.int16)
+    columns["ccd_id"] = np.full(len(time_), 7, np.int16)
+    ids = [f"{o}_{k}" for k, o in enumerate(observation)]
+    meta = pd.DataFrame({"ra": rng.uniform(0, 360, n), "dec": rng.uniform(-60, 60, n)}, index=ids)
+    return EventTable(ids, offsets, time_, None, np.array(gti), np.array(gti_offsets), meta, columns)
+
+
+def background_of(events, random_state, per_list=30):
+    "Constant background lists, an area ten times the source's: frames drawn from all photons of their observation."
+    rng, n, observation = np.random.default_rng(random_state), len(events), events.ids.astype(str)
+    observation = np.char.partition(observation, "_")[:, 0].astype(int)
+    first = events.offsets[np.searchsorted(np.sort(observation), observation)]  # lists of one observation lie together
+    last = events.offsets[np.searchsorted(np.sort(observation), observation, side="right")]
+    times = np.sort(events.time[rng.integers(first[:, None], last[:, None], (n, per_list))], axis=1).ravel()
+    meta = pd.DataFrame({"area_ratio": 10.0}, index=events.ids)
+    return EventTable(events.ids, np.arange(n + 1) * per_list, times, None, events.gti, events.gti_offsets, meta)
+
+
+def dither_by_counts(n, seed):
+    "Efficiency of the dither flag on the simulator's dithers, by photons."
+    from xrt_nb.flags import FLAGS
+    from xrt_nb.simulation import simulate_source
+
+    for counts in (30, 60, 100, 200, 400):
+        lists = [simulate_source("dither", counts, background=3, rng=seed + k, id=str(k)) for k in range(n)]
+        print(f"  dither, {counts} photons: {share(FLAGS['dither'].of(EventTable.from_lists(lists)).sum(), n)}")
+
+
+def real_flags():
+    "Flags on the real lists by label, with the dither flag at periods that nothing has."
+    from unittest.mock import patch
+
+    from xrt_nb import flags
+
+    found = real_lists()
+    if found is None:
+        return
+    events, label = found
+    frame = flags.flag_table(events)
+    print(f"real lists, {len(events)}: flagged by label (unknown left out)")
+    shown = [c for c in frame if frame[c].notna().any()]
+    for c in shown:
+        print(f"  {c.removeprefix('flag_'):17s}" + " ".join(
+            f"{k} {int(v.sum())}/{int(v.count())}" for k, v in frame[c].groupby(label)))
+    print("  bars: background flares in common mode", share(frame.flag_common_mode[label == "bkgflare"].sum(), (label == "bkgflare").sum()))
+    print("        dithered lists flagged dither   ", share(frame.flag_dither[label == "dither"].sum(), (label == "dither").sum()))
+    steady = label == "steady"
+    print("        flags on steady lists:")
+    for c in shown:
+        print(f"          {c.removeprefix('flag_'):17s}{share(frame[c][steady].sum(), frame[c][steady].count())}")
+    never = {"acis before": (617.3, 873.1), "acis after": (1234.6, 1746.2), "hrc": (660.0, 947.0)}
+    with patch.object(flags, "SWINGS", never):
+        print("  dither at periods that nothing has:", share(flags.FLAGS["dither"].of(events).sum(), len(events)))
+    print("  dither, usual lists:               ", share(frame.flag_dither[label == "usual"].sum(), (label == "usual").sum()))
+    showers(events, frame)
+
+
+def showers(events, frame):
+    "Whether the full frames of real lists come together with those of lists close by, as a particle's shower does."
+    from xrt_nb.flags import on_sphere
+
+    rows = np.flatnonzero(frame.flag_single_frame.to_numpy(bool, na_value=False))
+    at = []
+    for k in rows:
+        values, n = np.unique(np.round(events.time[events.offsets[k] : events.offsets[k + 1]], 1), return_counts=True)
+        at.append(values[n.argmax()])
+    x, obs = on_sphere(*events.meta[["ra", "dec"]].to_numpy(float).T), events.meta["obsid"].to_numpy(str)
+    close = lambda i, j: np.degrees(np.linalg.norm(x[i] - x[j])) * 60 < 1
+    pairs = [(a, b) for a in range(len(rows)) for b in range(a) if obs[rows[a]] == obs[rows[b]] and close(rows[a], rows[b])]
+    same = sum(abs(at[a] - at[b]) < 4 for a, b in pairs)
+    print(f"  single frames: {len(rows)} lists, {same} of {len(pairs)} pairs within 1 arcmin are the same frame (chance: one in thousands)")
+
+
+@part
+def flags(args):
+    "Speed and memory, false flags on constant lists, real lists by label."
+    from xrt_nb.flags import flag_table
+
+    events = constant_lists(args.lists, args.random_state)
+    sky = background_of(events, args.random_state + 1)
+    flag_table(events[:80], background=sky[:80])
+    start = time.process_time()
+    frame = flag_table(events, background=sky)
+    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{len(events):,} lists, {events.n_events:,} photons, all flags: {took:.0f} s CPU, peak {peak:.2f} GB with the lists")
+    print("constant lists flagged (few_counts is a fact):")
+    for c, v in frame.items():
+        print(f"  {c.removeprefix('flag_'):17s}{share(v.sum(), v.count())}")
+    dither_by_counts(300, args.random_state)
+    real_flags()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--lists", type=int, default=100_000)
+    parser.add_argument("--random-state", type=int, default=0)
+    args = parser.parse_args()
+    for name in args.part:
+        print(f"== {name}")
+        PARTS[name](args)
+
+
+if __name__ == "__main__":
+    main()
