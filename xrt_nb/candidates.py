@@ -399,12 +399,11 @@ LOOKED_AT = {
     "stability_class": np.nan,
 }
 
-# %% ../nbs/05f_candidates.ipynb #460ce1e8
-def look_at(table, frame, ids, known, k, n, random_state, time_axis, say):
+# %% ../nbs/05f_candidates.ipynb #dd99a9a1
+def look_at(table, ids, known, limit, k, n, random_state, time_axis, say):
     "What is only known of candidates: DataFrame by id."
     like, out = likeness_of(table, time_axis), {}
     rows = known_rows(table.ids, known)
-    limit = frame.loc[ids, "p"].max()
     for j, name in enumerate(ids):
         own = table.position(name)
         rng = np.random.default_rng([random_state, own])
@@ -529,7 +528,7 @@ def find_candidates(
     say("flags", 1, 1)
     return candidate_frame(table, chances, flags, known, background, (q, most, k, n, seed), say)
 
-# %% ../nbs/05f_candidates.ipynb #514d10ba
+# %% ../nbs/05f_candidates.ipynb #06da668d
 def candidate_frame(table, chances, flags, known, background, limits, say=lambda *_: None):
     "The table of `find_candidates` from its parts; `limits`: q, most, k, resamples, seed."
     q, most, k, n, seed = limits
@@ -540,7 +539,8 @@ def candidate_frame(table, chances, flags, known, background, limits, say=lambda
     ids = chosen(frame, q)[:most]
     looked = hardness_columns(table, frame, ids, "livetime").reindex(frame.index)
     if n and len(table) > 1 and len(ids):
-        more = look_at(table, frame, ids, known, k, n, seed, "livetime", say).reindex(frame.index)
+        limit = q * frame["candidate"].sum() / len(frame)
+        more = look_at(table, ids, known, limit, k, n, seed, "livetime", say).reindex(frame.index)
     else:
         more = pd.DataFrame(index=frame.index, columns=list(LOOKED_AT))
     looked = looked.join(with_types(more))

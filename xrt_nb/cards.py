@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/05g_cards.ipynb #51d3397f
+# %% ../nbs/05g_cards.ipynb #268b68ed
 import base64
 import json
 import os
@@ -28,7 +28,7 @@ from .nulls import false_alarm_probabilities
 from .representations import EtMap, plot_map
 from .shapes import as_table, clocked
 
-# %% ../nbs/05g_cards.ipynb #9dddc926
+# %% ../nbs/05g_cards.ipynb #5dab4991
 MEANING = """
 name | | meta.id | IAU-style name from the position, or the id where no position is known
 obsreg_id | | meta.id;meta.main | detection: one source in one observation
@@ -67,13 +67,13 @@ stability_neighbors | | stat.confidenceLevel | share of the neighbors that stay 
 stability_class | | stat.confidenceLevel;src.class | share in which the nearest known one has the same class
 """
 
-# %% ../nbs/05g_cards.ipynb #d3b9966b
+# %% ../nbs/05g_cards.ipynb #8e69ae76
 def meanings():
     "{column: (unit, UCD, meaning)} from the table above."
     lines = [line.split("|", 3) for line in MEANING.strip().splitlines()]
     return {name.strip(): tuple(part.strip() for part in more) for name, *more in lines}
 
-# %% ../nbs/05g_cards.ipynb #8df51171
+# %% ../nbs/05g_cards.ipynb #b70a0509
 def about(
     column: str,  # name of a column of the catalog
 ) -> tuple:  # unit, UCD, meaning
@@ -88,7 +88,7 @@ def about(
         return "", "meta.code.qual", f"flag {name}: {text}" if text else f"flag {name}"
     return meanings()[column]
 
-# %% ../nbs/05g_cards.ipynb #8eac6c81
+# %% ../nbs/05g_cards.ipynb #ba2cdd4f
 def iau_name(
     ra: float,  # [deg]
     dec: float,  # [deg]
@@ -101,10 +101,10 @@ def iau_name(
     right = f"J{h:02d}{m:02d}{s // 10:02d}.{s % 10}"
     return f"XRTNB {right}{sign}{arcsec // 3600:02d}{arcsec // 60 % 60:02d}{arcsec % 60:02d}"
 
-# %% ../nbs/05g_cards.ipynb #8a81887b
+# %% ../nbs/05g_cards.ipynb #66d50a78
 PLACE = ("ra", "dec", "pos_err")
 
-# %% ../nbs/05g_cards.ipynb #4fe0ddb9
+# %% ../nbs/05g_cards.ipynb #96fa0d4b
 def places_of(table, positions):
     "ra, dec [deg] and pos_err [arcsec] by id, NaN where not known; from `positions`, else from meta."
     given = table.meta if positions is None else positions
@@ -115,7 +115,7 @@ def places_of(table, positions):
         out[name] = pd.to_numeric(column.set_axis(column.index.astype(str)).reindex(index), errors="coerce")
     return out.astype(float)
 
-# %% ../nbs/05g_cards.ipynb #8d5ed2f1
+# %% ../nbs/05g_cards.ipynb #14492c66
 def dates_of(table, frame):
     "Dates of the peaks, to the second, where meta tells the reference day; empty elsewhere."
     out = pd.Series("", frame.index, dtype=object)
@@ -127,7 +127,7 @@ def dates_of(table, frame):
             out[name] = one_date(one.meta, frame.at[name, "peak_time"])
     return out
 
-# %% ../nbs/05g_cards.ipynb #4ddf7013
+# %% ../nbs/05g_cards.ipynb #b34075b8
 def one_date(meta, time):
     "A time [s] of the file as a date in TT."
     from astropy.time import Time, TimeDelta
@@ -136,7 +136,7 @@ def one_date(meta, time):
     day = Time(float(meta["mjdrefi"]), float(meta.get("mjdreff") or 0), format="mjd", scale=scale)
     return (day + TimeDelta(float(time), format="sec")).tt.isot[:19]
 
-# %% ../nbs/05g_cards.ipynb #8d34e930
+# %% ../nbs/05g_cards.ipynb #d6f5e0b9
 def catalog_frame(events, frame, q=0.05, positions=None):
     """Choose the candidates of a table, the least probable first, and give them names, places and dates.
 
@@ -170,17 +170,17 @@ def catalog_frame(events, frame, q=0.05, positions=None):
     order[order.index("n_flags") : order.index("n_flags")] = [c for c in out if c.startswith("flag_")]
     return out[[c for c in order if c not in empty]]
 
-# %% ../nbs/05g_cards.ipynb #44b47f79
+# %% ../nbs/05g_cards.ipynb #47279169
 USED = ("numpy", "scipy", "pandas", "scikit-learn", "numba", "astropy", "matplotlib")
 
-# %% ../nbs/05g_cards.ipynb #976d10c9
+# %% ../nbs/05g_cards.ipynb #e7b0f0d6
 def versions():
     "Versions of everything that can change a number."
     return {"xrt_nb": __version__, "python": platform.python_version()} | {
         p: metadata.version(p) for p in USED
     }
 
-# %% ../nbs/05g_cards.ipynb #3acfe5e5
+# %% ../nbs/05g_cards.ipynb #fed51f16
 def events_mark(table):
     "Fingerprint of all that is in a table of events."
     if table is None:
@@ -189,7 +189,7 @@ def events_mark(table):
     columns = {k: v for k, v in table.columns.items()}
     return fingerprint(*parts, columns, table.meta.to_csv())
 
-# %% ../nbs/05g_cards.ipynb #ab03ef38
+# %% ../nbs/05g_cards.ipynb #aa6f6bd2
 def provenance_of(table, source, parameters, known, background, positions):
     "What a catalog was made from, and with what."
     data = {
@@ -203,7 +203,7 @@ def provenance_of(table, source, parameters, known, background, positions):
     inputs["positions"] = None if positions is None else fingerprint(positions.to_csv())
     return {"made_by": "xrt_nb candidates", "input": inputs, "parameters": parameters, "versions": versions()}
 
-# %% ../nbs/05g_cards.ipynb #1598d410
+# %% ../nbs/05g_cards.ipynb #5184251b
 def told(provenance, lead=""):
     "Provenance as pairs of a dotted name and a text."
     for key, value in provenance.items():
@@ -214,7 +214,7 @@ def told(provenance, lead=""):
         else:
             yield f"{lead}{key}", "none" if value is None else str(value)
 
-# %% ../nbs/05g_cards.ipynb #a5d4bf9b
+# %% ../nbs/05g_cards.ipynb #0cfd1a3c
 def astropy_table(catalog, provenance):
     "The catalog as an astropy table with units, UCDs and descriptions."
     from astropy.table import Table
@@ -230,7 +230,7 @@ def astropy_table(catalog, provenance):
     out.meta["provenance"] = dict(told(provenance))
     return out
 
-# %% ../nbs/05g_cards.ipynb #167aafb4
+# %% ../nbs/05g_cards.ipynb #a1e72818
 def votable_of(table):
     "A VOTable: fields with UCDs, the sphere and its frame, provenance as INFO, probabilities as a group."
     from astropy.io.votable import tree
@@ -255,7 +255,7 @@ def votable_of(table):
     only.groups.append(group)
     return out
 
-# %% ../nbs/05g_cards.ipynb #365e9f4d
+# %% ../nbs/05g_cards.ipynb #17616edd
 def fits_of(table):
     "A FITS file: UCDs as TUCDn, descriptions as TCOMMn, provenance as HISTORY."
     from astropy.io import fits
@@ -272,7 +272,7 @@ def fits_of(table):
         hdu.header.add_history(f"{key} = {value}".encode("ascii", "replace").decode())
     return fits.HDUList([fits.PrimaryHDU(), hdu])
 
-# %% ../nbs/05g_cards.ipynb #c6bd1d56
+# %% ../nbs/05g_cards.ipynb #b41d38eb
 def write_tables(folder, catalog, provenance):
     "Write candidates.vot, .fits and .ecsv into a folder."
     table = astropy_table(catalog, provenance)
@@ -283,10 +283,10 @@ def write_tables(folder, catalog, provenance):
     with atomic(folder / "candidates.ecsv", overwrite=True) as tmp:
         table.write(tmp, format="ascii.ecsv", overwrite=True)
 
-# %% ../nbs/05g_cards.ipynb #ea10d245
+# %% ../nbs/05g_cards.ipynb #67d60e59
 BARS = 48
 
-# %% ../nbs/05g_cards.ipynb #7f65ac3e
+# %% ../nbs/05g_cards.ipynb #e75f5c47
 def bars_of(table, ids):
     "{id: (48,) photons in stretches of equal good time}."
     some = table[list(ids)]
@@ -294,7 +294,7 @@ def bars_of(table, ids):
     edge = np.round(np.linspace(0, total.shape[1] - 1, BARS + 1)).astype(int)
     return dict(zip(some.ids.tolist(), np.diff(total[:, edge], axis=1)))
 
-# %% ../nbs/05g_cards.ipynb #ccb5761b
+# %% ../nbs/05g_cards.ipynb #b958c355
 def spark(
     bars: np.ndarray,  # counts
     label: str = "",  # for those who listen to the page
@@ -309,14 +309,14 @@ def spark(
     size = f'class="spark" viewBox="0 0 {BARS * w:g} {h}" width="{BARS * w:g}" height="{h}"'
     return f'<svg {size} role="img" aria-label="{escape(label, quote=True)}">{inside}</svg>'
 
-# %% ../nbs/05g_cards.ipynb #6b1e3397
+# %% ../nbs/05g_cards.ipynb #83f9eb3a
 def event_span(table, row):
     "Start and stop of the event of a catalog row on the clock of the file [s]."
     one = table[[row.obsreg_id]]
     share = np.array([row.event_start, row.event_stop]) / max(float(one.livetimes()[0]), 1e-9)
     return [float(good_moments(one, np.array([min(s, 1 - 1e-9)]))[0]) for s in share]
 
-# %% ../nbs/05g_cards.ipynb #fbba3dba
+# %% ../nbs/05g_cards.ipynb #fe84fd42
 def draw_whole(one, ax, span):
     "The light curve of a list, its event shaded."
     start, stop = one.window
@@ -324,7 +324,7 @@ def draw_whole(one, ax, span):
     ax.axvspan(*(np.array(span) - start) / 1e3, color=ORANGE, alpha=0.3, lw=0, zorder=0)
     ax.set_title("whole exposure", fontsize="medium")
 
-# %% ../nbs/05g_cards.ipynb #b0f5d9e8
+# %% ../nbs/05g_cards.ipynb #e9a65f8a
 def draw_close(one, ax, span):
     "The event and as much before and after it."
     start, stop = one.window
@@ -337,7 +337,7 @@ def draw_close(one, ax, span):
     ax.set(xlabel="time since start of exposure [ks]", ylabel=f"photons per {(high - low) / 40:.3g} s")
     ax.set_title("around the event", fontsize="medium")
 
-# %% ../nbs/05g_cards.ipynb #1739a540
+# %% ../nbs/05g_cards.ipynb #7191e6b5
 def card_figure(table, row):
     "The figure of one candidate."
     from matplotlib.figure import Figure
@@ -363,7 +363,7 @@ def card_figure(table, row):
         axs[3].set_title("E–t map", fontsize="medium")
     return fig
 
-# %% ../nbs/05g_cards.ipynb #16744561
+# %% ../nbs/05g_cards.ipynb #485838b1
 LOOK = """
  body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em auto; max-width: 100em; padding: 0 1em }
  body { color: #222; background: #fff } a { color: #0058a3 } .note { color: #555 } img { max-width: 100% }
@@ -381,7 +381,7 @@ LOOK = """
  dl div { display: flex; justify-content: space-between; border-bottom: 1px dotted #ccc } dd { margin: 0 }
 """
 
-# %% ../nbs/05g_cards.ipynb #df87863d
+# %% ../nbs/05g_cards.ipynb #cc63bf02
 SORTING = """
 const body = document.querySelector("#all tbody"), rows = [...body.rows];
 const heads = [...document.querySelectorAll("#all th")], say = document.querySelector("#shown");
@@ -421,14 +421,14 @@ clean.addEventListener("change", filter);
 filter();
 """
 
-# %% ../nbs/05g_cards.ipynb #d0fde6a0
+# %% ../nbs/05g_cards.ipynb #25742e62
 HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{{ look|safe }}</style></head><body>
 """
 
-# %% ../nbs/05g_cards.ipynb #2232863e
+# %% ../nbs/05g_cards.ipynb #4769f21c
 INDEX = """
 <h1>{{ title }}</h1>
 {% for line in text %}<p>{{ line }}</p>{% endfor %}
@@ -452,7 +452,7 @@ INDEX = """
 </body></html>
 """
 
-# %% ../nbs/05g_cards.ipynb #6651b07d
+# %% ../nbs/05g_cards.ipynb #deeaecfb
 CARD = """
 <p><a href="../index.html">all candidates</a> · {{ place }}
 {% if before %} · <a href="{{ before }}">previous</a>{% endif %}
@@ -479,7 +479,7 @@ CARD = """
 </body></html>
 """
 
-# %% ../nbs/05g_cards.ipynb #01dc24fc
+# %% ../nbs/05g_cards.ipynb #3d77c50c
 def fill(template, **values):
     "Fill a template; everything from data is escaped."
     import jinja2
@@ -487,7 +487,7 @@ def fill(template, **values):
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(HEAD + template)
     return page.render(look=LOOK, **values)
 
-# %% ../nbs/05g_cards.ipynb #5992f622
+# %% ../nbs/05g_cards.ipynb #c23f5d14
 def short(v):
     "A value as the pages show it."
     if isinstance(v, (bool, np.bool_)):
@@ -497,7 +497,7 @@ def short(v):
         return "" if np.isnan(v) else format(v, digits)
     return printable(v, 200)
 
-# %% ../nbs/05g_cards.ipynb #f8478f27
+# %% ../nbs/05g_cards.ipynb #c3cc6657
 def card_names(ids):
     "{id: file name of its card}, distinct and safe on every file system."
 
@@ -506,7 +506,7 @@ def card_names(ids):
 
     return {i: f"{n:04d}_{safe(i)}.html" for n, i in enumerate(ids, 1)}
 
-# %% ../nbs/05g_cards.ipynb #ead631c2
+# %% ../nbs/05g_cards.ipynb #56f197fa
 def links_of(row):
     "Links to other services for a position."
     if not np.isfinite(getattr(row, "ra", np.nan)):
@@ -521,7 +521,7 @@ def links_of(row):
         {"name": "Aladin", "href": f"https://aladin.cds.unistra.fr/AladinLite/?target={at}&fov=0.1"},
     ]
 
-# %% ../nbs/05g_cards.ipynb #4890d5c1
+# %% ../nbs/05g_cards.ipynb #a138b5e8
 def summary_of(row):
     "One sentence about a candidate."
     what = "An excess" if row.event == "excess" else "A deficit" if row.event == "deficit" else "A variation"
@@ -535,10 +535,10 @@ def summary_of(row):
         )
     return said
 
-# %% ../nbs/05g_cards.ipynb #5d01577c
+# %% ../nbs/05g_cards.ipynb #13fd74bf
 SHOWN_APART = ("name", "obsreg_id", "flags", "flags_unknown", "neighbors", "n_flags")
 
-# %% ../nbs/05g_cards.ipynb #3ce57bed
+# %% ../nbs/05g_cards.ipynb #09583f87
 def facts_of(row):
     "Name, value with unit, and meaning of the other columns of a row."
     out = []
@@ -551,7 +551,7 @@ def facts_of(row):
         out.append({"name": name, "value": f"{text} {unit}".strip(), "meaning": meaning})
     return out
 
-# %% ../nbs/05g_cards.ipynb #9a5408a3
+# %% ../nbs/05g_cards.ipynb #2f27cb7c
 def neighbor_rows(table, frame, row, names, known):
     "The neighbors of a candidate for its card."
     ids = str(getattr(row, "neighbors", "") or "").split(" ")
@@ -564,7 +564,7 @@ def neighbor_rows(table, frame, row, names, known):
         out.append({"rank": rank, "id": i, "href": names.get(i)} | more)
     return out
 
-# %% ../nbs/05g_cards.ipynb #b20b9bbb
+# %% ../nbs/05g_cards.ipynb #e3d22853
 def card_of(table, frame, row, names, known, number):
     "The page of one candidate."
     up = [n for n in str(getattr(row, "flags", "") or "").split(", ") if n]
@@ -591,13 +591,13 @@ def card_of(table, frame, row, names, known, number):
         **beside,
     )
 
-# %% ../nbs/05g_cards.ipynb #d32c018d
+# %% ../nbs/05g_cards.ipynb #9eee4501
 LISTED = (
     "name, obsreg_id, light curve, p, q, expected_false, detector, event, peak_date, t90, fluence, hardness"
 )
 LISTED += ", known_class, known_rank, stability, stability_neighbors, flags, n_events, livetime"
 
-# %% ../nbs/05g_cards.ipynb #d8f077f4
+# %% ../nbs/05g_cards.ipynb #a8f434a2
 def index_cell(row, name, names, bars):
     "One cell of the index."
     i = row.obsreg_id
@@ -616,7 +616,7 @@ def index_cell(row, name, names, bars):
     href = f"cards/{names[i]}" if name in ("name", "obsreg_id") and i in names else ""
     return {"kind": "number" if number else "word", "value": value, "svg": "", "href": href, "text": short(v)}
 
-# %% ../nbs/05g_cards.ipynb #d2999afc
+# %% ../nbs/05g_cards.ipynb #a9e7040a
 def index_page(title, text, remarks, table, catalog, names):
     "The page of all candidates."
     listed = [c for c in LISTED.split(", ") if c in catalog or c == "light curve"]
@@ -633,7 +633,7 @@ def index_page(title, text, remarks, table, catalog, names):
             column["kind"] = cell["kind"]
     return fill(INDEX, title=title, text=text, remarks=remarks, columns=columns, rows=rows, sorting=SORTING)
 
-# %% ../nbs/05g_cards.ipynb #b5e8145d
+# %% ../nbs/05g_cards.ipynb #3efc2013
 def expectation(frame, q):
     "Sentences about how many candidates there are and how many of them chance explains."
     some, n_all = frame[frame["q"] < q], f"{len(frame):,}"
@@ -648,7 +648,7 @@ def expectation(frame, q):
         f"{n - flagged:,} of them have no flag, {flagged:,} have one or more; no flag removes a candidate.",
     ]
 
-# %% ../nbs/05g_cards.ipynb #2e4455fc
+# %% ../nbs/05g_cards.ipynb #b1078aae
 FILES = (
     "index.html",
     "cards",
@@ -659,7 +659,7 @@ FILES = (
     "provenance.json",
 )
 
-# %% ../nbs/05g_cards.ipynb #8fb40659
+# %% ../nbs/05g_cards.ipynb #8ac88037
 def kept(work, name, mark, make):
     "A frame that was made before, or is made and kept now."
     path = work.path / f"{name}.parquet"
@@ -673,7 +673,7 @@ def kept(work, name, mark, make):
     frame.attrs = dict(finished_part(work.path, name, mark))
     return frame
 
-# %% ../nbs/05g_cards.ipynb #4df572b5
+# %% ../nbs/05g_cards.ipynb #85e50414
 def all_chances(work, table, mark, seed, say):
     "Probabilities of every detection, piece by piece, each kept."
     parts, done = [], 0
@@ -689,7 +689,7 @@ def all_chances(work, table, mark, seed, say):
         else over_the_catalog(false_alarm_probabilities(table, random_state=seed))
     )
 
-# %% ../nbs/05g_cards.ipynb #b8931e65
+# %% ../nbs/05g_cards.ipynb #810a1114
 def write_cards(work, table, frame, catalog, known, most, mark, say):
     "Write the cards that are not there yet; returns their names."
     names = card_names(catalog["obsreg_id"][:most])
@@ -704,7 +704,7 @@ def write_cards(work, table, frame, catalog, known, most, mark, say):
         say("cards", n, len(names))
     return names
 
-# %% ../nbs/05g_cards.ipynb #64fd9e8f
+# %% ../nbs/05g_cards.ipynb #3a5c2983
 def may_replace(out, overwrite):
     "Refuse to write where something else is."
     if not out.is_dir() or out.is_symlink() or not any(out.iterdir()):
@@ -716,7 +716,7 @@ def may_replace(out, overwrite):
     if not overwrite:
         raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
 
-# %% ../nbs/05g_cards.ipynb #0bf0fa1f
+# %% ../nbs/05g_cards.ipynb #00db85e8
 def write_candidates(
     events,
     out,
