@@ -192,7 +192,7 @@ def steady_lists(n, counts, random_state, live=30_000.0, frame=3.141):
     parts = np.r_[0, np.cumsum(np.where(gap > 0, 2, 1))]
     ids = [f"{j}_1" for j in range(n)]
     energy = rng.choice(np.exp(rng.normal(np.log(1500), 0.5, 20_000)).clip(500, 7000), offsets[-1])
-    meta = pd.DataFrame({"frame_time": frame}, index=ids)
+    meta = pd.DataFrame({"frame_time": frame, "timedel": frame}, index=ids)
     return EventTable(ids, offsets, clock[order], energy, np.array(gti, float), parts, meta)
 
 

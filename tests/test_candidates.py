@@ -12,9 +12,9 @@ from scipy import stats
 
 from xrt_nb import cards
 from xrt_nb._store import StoreExists
-from xrt_nb.candidates import (PIECE, answer_of, chosen, event_columns, find_candidates, first_of, over_the_catalog, own_stretch,
-                               plain_flags, resampled, stability_of)
-from xrt_nb.cards import (about, catalog_frame, iau_name, index_page, meanings, short, votable_of, write_candidates)
+from xrt_nb.candidates import (answer_of, chosen, event_columns, find_candidates, first_of, over_the_catalog, own_stretch,
+                               resampled)
+from xrt_nb.cards import about, catalog_frame, iau_name, meanings, write_candidates
 from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, EventList, EventTable
 from xrt_nb.injection import inject

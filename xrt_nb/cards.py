@@ -5,10 +5,8 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/05g_cards.ipynb #268b68ed
+# %% ../nbs/05g_cards.ipynb #9a1d7b0b
 import base64
-import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +18,7 @@ from ._store import atomic, fingerprint, finish_part, finished_part, StoreExists
 from ._store import write_json, write_text
 from ._style import BLUE, ORANGE, png
 from ._text import printable
-from .candidates import candidate_frame, chosen, find_candidates, known_given, over_the_catalog, PIECE
-from .data import EventDataError
+from .candidates import candidate_frame, chosen, known_given, over_the_catalog, PIECE
 from .flags import flag_definitions, flag_table
 from .injection import good_moments
 from .nulls import false_alarm_probabilities
