@@ -41,9 +41,9 @@ ROOMS = [
     "data", "lightcurves", "tables", "regions", "fits", "ingest", "simulation", "ogip",
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
-    "embedding", "clustering", "analogs", "default_search",
+    "embedding", "clustering", "evaluation", "analogs", "default_search",
     "flags", "injection", "candidates", "cards",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
