@@ -20,12 +20,12 @@ from xrt_nb.data import EventDataError, EventList, EventTable
 from xrt_nb.injection import inject
 from xrt_nb.simulation import simulate_archive
 
-FAST = dict(most=3, n_resamples=2, cards=2)
+FAST = dict(most=2, n_resamples=1, cards=2)
 
 
 @pytest.fixture(scope="module")
 def archive():
-    events, truth = simulate_archive(120, 8, edition=2)
+    events, truth = simulate_archive(70, 8, edition=2)
     return events, truth.loc[truth["known"], "kind"]
 
 
@@ -174,10 +174,10 @@ def test_q_is_benjamini_and_hochbergs_by_hand():
 def test_pieces_give_the_same_numbers(archive, table, monkeypatch):
     from xrt_nb import candidates
     events, known = archive
-    monkeypatch.setattr(candidates, "PIECE", 3000)
+    monkeypatch.setattr(candidates, "PIECE", 1500)
     again = find_candidates(events, known=known, most=3, n_resamples=2)
     number = again.select_dtypes("number").columns
-    assert np.allclose(again[number], table[number], equal_nan=True, rtol=1e-6) and len(list(events.chunks(3000))) > 3
+    assert np.allclose(again[number], table[number], equal_nan=True, rtol=1e-6) and len(list(events.chunks(1500))) > 3
 
 
 def test_photons_without_energies_go_through(archive):
@@ -382,11 +382,11 @@ def shell(*args):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     from xrt_nb.runs import run
-    events, truth = simulate_archive(120, 8, edition=2)
+    events, truth = simulate_archive(70, 8, edition=2)
     with pytest.MonkeyPatch.context() as patch:
         from xrt_nb import runs
         patch.setattr(runs, "analog_figures", lambda *a, **k: [])
-        return run("2D-PCA", events, tmp_path_factory.mktemp("runs") / "run", truth.loc[truth["known"], "kind"], max_iter=250, perplexity=20)
+        return run("2D-PCA", events, tmp_path_factory.mktemp("runs") / "run", truth.loc[truth["known"], "kind"], max_iter=250, perplexity=15)
 
 
 def test_the_command_makes_the_folder(run, tmp_path):
