@@ -42,9 +42,10 @@ ROOMS = [
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "evaluation", "analogs", "default_search",
-    "flags", "injection", "candidates", "cards",
+    "flags", "injection", "candidates", "index", "cards",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
-    "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "bridge",
+    "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},

@@ -1248,6 +1248,13 @@ def _runs(m: csr_array):  # row, first column and length of every run
     start = np.flatnonzero(new)
     return row[start], m.indices[start], np.diff(np.r_[start, m.nnz])
 
+# %% ../nbs/00g_ogip.ipynb #0765fe39
+def matrix_groups(rmf: Rmf):  # sorted matrix; row, first column and length of every group
+    "The matrix of a response and its groups of channels."
+    m = rmf.matrix.copy()
+    m.sort_indices()
+    return m, _runs(m)
+
 # %% ../nbs/00g_ogip.ipynb #8a2b0ad6
 def _varied(name, form, values, per_row):
     "A column of variable length."
@@ -1259,9 +1266,7 @@ def _varied(name, form, values, per_row):
 # %% ../nbs/00g_ogip.ipynb #4aaa2a4e
 def write_rmf(rmf: Rmf, path, overwrite: bool = False) -> Path:
     "Write a response matrix as an OGIP file."
-    m = rmf.matrix.copy()
-    m.sort_indices()
-    row, begin, n = _runs(m)
+    m, (row, begin, n) = matrix_groups(rmf)
     n_grp = np.bincount(row, minlength=m.shape[0])
     form = "E" if np.array_equal(m.data.astype(np.float32).astype(np.float64), m.data) else "D"
     columns = [
