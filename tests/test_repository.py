@@ -42,7 +42,7 @@ ROOMS = [
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "analogs", "default_search",
-    "flags", "injection",
+    "detectors", "nulls", "flags", "injection",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy",
     "runs", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
