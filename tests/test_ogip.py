@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, random_array
 
-from xrt_nb.data import XRTWarning
-from xrt_nb.ogip import (Arf, Rmf, Spectrum, read_arf, read_pha, read_rmf, read_spectrum, simulated_response, write_arf,
+from xrt_nb.data import EventList, XRTWarning
+from xrt_nb.ogip import (Arf, Rmf, Spectrum, extract_spectrum, read_arf, read_pha, read_rmf, read_spectrum, simulated_response, write_arf,
                          write_pha, write_rmf)
-from xrt_nb.regions import EventFileError
+from xrt_nb.regions import EventFileError, Region
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / os.environ.get("XRT_NB_SHARED", "../shared") / "data" / "xrt200515" / "spectrum"
@@ -455,6 +455,84 @@ def test_a_selection_is_what_overlaps(lo, width, least, seed):
     for a, b in zip(s.starts, [*s.starts[1:], 60]):
         overlaps = rmf.emax[b - 1] > lo and rmf.emin[a] < lo + width
         assert {c in got for c in s.channels[a:b].tolist()} == {overlaps}
+
+
+# --- spectra from events --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.tuples(st.floats(0, 90), st.floats(1, 50)), min_size=1, max_size=4), st.floats(0.5, 1))
+def test_counts_and_exposure_against_a_loop(seed, pairs, alive):
+    rng, rmf = np.random.default_rng(seed), simulated_response(10, 40)[0]
+    gti = np.array([(0.0, 30.0), (40.0, 55.0), (70.0, 100.0)])
+    t = np.sort(np.r_[rng.uniform(0, 30, 20), rng.uniform(40, 55, 9), rng.uniform(70, 100, 20)])
+    e = rng.uniform(10, 14_900, len(t))
+    asked = [(a, a + b) for a, b in pairs]
+    grid = np.linspace(0, 150, 150_001)[:-1] + 0.0005
+    good = np.any([(grid >= a) & (grid < b) for a, b in gti], axis=0) & np.any([(grid >= a) & (grid < b) for a, b in asked], axis=0)
+    events = EventList(t, e, gti=gti, meta={"deadtime_correction": alive})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            s = extract_spectrum(events, rmf, time=asked)
+        except ValueError as err:
+            assert "no good time in it" in str(err) and good.sum() < 20
+            return
+    assert s.exposure == pytest.approx(alive * good.sum() * 1e-3, abs=0.02)
+    expected = np.zeros(40, int)
+    for x, y in zip(t, e / 1e3):
+        if any(a <= x < b for a, b in asked):
+            expected[[k for k in range(40) if rmf.emin[k] <= y < rmf.emax[k]]] += 1
+    assert s.counts.tolist() == expected.tolist()
+
+
+def box(n=300, seed=0, **more):
+    "Events in a square, with channels."
+    rng = np.random.default_rng(seed)
+    columns = {"x": rng.uniform(0, 100, n), "y": rng.uniform(0, 100, n), "pi": rng.integers(1, 41, n)}
+    return EventList(np.sort(rng.uniform(0, 10, n)), rng.uniform(300, 9000, n), "box", [(0, 10)], more, columns)
+
+
+def test_regions_of_one_list_are_two_spectra():
+    rmf, events = simulated_response(10, 40)[0], box()
+    circle, ring = (Region([[(True, *r)]]) for r in (("circle", (50, 50, 20)), ("annulus", (50, 50, 25, 50))))
+    s = extract_spectrum(events, rmf, region=circle, background=ring)
+    r = np.hypot(events.columns["x"] - 50, events.columns["y"] - 50)
+    assert s.counts.tolist() == np.bincount(events.columns["pi"][r <= 20], minlength=41)[1:].tolist()
+    assert s.background.counts.sum() == ((r > 25) & (r <= 50)).sum()
+    assert s.scale == pytest.approx(20**2 / (50**2 - 25**2)) and s.meta["channel_rule"] == "column pi"
+
+
+def test_a_background_list_takes_its_ratio_from_meta_or_the_caller():
+    rmf = simulated_response(10, 40)[0]
+    a = extract_spectrum(box(area_ratio=4.0), rmf, background=box(seed=1))
+    b = extract_spectrum(box(), rmf, background=box(seed=1), area_ratio=4.0)
+    assert a == b and a.scale == pytest.approx(0.25)
+
+
+def test_events_cut_by_energy_are_told():
+    with pytest.warns(XRTWarning, match="5 of 100 events had been cut by energy"):
+        extract_spectrum(box(n_channel=100, n_energy=95), simulated_response(10, 40)[0])
+
+
+def test_channels_that_the_response_has_not_are_told():
+    with pytest.warns(XRTWarning, match="events are in none of the response's channels"):
+        s = extract_spectrum(box(), simulated_response(10, 30)[0])
+    assert s.counts.sum() + s.meta["n_outside"] == 300
+
+
+def test_a_response_of_another_telescope_is_refused():
+    events, rmf = box(telescope="CHANDRA", instrument="ACIS"), simulated_response(10, 40)[0]
+    swift = replace(rmf, meta={"telescope": "SWIFT", "instrument": "XRT"})
+    with pytest.raises(EventFileError, match="is for telescope = 'SWIFT', the spectrum for 'CHANDRA'"):
+        extract_spectrum(events, swift)
+    assert extract_spectrum(events, swift, force=True).counts.sum() == 300
+
+
+def test_an_extracted_spectrum_comes_back(tmp_path):
+    s = extract_spectrum(box(), *simulated_response(10, 40), background=box(seed=1), area_ratio=3.0)
+    s.write(tmp_path / "a.pha")
+    assert read_spectrum(tmp_path / "a.pha") == s
 
 
 @needs_files

@@ -347,3 +347,18 @@ def test_xrt_200515():
     blocks = pr.bayesian_blocks(ev)
     top = blocks.loc[blocks.rate.idxmax()]
     assert top.start == pytest.approx(705955015, abs=10) and top.counts > 20
+
+
+def test_the_chance_of_an_index_and_of_odds_are_those_of_constant_lists():
+    from xrt_nb.properties import chance_of_index, constant_lists, gregory_loredo_table, odds_chances
+
+    found = chance_of_index([20], 6, n_sims=200, rng=5).loc[20]
+    by_hand = (gregory_loredo_table(constant_lists(20, 200, np.random.default_rng(5))).var_index >= 6).mean()
+    assert found.chance == by_hand and found.low <= found.chance <= found.high
+    lists = constant_lists(15, 60, 2)
+    p = odds_chances(lists, 19, rng=1)
+    assert p.between(1 / 20, 1).all() and (p * 20).round(9).isin(range(1, 21)).all()
+    first = lists.ids[:7].tolist()
+    assert odds_chances(lists[first], 19, rng=1).equals(odds_chances(lists[first], 19, rng=1))
+    odds = gregory_loredo_table(lists).log_odds
+    assert np.corrcoef(p.rank(), -odds.rank())[0, 1] > 0.9  # higher odds, smaller chance

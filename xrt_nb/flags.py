@@ -16,9 +16,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.stats import binom, chi2, poisson
 
-from .data import EventDataError, XRTWarning
+from .data import EventDataError, EventList, XRTWarning
 from .features import block_edges
-from .representations import as_table, compiled
+from .fits import as_region, read_event_list
+from .regions import Region
+from .representations import as_table, background_for, compiled
 from .shapes import AT_LEAST, CELLS, clocked, FAINT, observation_of, scan_shapes
 
 # %% ../nbs/05d_flags.ipynb #8f34a58e
@@ -126,31 +128,6 @@ def frame_times_of(table, code):
     sure = (tried >= 5) & (whole >= 0.95 * tried) & np.isfinite(frame)
     return np.where(np.isfinite(told), told, np.where(sure, frame, np.nan)[code])
 
-# %% ../nbs/05d_flags.ipynb #09e4a7f9
-def background_for(events, background):
-    "The background's lists in the order of the events, which have one, and their area ratios."
-    has, ratio = np.zeros(len(events), bool), np.full(len(events), np.nan)
-    if background is None:
-        return None, has, ratio
-    table = as_table(background, energies=False)
-    if "area_ratio" not in table.meta:
-        raise EventDataError(
-            "background: its meta has no column 'area_ratio' (area of the background's region over the "
-            "source's); `background_list` gives both"
-        )
-    has = np.isin(events.ids, table.ids)
-    if not has.any():
-        raise EventDataError(
-            f"background: none of its {len(table)} ids is among the events', first {str(table.ids[0])!r}; "
-            "a background has the id of its source"
-        )
-    table = table[events.ids[has]]
-    ratio[has] = pd.to_numeric(table.meta["area_ratio"], errors="coerce").to_numpy(float, na_value=np.nan)
-    if (bad := has & ~((ratio > 0) & np.isfinite(ratio))).any():
-        first = str(events.ids[bad][0])
-        raise EventDataError(f"background of {first!r}: area_ratio must be a positive number")
-    return table, has, ratio
-
 # %% ../nbs/05d_flags.ipynb #cd3bd9c8
 def places_of(events, positions):
     "(S, 3) ra, dec [deg], off_axis [arcmin], NaN where unknown, from a frame indexed by id, else from meta."
@@ -169,6 +146,15 @@ def places_of(events, positions):
     out[np.abs(out[:, 1]) > 90, :2] = np.nan
     return out
 
+# %% ../nbs/05d_flags.ipynb #36d77903
+def background_if(events, background):
+    "What `background_for` gives, or nothing for all where no background is given."
+    return (
+        (None, np.zeros(len(events), bool), None)
+        if background is None
+        else background_for(events, background)
+    )
+
 # %% ../nbs/05d_flags.ipynb #0226e8c9
 class Seen:
     "What the rules see of a table: everything that more than one of them needs, measured once."
@@ -176,7 +162,7 @@ class Seen:
     def __init__(self, events, background=None, positions=None, structures=None):
         self.events = as_table(events, energies=False)
         self.timed = exposed(self.events)
-        self.background, self.has_background, self.area_ratio = background_for(self.events, background)
+        self.background, self.has_background, self.area_ratio = background_if(self.events, background)
         self.places = places_of(self.events, positions)
         self.structures = None if structures is None else checked_structures(structures)
         self._given = background, positions, structures
@@ -188,10 +174,9 @@ class Seen:
     @cached_property
     def part(self):
         "The detections whose exposure is known."
-        some = self.events[self.timed]
         background, positions, structures = self._given
         with_one = background if (self.has_background & self.timed).any() else None
-        return Seen(some, with_one, positions, structures)
+        return Seen(self.events[self.timed], with_one, positions, structures)
 
     @cached_property
     def observation(self):
@@ -481,7 +466,7 @@ def _fullest_frame(time, offsets, frame, most, beside):
 
 # %% ../nbs/05d_flags.ipynb #256f4813
 @flagged(
-    "One frame holds three or more photons, too many for chance (p < 0.001) and more than the ten about it.",
+    "One frame holds three or more photons, too many for chance (p < 0.001), and the ten about it no excess.",
     "good times, a frame time",
 )
 def single_frame(seen):
@@ -489,8 +474,9 @@ def single_frame(seen):
     most, beside = np.zeros(len(n), np.int64), np.zeros(len(n), np.int64)
     _fullest_frame(seen.events.time, seen.events.offsets, np.nan_to_num(frame), most, beside)
     frames = seen.clock.live / np.where(np.isfinite(frame), frame, 1)
-    chance = frames * poisson.sf(most - 1, np.maximum(n / frames, 1e-9))
-    return answers((most >= 3) & (chance < CHANCE) & (most > beside), np.isfinite(frame) & (n > 0))
+    mean = np.maximum(n / frames, 1e-9)
+    full = (most >= 3) & (frames * poisson.sf(most - 1, mean) < CHANCE)
+    return answers(full & (poisson.sf(beside - 1, 10 * mean) > 0.01), np.isfinite(frame) & (n > 0))
 
 # %% ../nbs/05d_flags.ipynb #b24406e8
 PILED = 0.1  # share of frames with photons that hold more than one
@@ -679,6 +665,47 @@ def bkg_correlated(seen):
     yes[rows], known[rows] = (z > 3) & (part > 1 / 3), sure
     return answers(yes, known)
 
+# %% ../nbs/05d_flags.ipynb #6c804b1a
+def ring_about(region, gap=1.5, width=22.0):
+    "A ring about a region, from `gap` times its largest half-width, `width` pixels wide."
+    x0, y0, x1, y1 = region.bounds
+    inner = gap * max(x1 - x0, y1 - y0) / 2
+    if not np.isfinite(inner):
+        raise EventDataError("a ring needs a source region that has an edge; give `background` instead")
+    return Region([[(True, "annulus", (*region.center, inner, inner + width))]])
+
+# %% ../nbs/05d_flags.ipynb #64e3dee1
+def background_list(path, region, background=None, *, band="B", **options):
+    """Read the background's list of a source, for `flag_table` and `RateMap`.
+
+    Parameters
+    ----------
+    path : path-like
+        Event file.
+    region : path, Region or object(s) of the package regions
+        Where the source is.
+    background : region, optional
+        Of the background; by default a ring about the source, for regions in event pixels.
+    band : str
+        Ellipse of a reg3 file.
+    **options
+        For `read_event_list`.
+
+    Returns
+    -------
+    EventList
+        Under the source's id, with its good times; in meta `area_ratio`, background's area over source's.
+    """
+    if background is None:
+        background = ring_about(as_region(region, band, where=f"{path}: "))
+    source = read_event_list(path, region, background=background, band=band, **options)
+    again = {"id": source.id, "band": band} | options
+    if source.gti is not None:
+        again["gti"] = source.gti
+    sky = read_event_list(path, background, **again)
+    meta = sky.meta | {"area_ratio": source.meta["area_ratio"], "region_id": source.meta.get("region_id")}
+    return EventList(sky.time, sky.energy, sky.id, sky.gti, meta, sky.columns)
+
 # %% ../nbs/05d_flags.ipynb #9d31891c
 def checked_structures(frame):
     "A frame of extended structures with ra, dec [deg], radius [arcmin] and kind."
@@ -820,6 +847,11 @@ def flag_table(events, background=None, positions=None, flags=None, structures=N
         If an event lies outside its exposure, or a background, position or structure can't be used.
     ValueError
         If a flag is unknown.
+
+    References
+    ----------
+    Saathoff & Larsson 2026, A&A (aa57261-25), table 2: CuDiDi, whose names the flags have where they mean
+    the same.
     """
     names = list(FLAGS) if flags is None else [flags] if isinstance(flags, str) else list(flags)
     if wrong := [n for n in names if n not in FLAGS]:

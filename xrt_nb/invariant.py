@@ -6,23 +6,14 @@
 __all__ = ['SortedProfile', 'AlignedMap', 'WaveletPower', 'PeakSpectrum']
 
 # %% ../nbs/01b_invariant.ipynb #8e34034b
-from copy import copy
 from functools import lru_cache
 
 import numpy as np
 
 from ._checks import one_of, real, shown
-from .data import checked_clock, livetime_at
-from .representations import TIME_AXES, EventTransformer, as_table, bin_edges, bins, et_maps, yes_or_no
-
-# %% ../nbs/01b_invariant.ipynb #f41e02f9
-def _banded(table, energy_range):
-    "The table; where it has no energies, a view of it in which every photon lies inside the band."
-    if table.has_energy:
-        return table
-    out = copy(table)
-    out.energy = np.full(len(table.time), 10 ** bin_edges(1, 1, energy_range)[1].mean())
-    return out
+from .data import checked_clock
+from .representations import TIME_AXES, EventTransformer, as_table, banded, bin_edges, bins, et_maps
+from .representations import good_time, yes_or_no
 
 # %% ../nbs/01b_invariant.ipynb #6d43b35d
 def counts_of(table, n_time, n_energy, energy_range, time_axis):
@@ -32,7 +23,7 @@ def counts_of(table, n_time, n_energy, energy_range, time_axis):
 # %% ../nbs/01b_invariant.ipynb #f41e02f9-1
 def _in_time(table, n_time, energy_range, time_axis):
     "Photons of each detection per time bin (S, n_time): those in the band, or all without energies."
-    return counts_of(_banded(table, energy_range), n_time, 1, energy_range, time_axis)[:, :, 0]
+    return counts_of(banded(table, 1, energy_range), n_time, 1, energy_range, time_axis)[:, :, 0]
 
 # %% ../nbs/01b_invariant.ipynb #4c76ab58-1
 def _coverage(table, n_time, time_axis):
@@ -40,12 +31,9 @@ def _coverage(table, n_time, time_axis):
     out = np.ones((len(table), n_time))
     if time_axis == "livetime" or table.gti is None:
         return out
-    _, start, width = checked_clock(table, time_axis)
-    for s in np.flatnonzero((np.diff(table.gti_offsets) > 1) & (width > 0)):
-        gti = table.gti[table.gti_offsets[s] : table.gti_offsets[s + 1]]
-        good = np.diff(livetime_at(start[s] + width[s] * np.linspace(0, 1, n_time + 1), gti))
-        if good.sum() > 0:
-            out[s] = good * n_time / width[s]
+    width, good = checked_clock(table, time_axis)[2], good_time(table, n_time, time_axis)
+    some = (np.diff(table.gti_offsets) > 1) & (width > 0)
+    out[some] = good[some] * n_time / width[some, None]
     return out
 
 # %% ../nbs/01b_invariant.ipynb #19b6b99e

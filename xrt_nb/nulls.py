@@ -63,14 +63,14 @@ def _time_at(x, gti, curve):
         total = np.r_[0.0, np.cumsum(np.diff(knot) * factor[at] * (middle < gti[row, 1]))]
     return np.interp(x * total[-1], total, knot)
 
-# %% ../nbs/05c_nulls.ipynb #a3af5514
+# %% ../nbs/05c_nulls.ipynb #e4a977e8
 def _in_frames(t, gti, first, frame):
     "Times rounded to frames that count from `first`, each inside the good time it was in."
     row = np.clip(np.searchsorted(gti[:, 0], t, side="right") - 1, 0, len(gti) - 1)
     start, stop = gti[row].T
     t = first + np.rint((t - first) / frame) * frame
     t = np.where(t < start, t + frame, np.where(t > stop, t - frame, t))
-    return np.sort(np.clip(t, start, stop))
+    return np.clip(t, start, stop)
 
 # %% ../nbs/05c_nulls.ipynb #0d86888e
 def simulate_constant(events, n_sims=1, exposure=None, random_state=0):

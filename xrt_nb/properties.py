@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from astropy.stats import Events
+from astropy.stats import binom_conf_interval, Events
 from astropy.stats import bayesian_blocks as astropy_blocks
 from scipy.special import expit, gammaln, xlogy
 
@@ -504,6 +504,86 @@ def chance_of_odds(
     gaps = np.tile(knot, n_sims), np.tile(live, n_sims), ends * len(knot)
     _odds_of_all(u, ends * n, np.full(n_sims, m), table, *gaps, float(threshold), out)
     return float((1 + (out[:, 0] >= found.log_odds).sum()) / (n_sims + 1))
+
+# %% ../nbs/02a_properties.ipynb #4bafa60e
+def constant_lists(n, n_sims, rng, exposure=30e3):
+    "A table of constant lists of `n` photons each."
+    u, ends = np.sort(np.random.default_rng(rng).random((n_sims, n)), axis=1), np.arange(n_sims + 1)
+    gti = np.tile([[0.0, exposure]], (n_sims, 1))
+    return EventTable([f"{n}_{k}" for k in range(n_sims)], ends * n, u.ravel() * exposure, None, gti, ends)
+
+# %% ../nbs/02a_properties.ipynb #972a33f3
+def chance_of_index(counts, index=6, n_sims=1000, rng=None, exposure=30e3) -> pd.DataFrame:
+    """Chance that a constant source without gaps gets an index as high.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Numbers of photons.
+    index : int
+        From 0 to 10.
+    n_sims : int
+        Constant lists for each.
+    rng : int or Generator, optional
+        Seed.
+    exposure : float
+        Length of the observation [s].
+
+    Returns
+    -------
+    DataFrame indexed by counts
+        chance, and low, high: its 68 % interval (Wilson).
+    """
+    n_sims, rng, rows = whole(n_sims, "n_sims", 1, 10_000_000), np.random.default_rng(rng), []
+    exposure = real(exposure, "exposure", above=0)
+    for n in counts:
+        lists = constant_lists(whole(n, "counts", 1, 1_000_000), n_sims, rng, exposure)
+        rows.append(int((gregory_loredo_table(lists).var_index >= index).sum()))
+    low, high = binom_conf_interval(rows, n_sims, interval="wilson")
+    columns = {"chance": np.array(rows) / n_sims, "low": low, "high": high}
+    return pd.DataFrame(columns, index=pd.Index(list(counts), name="counts"))
+
+# %% ../nbs/02a_properties.ipynb #dd346faf
+def _twin_odds(events, rng, m_max, time_axis, threshold):
+    "Log odds of one constant list for each detection, with as many photons and the same gaps."
+    (knot, live, ko), m = _knots(events, time_axis), _bins_of(checked_clock(events, time_axis)[2], m_max)
+    u, owner = rng.random(events.n_events), events.detection_index
+    for s in np.flatnonzero(np.diff(ko)):
+        mine, k = slice(*events.offsets[s : s + 2]), slice(*ko[s : s + 2])
+        u[mine] = np.clip(np.interp(np.interp(0.0, knot[k], live[k]) + u[mine], live[k], knot[k]), 0, 1)
+    u, out = u[np.lexsort((u, owner))], np.zeros((len(events), 2))
+    table = gammaln(np.arange(events.counts.max(initial=0) + m.max(initial=2) + 1))
+    _odds_of_all(u, events.offsets, m, table, knot, live, ko, threshold, out)
+    return out[:, 0]
+
+# %% ../nbs/02a_properties.ipynb #418105ee
+def odds_chances(
+    events, n_sims=99, rng=None, m_max=None, *, time_axis="exposure", threshold=0.5
+) -> pd.Series:
+    """Chance of each detection's odds among constant lists with as many photons and the same gaps.
+
+    Parameters
+    ----------
+    events : EventTable
+        S detections.
+    n_sims : int
+        Constant lists drawn for each.
+    rng : int or Generator, optional
+        Seed.
+    m_max, time_axis, threshold :
+        As for `gregory_loredo`.
+
+    Returns
+    -------
+    (S,) Series by id
+        From 1 / (1 + n_sims) to 1.
+    """
+    n_sims, rng = whole(n_sims, "n_sims", 1, 10_000_000), np.random.default_rng(rng)
+    mine = gregory_loredo_table(events, m_max, time_axis=time_axis, threshold=threshold).log_odds
+    above = np.ones(len(events))
+    for _ in range(n_sims):
+        above += _twin_odds(events, rng, m_max, time_axis, threshold) >= mine.to_numpy()
+    return pd.Series(above / (1 + n_sims), mine.index, name="chance")
 
 # %% ../nbs/02a_properties.ipynb #cdf462ff
 class Cells(Events):
