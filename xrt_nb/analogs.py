@@ -8,6 +8,7 @@ __all__ = ['read_known', 'find_analogs', 'find_class_analogs', 'plot_analogs', '
 # %% ../nbs/05_analogs.ipynb #14a7e2dd
 import numbers
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -141,12 +142,45 @@ class Distance(Score):
         more = {"VI": self.inverse_} if self.metric == "mahalanobis" else {}
         return -cdist(q[0], x[0], self.metric, **more)
 
+# %% ../nbs/05_analogs.ipynb #c6cdc3d7
+class Prepared:
+    """Sources that a score has prepared, with their ids: an archive to search in, from memory or from disk.
+
+    Parameters
+    ----------
+    ids : (S,) array of str
+        Unique.
+    projection : Projection
+        What `score.project` gave for them; its arrays may be memory-mapped.
+    pairs : array, optional
+        What `random_scores` gave for them, sorted; without it, `closeness` makes it at each call.
+    """
+
+    def __init__(self, ids, projection, pairs=None):
+        self.ids, self.projection, self.pairs = np.asarray(ids, dtype=str), projection, pairs
+        if len(self.ids) != projection.n_sources:
+            raise ValueError(f"there are {len(self.ids)} ids and {projection.n_sources} prepared sources")
+
+    def __len__(self):
+        return len(self.ids)
+
+    def part(self, k):
+        "The same archive for one of several judges, the `k`-th."
+        return Prepared(self.ids, self.projection[k])
+
+    @cached_property
+    def at(self):
+        "id -> row."
+        return {i: k for k, i in enumerate(self.ids.tolist())}
+
 # %% ../nbs/05_analogs.ipynb #4fced76f
 def check_archive(
     features,  # (S, K) array or frame, all finite
     ids=None,  # (S,) ids; default: the frame's index
 ) -> tuple:  # (S, K) float64, (S,) ids as texts, dict id -> row
     "Features as numbers, ids as texts and their rows; refuses what can't be searched."
+    if isinstance(features, Prepared):
+        return features, features.ids, features.at
     if ids is None and not hasattr(features, "index"):
         raise ValueError("`ids` is missing: give ids, or features as a frame indexed by id")
     x, ids = (
@@ -188,12 +222,16 @@ def _rows_of(query, at):
 
 # %% ../nbs/05_analogs.ipynb #73ee575e-1
 def _take(x, rows):
-    "Rows of a frame or an array."
+    "Rows of a frame, an array, or an archive that is prepared."
+    if isinstance(x, Prepared):
+        return x.projection.take(rows)
     return x.iloc[rows] if hasattr(x, "iloc") else x[rows]
 
 # %% ../nbs/05_analogs.ipynb #73ee575e-2
 def _new_rows(query, features):
     "Ids of new detections, whose columns must be those of the archive."
+    if isinstance(features, Prepared):
+        return check_archive(query)[1].tolist()  # its score looks at the columns
     if not hasattr(features, "columns"):
         raise ValueError("new detections are searched in a frame of features, not in an array")
     check_columns(query, list(features.columns))
@@ -229,6 +267,8 @@ def _score_of(score, x, metric="euclidean", standardize=False):
             "`metric` and `standardize` belong to the score: give them to it, as "
             "`Distance('cityblock', standardize=True)`"
         )
+    if isinstance(x, Prepared) and (score is None or not score.state()):
+        raise ValueError("a prepared archive is searched with the score that prepared it; give it as `score`")
     score = (
         (Euclidean(standardize=standardize) if metric == "euclidean" else Distance(metric, standardize))
         if score is None
@@ -432,8 +472,8 @@ def find_analogs(
 
     Parameters
     ----------
-    features : (S, K) array, or DataFrame indexed by id
-        One row per detection, all finite.
+    features : (S, K) array, DataFrame indexed by id, or Prepared
+        One row per detection, all finite; or an archive that the fitted `score` has prepared.
     ids : (S,) sequence of str, optional
         Default: the frame's index, so that `find_analogs(frame, query)` will do.
     query : str, sequence of str, or DataFrame
@@ -471,7 +511,7 @@ def find_analogs(
     EventDataError
         Features are not finite, or those of new detections have other columns.
     """
-    if query is None and ids is not None and hasattr(features, "index"):
+    if query is None and ids is not None and (hasattr(features, "index") or isinstance(features, Prepared)):
         ids, query = None, ids
     if query is None:
         raise ValueError("`query` is missing; give one id or several")
@@ -485,16 +525,31 @@ def find_analogs(
     def banned(j):
         return same.of(rows[j])[: len(names)] | (names == queries[j]) if same else names == queries[j]
 
-    values = query if new else _take(x, rows)
+    values, x = query if new else _take(x, rows), x.projection if isinstance(x, Prepared) else x
     out = _hits(score, queries, values, x, names, banned, k, last_rows(behind, names))
     if counts is not None:
         out["chance"] = _chances(score, out, queries, values, x, at, counts)
     return out if properties is None else out.join(properties, on="obsreg_id")
 
+# %% ../nbs/05_analogs.ipynb #f2a7ec84
+def random_scores(
+    rows,  # Projection of the S sources
+    judge,  # the score that made it
+    n_pairs: int = 20_000,
+    random_state: int = 0,
+) -> np.ndarray:  # sorted
+    "Scores of random pairs, lowest first; each among all sources, since a score may be by rank."
+    rng, n, pairs = np.random.default_rng(random_state), rows.n_sources, []
+    some = min(200, n - 1)
+    for a in rng.integers(0, n, max(1, n_pairs // some)):
+        b = (a + rng.choice(n - 1, some, replace=False) + 1) % n
+        pairs.append(judge.score(rows.take([a]), rows)[0, b])
+    return np.sort(np.concatenate(pairs))
+
 # %% ../nbs/05_analogs.ipynb #82d770af
 def closeness(
     values,  # distances to judge; scores if `score` is given
-    features,  # (S, K) the features they were measured in
+    features,  # (S, K) the features they were measured in, or a `Prepared` archive
     n_pairs: int = 20_000,  # random pairs
     random_state: int = 0,  # seed
     standardize: bool = False,  # as in the search that found them
@@ -507,16 +562,17 @@ def closeness(
     array
         1 for what is nearer than every random pair, 0.5 for what is as near as the median pair.
     """
-    x, rng = np.asarray(features, dtype=np.float64), np.random.default_rng(random_state)
+    x = features
+    if not (hasattr(x, "columns") or isinstance(x, Prepared)):
+        x = np.asarray(x, dtype=np.float64)
     if len(x) < 2:
         raise ValueError("`features` needs at least two sources")
-    x = features if hasattr(features, "columns") else x
-    judge, some, pairs = _score_of(score, x, standardize=standardize), min(200, len(x) - 1), []
-    rows = judge.project(x)
-    for a in rng.integers(0, len(x), max(1, n_pairs // some)):
-        b = (a + rng.choice(len(x) - 1, some, replace=False) + 1) % len(x)
-        pairs.append(judge.score(rows.take([a]), rows)[0, b])  # among all sources: a score may be by rank
-    pairs, values = np.sort(np.concatenate(pairs)), np.asarray(values, dtype=np.float64)
+    judge, ready = _score_of(score, x, standardize=standardize), isinstance(x, Prepared)
+    pairs = x.pairs if ready else None
+    if pairs is None:
+        rows = x.projection if ready else judge.project(x)
+        pairs = random_scores(rows, judge, n_pairs, random_state)
+    values = np.asarray(values, dtype=np.float64)
     return np.searchsorted(pairs, -values if score is None else values, side="left") / len(pairs)
 
 # %% ../nbs/05_analogs.ipynb #ea9fedd0

@@ -857,13 +857,13 @@ def named_and_events(what, case):
     return what if len(what) == 2 else (case, *what)
 
 # %% ../nbs/07c_cli.ipynb #4a3f7bcf
-INTO = "The finished run to place them in."
+INTO = "The finished run, or the reference, to place them in."
 PLACED = "Folder for placement.csv, analogs.csv and report.html. Default: placed_ID."
 KEEP_OWN = "Keep other detections of the same source among the analogs."
 place_options = add(
     click.option("--in", "run", type=click.Path(path_type=Path), required=True, metavar="RUN", help=INTO),
     click.option("--out", type=click.Path(path_type=Path), help=PLACED),
-    click.option(*NEIGHBORS, default=10, show_default=True, help="Analogs of each detection."),
+    click.option(*NEIGHBORS, default=10, show_default=True, help="Analogs of each detection; 0: none, fast."),
     click.option("--with-same-source", is_flag=True, help=KEEP_OWN),
 )
 
@@ -875,6 +875,19 @@ def run_at(path, hint):
 
     try:
         return read_run(path)
+    except XRTError as err:
+        raise click.BadParameter(str(err), param_hint=hint) from err
+
+# %% ../nbs/07c_cli.ipynb #c27885b8
+def run_or_reference(path, hint):
+    "A finished run, or a reference, folder or zip; anything else is a mistake in the command."
+    from xrt_nb._store import XRTError
+    from xrt_nb.reference import Reference, looks_like_one
+
+    if not looks_like_one(path):
+        return run_at(path, hint)
+    try:
+        return Reference(path)
     except XRTError as err:
         raise click.BadParameter(str(err), param_hint=hint) from err
 
@@ -904,7 +917,7 @@ def place(
     overwrite,
     **columns,
 ):
-    """Place new detections in a finished run, without refitting: where they lie, what they are like.
+    """Place new detections in a run or a reference, without refitting: where they lie, what they are like.
 
     PATHS are event files with --region, or tables of events (CSV with obsreg_id,time,energy, or Parquet), of
     one detection or many.
@@ -912,10 +925,11 @@ def place(
     \b
         xrt-nb place evt.fits --region src.reg --in my_run
         xrt-nb place events.parquet --in my_run --out placed -k 20
+        xrt-nb place many.parquet --in reference.zip -k 0
     """
     if case is not None:
         case_named(case)
-    into, options = run_at(run, "--in"), given_of({"rmf": rmf, "mission": mission})
+    into, options = run_or_reference(run, "--in"), given_of({"rmf": rmf, "mission": mission})
     table, lost = new_detections(paths, into, region, drop_bad, given_of(columns), options)
     placed = into.place(table, k, space, not with_same_source, score)
     out = out or Path(f"placed_{file_name(placed.placement.obsreg_id[0])}")
@@ -958,7 +972,8 @@ def say_placed(placed, out):
     if len(placed) > 10:
         click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
     click.echo(f"The report is {out / 'report.html'}")
-    say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
+    if placed.run.path.is_dir() and placed.run.events is not None:
+        say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
 
 # %% ../nbs/07c_cli.ipynb #0ac49548
 def placed_words(row, hits):
@@ -969,7 +984,117 @@ def placed_words(row, hits):
     where = "outside of what the run knows" if row.extrapolated else at
     kinds = [getattr(h, "kind", "") or h.known_class for h in hits.itertuples()]
     like = ", ".join(printable(i) + (f" ({w})" if w else "") for i, w in zip(hits.obsreg_id, kinds))
-    return f"{printable(row.obsreg_id)} lies {where}; most like it: {like}"
+    other = ", of another mission than the reference" * bool(getattr(row, "other_mission", False))
+    return f"{printable(row.obsreg_id)} lies {where}{other}" + f"; most like it: {like}" * bool(like)
+
+# %% ../nbs/07c_cli.ipynb #ceb020bd
+@main.group()
+def reference():
+    """A run made to be shared: build, look at, extend, merge, pack."""
+
+# %% ../nbs/07c_cli.ipynb #66a787fe
+FOLDER = click.Path(path_type=Path)
+reference_options = add(
+    click.option("--out", type=FOLDER, required=True, help="The new reference; appears when complete."),
+    overwrite_option,
+)
+there_option = click.option("--skip-known", is_flag=True, help="Leave out ids that are already there.")
+
+# %% ../nbs/07c_cli.ipynb #08e4f446
+def say_reference(made):
+    "What a reference is, and what to do with it."
+    click.echo(str(made))
+    say_next(f"xrt-nb place events.parquet --in {quoted(made.path)}", "where do my detections belong?")
+
+# %% ../nbs/07c_cli.ipynb #ae2e995d
+@reference.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="RUN|ARCHIVE")
+@reference_options
+@case_option
+@click.option("--name", help="What to call it. Default: the name of the run or of the archive.")
+def build(source, out, overwrite, case, name):
+    """Make a reference of a finished run; or of an archive of events, which is run first.
+
+    \b
+        xrt-nb reference build my_run --out reference
+        xrt-nb reference build archive.parquet --out reference --name "eROSITA, first sweep"
+    """
+    import tempfile
+
+    from xrt_nb.reference import Reference
+    from xrt_nb.runs import DEFAULT_CASE, run
+
+    chosen = DEFAULT_CASE if case is None else case_named(case)
+    if source.is_dir():
+        return say_reference(Reference.build(run_at(source, "RUN"), out, name, overwrite))
+    with tempfile.TemporaryDirectory(prefix=".xrt_nb_reference_", dir=out.absolute().parent) as folder:
+        made = run(chosen, source, Path(folder) / "run")
+        say_reference(Reference.build(made, out, name or source.stem, overwrite))
+
+# %% ../nbs/07c_cli.ipynb #b82b6ac5
+@reference.command()
+@click.argument("path", type=FOLDER, metavar="REFERENCE")
+@click.option("--verify", is_flag=True, help="Compare every byte with its hash; a zip always is.")
+def info(path, verify):
+    """Say what a reference holds, after checking it.
+
+    \b
+        xrt-nb reference info reference --verify
+    """
+    from xrt_nb.reference import Reference, facts_about
+
+    made = Reference(path, verify or None)
+    for what, value in facts_about(made).items():
+        click.echo(f"{what:12s} {value}")
+    whole = verify or made.shelf.packed
+    click.echo("every byte is as it was written" if whole else "large files were not read; --verify does")
+
+# %% ../nbs/07c_cli.ipynb #f734fa2a
+@reference.command("append")
+@click.argument("path", type=FOLDER, metavar="REFERENCE")
+@click.argument("events", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@reference_options
+@there_option
+def append_(path, events, out, overwrite, skip_known):
+    """Take the detections of a table of events in; those that are there stay where they are.
+
+    \b
+        xrt-nb reference append reference new.parquet --out larger
+    """
+    from xrt_nb.reference import Reference
+
+    say_reference(Reference(path).append(events, out, "skip" if skip_known else "refuse", overwrite))
+
+# %% ../nbs/07c_cli.ipynb #eee54834
+@reference.command("merge")
+@click.argument("path", type=FOLDER, metavar="REFERENCE")
+@click.argument("other", type=FOLDER)
+@reference_options
+@there_option
+def merge_(path, other, out, overwrite, skip_known):
+    """Join two references that grew from the same one.
+
+    \b
+        xrt-nb reference merge mine yours --out ours
+    """
+    from xrt_nb.reference import Reference
+
+    say_reference(Reference(path).merge(other, out, "skip" if skip_known else "refuse", overwrite))
+
+# %% ../nbs/07c_cli.ipynb #9ecf02e4
+@reference.command("pack")
+@click.argument("path", type=FOLDER, metavar="REFERENCE")
+@click.argument("out", type=FOLDER, metavar="FILE.zip")
+@overwrite_option
+def pack_(path, out, overwrite):
+    """Write a reference as one zip, which is used as it is, without unpacking.
+
+    \b
+        xrt-nb reference pack reference reference.zip
+    """
+    from xrt_nb.reference import Reference
+
+    say_reference(Reference(Reference(path).verify().pack(out, overwrite)))
 
 # %% ../nbs/07c_cli.ipynb #e563b959
 @main.group()
@@ -1002,6 +1127,64 @@ def train(out, seed, **options):
     path = train_metric(out, random_state=seed, progress=click.echo, **options)
     click.echo(f"The metric is in {path}")
     say_next("xrt-nb run events.parquet --out my_run", "embedding, clusters and analogs of an archive")
+
+# %% ../nbs/07c_cli.ipynb #8072404d
+TRAIN = "Labels to make the model from: a table with measures and labels, or a list of names and labels."
+LABEL_OF = "Column of the labels. Default: the first of label, class, True_Class, main_type."
+A_TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+# %% ../nbs/07c_cli.ipynb #4646aa4c
+MODEL = "The model, a .npz file; written with --train, read without."
+CLASSES_OUT = "Where the classes go: .vot, .ecsv, .parquet or .csv."
+DRAWS = "Draws from the measurement errors to average over."
+classify_options = add(
+    click.option("--model", type=click.Path(dir_okay=False, path_type=Path), required=True, help=MODEL),
+    click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=CLASSES_OUT),
+    click.option("--train", "labels", type=A_TABLE, metavar="LABELS", help=TRAIN),
+    click.option("--label", metavar="COLUMN", help=LABEL_OF),
+    click.option("--draws", type=click.IntRange(0), default=0, show_default=True, help=DRAWS),
+    click.option("--seed", default=0, show_default=True, help="Seed of the training."),
+)
+
+# %% ../nbs/07c_cli.ipynb #b8eb98c7
+def trained_model(table, labels, label, path, seed, overwrite):
+    "A model from labels, written to its file."
+    from xrt_nb.classification import SourceClassifier, read_sources, training_set
+
+    rows, given = training_set(table, read_sources(labels), label)
+    model = SourceClassifier(random_state=seed).fit(rows, given)
+    model.save(path, overwrite)
+    click.echo(f"The model, from {len(rows)} labeled sources of {len(model.classes_)} classes, is in {path}")
+    return model
+
+# %% ../nbs/07c_cli.ipynb #8173fd81
+@main.command("classify")
+@click.argument("table", type=A_TABLE)
+@classify_options
+@overwrite_option
+def classify_table(table, model, out, labels, label, draws, seed, overwrite):
+    """Tell which kind each source of TABLE is, with a probability for each class.
+
+    TABLE holds one row per source (CSV, VOTable, ECSV, FITS or Parquet) with columns of the Chandra Source
+    Catalog, Gaia, 2MASS or WISE.
+
+    \b
+        xrt-nb classify sources.vot --model model.npz --train labeled.csv --out classes.vot
+        xrt-nb classify others.csv --model model.npz --out classes.parquet
+    """
+    from xrt_nb.classification import SourceClassifier, classify, facts_of, read_sources, write_classes
+
+    rows = read_sources(table)
+    if labels is None:
+        fitted = SourceClassifier.load(model)
+    else:
+        fitted = trained_model(rows, labels, label, model, seed, overwrite)
+    result = classify(fitted.set_params(draws=draws), rows)
+    write_classes(result, out, facts_of(fitted), overwrite)
+    counts = ", ".join(f"{c} {n}" for c, n in result["class"].value_counts().items())
+    click.echo(f"{len(result)} sources: {counts}")
+    share = (result["certainty"] >= 0.8).mean()
+    click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
 
 # %% ../nbs/07c_cli.ipynb #3c5df7d9
 PORT = "Port to listen on. Default: the first free one from 8866 on."

@@ -695,12 +695,12 @@ class _MapAffinities(Affinities):
     to_new = PerplexityBasedNN.to_new
     check_perplexity = staticmethod(PerplexityBasedNN.check_perplexity)
 
-    def __init__(self, features, k):
+    def __init__(self, features, k, neighbors):
         super().__init__()
         n = len(features)
         self.P, self.perplexity, self.n_jobs = sparse.csr_matrix((n, n)), k / 3, 1
         self.knn_index = ExactIndex(features, k=k)
-        self.knn_index.index = NearestNeighbors(n_neighbors=k).fit(features)
+        self.knn_index.index = neighbors
 
 # %% ../nbs/03_embedding.ipynb #5f278ea6
 def reach_of(reference, k):
@@ -723,24 +723,59 @@ def _weighted_median(
     return np.take_along_axis(np.take_along_axis(values, order, axis=1), at, axis=1)[:, 0]
 
 # %% ../nbs/03_embedding.ipynb #bc1b5d6e
-def within_reach(x, reference):
-    "New features (M, F), none farther from the middle of the reference (S, F) than a million times its size."
+def extent(reference):
+    "The middle (F,) of the reference features (S, F), and a million times their size."
     middle = reference.mean(axis=0)
-    far = 1e6 * (np.abs(reference - middle).max() or 1.0)
+    return middle, 1e6 * float(np.abs(reference - middle).max() or 1.0)
+
+# %% ../nbs/03_embedding.ipynb #df0caec8
+def within_reach(x, middle, far):
+    "New features (M, F), none farther than `far` from the middle (F,) of the reference."
     x = np.clip(x, -1e300, 1e300)
     away = np.abs(x - middle).max(axis=1, keepdims=True)
     return np.where(away > far, middle + (x - middle) * (far / np.maximum(away, far)), x)
+
+# %% ../nbs/03_embedding.ipynb #45bdbb98
+class AskedTwice:
+    "Neighbors that answer the question they answered last without searching again."
+
+    def __init__(self, neighbors):
+        self.neighbors, self.last = neighbors, (None, 0, None)
+
+    def kneighbors(self, x, n_neighbors):
+        "Distances and rows, (M, k) each."
+        asked, k, found = self.last
+        if asked is not x or k != n_neighbors:
+            found = self.neighbors.kneighbors(x, n_neighbors)
+            self.last = x, n_neighbors, found
+        return found
+
+# %% ../nbs/03_embedding.ipynb #81441551
+def descended(placer, x, perplexity, n_iter):
+    "Where the descent of new features, in the unit of the reference, ends in a fixed embedding, (M, 2)."
+    width = np.ptp(placer.embedding, axis=0).max()
+    if width > 5000:
+        raise XRTError(
+            f"the embedding is {width:g} wide, too wide for a descent (at most 5,000); use method='median'"
+        )
+    if placer.tsne.interp_coeffs is None:
+        placer.tsne.prepare_interpolation_grid()
+    moved = placer.tsne.transform(x, perplexity=min(perplexity, placer.k / 3), n_iter=n_iter)
+    places = np.asarray(moved) + placer.middle
+    if not np.isfinite(places).all():
+        raise XRTError("the descent left the embedding for some sources; use method='median'")
+    return places
 
 # %% ../nbs/03_embedding.ipynb #d26965bb
 class Placer:
     "Finds places in a fixed embedding; neighbors, grid and reach are built once, when first needed."
 
-    def __init__(self, features, embedding, dof=1, k=15):
+    def __init__(self, features, embedding, dof=1, k=15, neighbors=None, numbers=None):
         self.features, self.embedding, self.dof = features, embedding, dof
-        self.k = min(k, len(features) - 1)
+        self.k, self.given, self.known = min(k, len(features) - 1), neighbors, numbers
 
     def __getstate__(self):
-        return {name: vars(self)[name] for name in ("features", "embedding", "dof", "k")}
+        return {name: vars(self)[name] for name in ("features", "embedding", "dof", "k", "given", "known")}
 
     @cached_property
     def reference(self):
@@ -748,9 +783,24 @@ class Placer:
         return _unitless(self.features)
 
     @cached_property
+    def numbers(self):
+        "The power of two of the unit, and in that unit: the reach, the middle of the features, and far away."
+        if self.known is not None:
+            return self.known
+        x, power = self.reference
+        middle, far = extent(x)
+        return {"power": power, "reach": float(reach_of(x, self.k)), "middle": middle.tolist(), "far": far}
+
+    @property
     def reach(self):
         "The distance beyond which a new source is extrapolated."
-        return reach_of(self.reference[0], self.k)
+        return self.numbers["reach"]
+
+    @cached_property
+    def neighbors(self):
+        "The search for neighbors in the unit of the reference."
+        made = self.given or NearestNeighbors(n_neighbors=self.k).fit(self.reference[0])
+        return AskedTwice(made)
 
     @cached_property
     def middle(self):
@@ -760,17 +810,17 @@ class Placer:
     @cached_property
     def tsne(self):
         "The fixed embedding as openTSNE's object, on a copy."
-        affinities = _MapAffinities(self.reference[0], self.k)
+        affinities = _MapAffinities(self.features, self.k, self.neighbors)
         return TSNEEmbedding(
             self.embedding - self.middle, affinities, dof=self.dof, negative_gradient_method="fft"
         )
 
     def near(self, features):
         "New features in the unit of the reference, with distances and rows of their neighbors, (M, k) each."
-        reference, power = self.reference
+        about = self.numbers
         with np.errstate(over="ignore"):
-            x = within_reach(np.ldexp(features, power), reference)
-        return x, *self.tsne.affinities.knn_index.index.kneighbors(x, self.k)
+            x = within_reach(np.ldexp(features, about["power"]), np.array(about["middle"]), about["far"])
+        return x, *self.neighbors.kneighbors(x, self.k)
 
     def median(self, distance, index):
         "The weighted median of the neighbors' positions, (M, 2)."
@@ -779,19 +829,7 @@ class Placer:
 
     def descend(self, x, perplexity, n_iter):
         "Where the descent ends, (M, 2)."
-        width = np.ptp(self.embedding, axis=0).max()
-        if width > 5000:
-            raise XRTError(
-                f"the embedding is {width:g} wide, too wide for a descent (at most 5,000); "
-                "use method='median'"
-            )
-        if self.tsne.interp_coeffs is None:
-            self.tsne.prepare_interpolation_grid()
-        moved = self.tsne.transform(x, perplexity=min(perplexity, self.k / 3), n_iter=n_iter)
-        places = np.asarray(moved) + self.middle
-        if not np.isfinite(places).all():
-            raise XRTError("the descent left the embedding for some sources; use method='median'")
-        return places
+        return descended(self, x, perplexity, n_iter)
 
 # %% ../nbs/03_embedding.ipynb #7c32c6eb
 class NoEmbeddingError(XRTError, NotFittedError):
@@ -994,6 +1032,14 @@ def remember(estimator, features, embedding):
         estimator.feature_names_in_ = names
     estimator._placer = Placer(estimator.features_, estimator.embedding_, estimator.dof)
     return estimator
+
+# %% ../nbs/03_embedding.ipynb #2f4a04c1
+def map_of(placer, perplexity=50):
+    "A `TSNEMap` around a `Placer` whose arrays were checked before; nothing is copied."
+    made = TSNEMap(perplexity=perplexity, dof=placer.dof)
+    made.features_, made.embedding_ = placer.features, placer.embedding
+    made.n_features_in_, made._placer = placer.features.shape[1], placer
+    return made
 
 # %% ../nbs/03_embedding.ipynb #d8e9f550
 def _fitted(estimator):

@@ -41,7 +41,7 @@ from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
 from ._text import plain
-from .analogs import SameSource, check_columns, check_truth, closeness, compare_retrieval
+from .analogs import Prepared, SameSource, check_columns, check_truth, closeness, compare_retrieval
 from .analogs import find_analogs, find_class_analogs
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
 from .autoencoder import Autoencoder, ConvAutoencoder, DenseAutoencoder
@@ -1059,7 +1059,10 @@ def with_score(
     frame, own, title, behind = spaces[name]
     if score is None or (name, score) == ("search", "fusion"):
         return name, spaces[name]
-    return name, Space(frame, judge_of(name, frame, own, score), f"{title}, {SCORES[score]}", behind)
+    judge = judge_of(name, frame, own, score)
+    if isinstance(frame, Prepared):
+        frame = frame.part(own.scores.index(judge))
+    return name, Space(frame, judge, f"{title}, {SCORES[score]}", behind)
 
 # %% ../nbs/07_runs.ipynb #162b74a9
 def judge_of(name, frame, own, score):
@@ -1861,6 +1864,7 @@ class Tables:
     "What the steps of a run wrote; each table is read once."
 
     path: Path
+    events: EventTable | None
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -1906,6 +1910,21 @@ class Tables:
     def quality(self) -> pd.DataFrame:
         "Who took part, and why not, by id."
         return read_table(self.path / "quality.csv", needed=("obsreg_id",)).set_index("obsreg_id")
+
+    @cached_property
+    def facts(self) -> pd.DataFrame | None:
+        "What is known of the detections, by id: the meta of the events."
+        return None if self.events is None else self.events.meta
+
+    @cached_property
+    def counts(self) -> pd.Series:
+        "Events of each detection, by id."
+        return counts_of(self.properties)
+
+    @property
+    def has_energies(self) -> bool:
+        "Whether new detections need energies."
+        return "hard_hs" in self.properties
 
     def table(self, name) -> pd.DataFrame:
         """A table that a step wrote, of yours or ours.
@@ -1989,6 +2008,11 @@ class Run(Tables):
         "What was simulated, by id."
         return read_kept(self.path / "input" / "truth.csv", read_truth)
 
+    @property
+    def encoder(self) -> Encoder:
+        "The encoder of a run whose features were learned."
+        return load_encoder(self.path / "encoder.npz")
+
     @cached_property
     def fitted(self) -> dict:
         "The numbers behind features and scores."
@@ -2012,7 +2036,7 @@ class Run(Tables):
         events : EventList, EventTable, str or Path
             The new detections, with energies [eV] in the band of the run.
         k : int
-            How many analogs each of them gets.
+            How many analogs each of them gets; 0: none are looked for, which is much faster.
         space : str, optional
             One of `spaces`; default the search features.
         exclude_same_source : bool
@@ -2158,7 +2182,7 @@ def as_archive(run, events):
         )
     if not len(table):
         raise EventDataError("there is no detection to place in these events")
-    if "hard_hs" not in run.properties:
+    if not run.has_energies:
         return without_energies(table)
     if not table.has_energy:
         raise EventDataError(
@@ -2209,7 +2233,7 @@ def features_again(run, events, found, least):
     case = run.recipe
     x = found if case.representation is None else draw(events, case.representation, least)[1]
     if isinstance(case.features, Autoencoder):
-        return apply_encoder(events.ids, x, load_encoder(run.path / "encoder.npz"))[0]
+        return apply_encoder(events.ids, x, run.encoder)[0]
     model = set_numbers(clone(case.features), run.fitted)
     try:
         values = np.asarray(model.transform(x))
@@ -2234,7 +2258,7 @@ def on_clock(make, events, axis, everywhere):
 # %% ../nbs/07_runs.ipynb #da8527e9
 def facts_of(run, events):
     "What is known of the sources of the archive and of the new detections, for `SameSource`."
-    tables = [t.meta for t in (run.events, events) if t is not None]
+    tables = [m for m in (run.facts, events.meta) if m is not None]
     columns = ("name", "ra", "dec", "pos_err")
     facts = pd.concat([m[[c for c in columns if c in m]].set_axis(m.index.map(str)) for m in tables])
     return facts[~facts.index.duplicated(keep="last")]
@@ -2244,7 +2268,10 @@ def all_counts(run, fresh, frame):
     "Counts of the archive and of new detections; None where there are too few for random pairs."
     if len(frame) <= 2:
         return None
-    return pd.concat([counts_of(run.properties).drop(fresh.index, errors="ignore"), fresh])
+    return pd.concat([run.counts.drop(fresh.index, errors="ignore"), fresh])
+
+# %% ../nbs/07_runs.ipynb #308f51f7
+NO_HITS = pd.DataFrame(columns=["query", "obsreg_id", "rank", "score"])  # where none are wanted, k = 0
 
 # %% ../nbs/07_runs.ipynb #da8527e9-2
 def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
@@ -2254,6 +2281,9 @@ def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
     check_columns(found["features"], list(run.features.columns))
     y, far = run.map.place(found["features"].to_numpy())
     at = pd.DataFrame({"obsreg_id": table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1]})
+    at = at.assign(extrapolated=far)
+    if k == 0:
+        return Placement(run, table, at, NO_HITS, space, title)
     counts = all_counts(run, pd.Series(table.counts, table.ids), frame)
     same = {"exclude_same_source": exclude_same_source, "sources": facts_of(run, table)}
     hits = find_analogs(frame, found[space], k=k, score=judge, counts=counts, behind=behind, **same)
@@ -2264,7 +2294,7 @@ def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
     hits["known_class"] = [run.known.get(i, "") for i in hits["obsreg_id"]]
     if run.truth is not None:
         hits["kind"] = hits["obsreg_id"].map(run.truth["kind"])
-    return Placement(run, table, at.assign(extrapolated=far), hits, space, title)
+    return Placement(run, table, at, hits, space, title)
 
 # %% ../nbs/07_runs.ipynb #2a8b842b
 class Placement:
