@@ -847,6 +847,11 @@ def flag_table(events, background=None, positions=None, flags=None, structures=N
         If an event lies outside its exposure, or a background, position or structure can't be used.
     ValueError
         If a flag is unknown.
+
+    References
+    ----------
+    Saathoff & Larsson 2026, A&A (aa57261-25), table 2: CuDiDi, whose names the flags have where they mean
+    the same.
     """
     names = list(FLAGS) if flags is None else [flags] if isinstance(flags, str) else list(flags)
     if wrong := [n for n in names if n not in FLAGS]:
