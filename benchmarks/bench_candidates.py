@@ -168,6 +168,68 @@ def flags(args):
     real_flags()
 
 
+# ---- calibration
+def by_counts(found, counts, names, levels=(0.1, 0.01, 0.001)):
+    "Share of constant lists below each level over nominal, by detector and photons, with counting errors."
+    for low, high in ((5, 10**9), (5, 30), (30, 60), (60, 150), (150, 500), (500, 10**9)):
+        rows = ((counts >= low) & (counts < high)).to_numpy()
+        if rows.sum() < 100:
+            continue
+        several = [f"{level:g}: ±{1 / np.sqrt(rows.sum() * level):.2f}" for level in levels]
+        title = "all" if high - low > 10**8 and low == 5 else f"{low} to {high - 1} photons" if high < 10**9 else f"{low} photons or more"
+        print(f"  {title}: {rows.sum():,} lists; share below p over nominal (counting error {', '.join(several)})")
+        for name in names:
+            ratio = [(found[name].to_numpy()[rows] < level).mean() / level for level in levels]
+            print(f"    {name:18s}" + "  ".join(f"{r:6.2f}" for r in ratio))
+
+
+@part
+def calibration(args):
+    "Chances of constant lists with real counts and good times, of real steady lists, speed and memory."
+    from xrt_nb.detectors import LEAST
+    from xrt_nb.nulls import false_alarm_probabilities, simulate_constant
+
+    real = real_lists()
+    if real is None:
+        return
+    events, label = real
+    n_sims = -(-2 * args.lists // len(events))
+    sim = simulate_constant(events, n_sims, random_state=args.random_state)
+    counts = pd.Series(sim.counts, sim.ids)
+    false_alarm_probabilities(events[:20])
+    start = time.process_time()
+    found = false_alarm_probabilities(sim)
+    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{len(sim):,} constant lists with real counts and good times: {took / len(sim) * 1e5:.0f} s CPU per 100,000, "
+          f"peak {peak:.2f} GB with the lists")
+    names = [c for c in found if c.startswith("p_")] + ["p"]
+    print(" randomized ties (the default)")
+    by_counts(found, counts, names)
+    strict = false_alarm_probabilities(sim, ties="conservative")
+    print(" conservative ties, where they differ")
+    by_counts(strict, counts, [c for c in names if not strict[c].equals(found[c])])
+    again = false_alarm_probabilities(sim)
+    print(" the same bytes twice:", again.equals(found))
+    print(f" lists with q < 0.05 among the constant ones: {(found.q < 0.05).sum()}")
+    for shorter in (1e3, 5e3, 2e5):
+        live = pd.DataFrame({"n": np.clip(events.counts, LEAST, None)})
+        gti = np.tile([[0.0, shorter]], (len(live), 1))
+        lists = EventTable(events.ids, events.offsets, np.sort(np.zeros(events.n_events)), None, gti, np.arange(len(live) + 1))
+        other = false_alarm_probabilities(simulate_constant(lists, max(n_sims // 4, 1), random_state=1))
+        print(f" {shorter / 1e3:g} ks: {len(other):,} lists, p over nominal at 0.01, 0.001:",
+              [f"{(other.p < a).mean() / a:.2f}" for a in (0.01, 0.001)],
+              "windows", [f"{(other.p_windows < a).mean() / a:.2f}" for a in (0.01, 0.001)])
+    judged = false_alarm_probabilities(events)
+    print(" real lists by label: share with p < 0.01 and q < 0.05")
+    for name, ids in label.groupby(label).groups.items():
+        one = judged.loc[ids]
+        print(f"  {name:18s}{share((one.p < 0.01).sum(), len(one))}   {share((one.q < 0.05).sum(), len(one))}")
+    steady = judged.loc[label.index[label == "steady"]]
+    print(" real steady lists, share over nominal at 0.1 and 0.01:")
+    for name in names:
+        print(f"  {name:18s}" + "  ".join(f"{(steady[name] < a).mean() / a:6.2f}" for a in (0.1, 0.01)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
