@@ -43,7 +43,7 @@ ROOMS = [
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "evaluation", "analogs", "default_search",
     "flags", "injection", "index",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "active",
     "bridge",
     "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
