@@ -196,6 +196,14 @@ def test_a_range_of_energies_takes_the_channels_of_sherpas_notice(seed):
     pha.ignore()
     pha.notice(lo, hi)
     assert s.select(lo, hi).channels.tolist() == pha.get_noticed_channels().astype(int).tolist()
+    pha.notice()
+    pha.ignore(lo, hi)
+    left = pha.get_noticed_channels().astype(int).tolist()
+    if left:
+        assert s.ignore(lo, hi).channels.tolist() == left
+    else:
+        with pytest.raises(ValueError, match="no channel is left"):
+            s.ignore(lo, hi)
 
 
 @needs_sherpa
@@ -216,6 +224,25 @@ def test_the_real_spectrum_by_both_ways():
         a, b = (sherpa_fit(p, 0.5, 2e-4, statistic) for p in (own, across))
         np.testing.assert_allclose(a.data.eval_model_to_fit(a.model), b.data.eval_model_to_fit(b.model), rtol=1e-6)
         assert a.calc_stat() == pytest.approx(b.calc_stat(), rel=1e-7)
+
+
+@needs_sherpa
+@needs_files
+def test_the_published_recipe_takes_these_groups():
+    "Ignore below 0.3 and above 8 keV, then notice 0.3 to 7, on the groups of the file: 141 of them."
+    from sherpa.astro.io import read_pha
+
+    logging.getLogger("sherpa").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = read_spectrum(SHARED / "flaresp_grp1.pha.gz")
+    own = read_pha(str(SHARED / "flaresp_grp1.pha.gz"))
+    own.ignore(0, 0.3)
+    own.ignore(8, None)
+    assert s.ignore(None, 0.3).ignore(8, None).channels.tolist() == own.get_noticed_channels().astype(int).tolist()
+    own.notice(0.3, 7)
+    noticed = own.get_noticed_channels().astype(int).tolist()
+    assert s.select(0.3, 7.7).channels.tolist() == noticed and len(s.select(0.3, 7.7).starts) == 141
 
 
 @needs_sherpa

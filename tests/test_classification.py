@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from astropy.io import votable
 from astropy.table import Table
+from click.testing import CliRunner
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from xrt_nb._store import XRTError
+from xrt_nb.cli import main
 from xrt_nb.classification import (
     SourceClassifier, boosted, boosting_arrays, classify, explain, facts_of, forest_arrays, hierarchical, model_hash,
     nearest_labeled, read_measures, simulate_labeled, voted, write_classes,
@@ -235,6 +237,39 @@ def test_a_kind_never_seen_looks_strange(table):
     model = SourceClassifier(n_rounds=25, n_trees=40).fit(known[: len(known) // 2], known.True_Class[: len(known) // 2])
     new = pd.concat([known[len(known) // 2 :], table[table.True_Class == "YSO"]])
     assert roc_auc_score(new.True_Class == "YSO", model.outlier_score(new)) > 0.7
+
+
+# --- the command line ---------------------------------------------------------------------------------------------
+
+
+def shell(*arguments):
+    return CliRunner().invoke(main, ["classify", *map(str, arguments)])
+
+
+def test_the_command_trains_writes_and_applies_without_the_training_table(table, tmp_path):
+    labeled, new = tmp_path / "labeled.csv", tmp_path / "new.csv"
+    table[:350].to_csv(labeled, index=False)
+    table[350:].drop(columns="True_Class").to_csv(new, index=False)
+    model, out = tmp_path / "m.npz", tmp_path / "classes.vot"
+    done = shell(new, "--model", model, "--train", labeled, "--out", out)
+    assert done.exit_code == 0 and "350 labeled sources of 8 classes" in done.output, done.output
+    labeled.unlink()
+    again = shell(new, "--model", model, "--out", tmp_path / "classes.parquet")
+    assert again.exit_code == 0, again.output
+    a, b = Table.read(out)["p_AGN"], pd.read_parquet(tmp_path / "classes.parquet")["p_AGN"]
+    np.testing.assert_allclose(a, b, rtol=1e-15)
+    np.testing.assert_allclose(b, SourceClassifier.load(model).predict_proba(pd.read_csv(new))["AGN"], atol=1e-12)
+
+
+def test_the_command_says_what_is_wrong(table, model, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    pd.DataFrame({"name": ["x"], "label": ["AGN"]}).to_csv(tmp_path / "l.csv", index=False)
+    for more, said in [((), "does not exist"), (("--train", tmp_path / "l.csv"), "none of the 1 labeled names")]:
+        done = shell(tmp_path / "t.csv", "--model", tmp_path / "m.npz", "--out", tmp_path / "o.vot", *more)
+        assert done.exit_code == 1 and said in done.output and not (tmp_path / "o.vot").exists(), done.output
+    model.save(tmp_path / "m.npz")
+    done = shell(tmp_path / "t.csv", "--model", tmp_path / "m.npz", "--out", tmp_path / "o.doc")
+    assert done.exit_code == 1 and "classes are written as" in done.output
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------

@@ -206,13 +206,16 @@ def _limit_names(column):
     base, _, band = column.rpartition("_")
     return [(f"{base}_{side}_{band}", f"{column}_{side}") for side in ("lolim", "hilim")]
 
+# %% ../nbs/06d_classification.ipynb #11c55ffc
+def _error_names(column):
+    "What the column of the error of a column may be called."
+    prefix, bare = _PREFIX.match(column), _PREFIX.sub("", column)
+    return f"{prefix[0] if prefix else ''}e_{bare}", f"{column}_err", f"{column}_error"
+
 # %% ../nbs/06d_classification.ipynb #06be63de
 def _errors(table, columns, column, measure, value, where):
     "Distances to the lower and upper limit; NaN where the table gives none."
-    prefix = _PREFIX.match(column)
-    bare = _PREFIX.sub("", column)
-    start = prefix[0] if prefix else ""
-    one = next((c for c in (f"{start}e_{bare}", f"{column}_err", f"{column}_error") if c in columns), None)
+    one = next((c for c in _error_names(column) if c in columns), None)
     if one:
         e = as_numbers(table[one], one, measure.unit, where)
         return _checked_error(e, one, value, where), e
@@ -1385,6 +1388,88 @@ def write_classes(result: pd.DataFrame, path, facts: dict, overwrite: bool = Fal
         else:
             _votable(_as_astropy(result, facts), facts).to_xml(str(tmp))
     return path
+
+# %% ../nbs/06d_classification.ipynb #3530fe16
+def read_sources(path) -> pd.DataFrame:
+    "A table of sources from a .csv, .csv.gz, .vot, .xml, .ecsv, .fits or .parquet file, units converted."
+    from astropy.table import Table
+
+    path = ordinary(path)
+    kind = path.suffix.lower()
+    if kind in (".csv", ".gz"):
+        from xrt_nb.tables import read_table
+
+        return read_table(path)
+    readers = {".vot": _read_votable, ".xml": _read_votable, ".parquet": pd.read_parquet}
+    astropy = {".ecsv": "ascii.ecsv", ".fits": "fits", ".fit": "fits"}
+    if kind not in readers and kind not in astropy:
+        raise EventDataError(f"{path}: tables of sources are .csv, .vot, .ecsv, .fits or .parquet files")
+    try:
+        table = readers[kind](path) if kind in readers else Table.read(path, format=astropy[kind])
+    except XRTError:
+        raise
+    except Exception as err:  # whatever a damaged file makes of its reader
+        raise EventDataError(f"{path}: not a readable table ({printable(err, 150)})") from None
+    return table if isinstance(table, pd.DataFrame) else _converted(table)
+
+# %% ../nbs/06d_classification.ipynb #fc996e54
+def _read_votable(path):
+    "A VOTable by its columns' names, checked as an answer of a service."
+    from xrt_nb._votable import read_answer
+
+    return read_answer(path.read_bytes(), str(path))[0]
+
+# %% ../nbs/06d_classification.ipynb #08d6d678
+def _converted(table):
+    "An astropy table as a frame, known measures in their units, texts as texts."
+    out, units, columns = {}, {}, columns_of(table)
+    for m in MEASURES.values():
+        if (c := find_column(columns, m.names)) is not None:
+            units |= dict.fromkeys([c, *_error_names(c), *sum(_limit_names(c), ())], m.unit)
+    for c in table.colnames:
+        if table[c].ndim > 1:
+            continue
+        number = table[c].dtype.kind in "iuf"
+        out[c] = (
+            as_numbers(table[c], c, units.get(c, "")) if number else list(np.asarray(table[c]).astype(str))
+        )
+    return pd.DataFrame(out)
+
+# %% ../nbs/06d_classification.ipynb #ed900723
+LABEL_COLUMNS = ("label", "class", "True_Class", "main_type")
+
+# %% ../nbs/06d_classification.ipynb #744b8bd2
+def label_column(labels: pd.DataFrame, label=None) -> str:
+    "The column that holds the labels."
+    names = LABEL_COLUMNS if label is None else (label,)
+    found = next((c for c in names if c in labels), None)
+    if found is None:
+        had = some_names(columns_of(labels))
+        raise EventDataError(
+            f"no column {' or '.join(names)} with labels; there are {had}. Say which with `label`"
+        )
+    return found
+
+# %% ../nbs/06d_classification.ipynb #228b0096
+def training_set(table: pd.DataFrame, labels: pd.DataFrame, label=None) -> tuple:
+    "Rows to train on and their labels, from a labeled table or from a list of names and labels."
+    column = label_column(labels, label)
+    if read_measures(labels).columns:
+        return labels, labels[column]
+    own, theirs = _names_of(table, columns_of(table)), _names_of(labels, columns_of(labels))
+    if own is None or theirs is None:
+        raise EventDataError(
+            "names of sources are needed in both tables, to tell which label belongs to which row"
+        )
+    given = pd.Series(clean_labels(labels[column]), index=theirs, dtype=object)
+    if (twice := given.index.duplicated()).any():
+        raise EventDataError(f"source '{printable(given.index[twice][0])}' has two labels; leave one")
+    matched = pd.Series(own, index=table.index).map(given)
+    if not matched.notna().any():
+        raise EventDataError(
+            f"none of the {len(given)} labeled names is in the table; do both use the same names?"
+        )
+    return table[matched.notna()], matched[matched.notna()]
 
 # %% ../nbs/06d_classification.ipynb #c9c4dd2e
 def explain(

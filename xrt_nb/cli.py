@@ -81,6 +81,7 @@ def main():
         xrt-nb ingest evt.fits --region src.reg --out events.parquet
         xrt-nb run archive.parquet --out my_run
         xrt-nb place evt.fits --region src.reg --in my_run
+        xrt-nb candidates my_run --out my_candidates
     """
 
 # %% ../nbs/07c_cli.ipynb #90f2226e
@@ -1096,6 +1097,97 @@ def pack_(path, out, overwrite):
 
     say_reference(Reference(Reference(path).verify().pack(out, overwrite)))
 
+# %% ../nbs/07c_cli.ipynb #3b40a54a
+CATALOG = "Folder for catalog, index and cards. Appears only when complete."
+FALSE = "Share of false ones among the candidates, at most."
+LOOKED = "Candidates, the least probable first, that get neighbors and stability."
+AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
+BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."
+PLACES = "CSV with obsreg_id, ra, dec [deg] and, where known, pos_err [arcsec]."
+
+# %% ../nbs/07c_cli.ipynb #208d190c
+candidate_options = add(
+    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help=CATALOG),
+    click.option("--q", "q", default=0.05, show_default=True, help=FALSE),
+    click.option("--seed", default=0, show_default=True, help="Seed of everything that is drawn."),
+    click.option("--most", default=200, show_default=True, help=LOOKED),
+    click.option("--cards", default=100, show_default=True, help="Candidates that get a card."),
+    click.option("--resamples", default=20, show_default=True, help=AGAIN),
+    click.option("--background", type=click.Path(path_type=Path), metavar="EVENTS", help=BEHIND),
+    click.option("--positions", type=click.Path(path_type=Path), metavar="CSV", help=PLACES),
+    click.option("--restart", is_flag=True, help="Throw away what an unfinished call left."),
+)
+
+# %% ../nbs/07c_cli.ipynb #ad843260
+def events_of_run(path):
+    "A run of this version, and its events."
+    found = run_at(path, "RUN")
+    made = (found.manifest.get("versions") or {}).get("xrt_nb", "an unknown version")
+    if made != __version__:
+        said = f"{path} was made by xrt_nb {made}, this is {__version__}: make the run again"
+        raise click.BadParameter(said, param_hint="RUN")
+    if found.events is None:
+        raise click.BadParameter(f"{path} keeps no events: make the run again", param_hint="RUN")
+    return found, found.events
+
+# %% ../nbs/07c_cli.ipynb #16715334
+def positions_of(path):
+    "Positions by id from a CSV file."
+    import pandas as pd
+    from xrt_nb._store import XRTError
+
+    try:
+        frame = pd.read_csv(path, dtype={"obsreg_id": str})
+        lost = [c for c in ("obsreg_id", "ra", "dec") if c not in frame]
+    except (ValueError, OSError) as err:
+        raise XRTError(f"{path}: not a table of positions ({str(err).splitlines()[0]})") from None
+    if lost:
+        raise XRTError(f"{path}: column '{lost[0]}' is missing; it must have obsreg_id, ra, dec")
+    return frame.set_index("obsreg_id")
+
+# %% ../nbs/07c_cli.ipynb #fdc15042
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@candidate_options
+@overwrite_option
+def candidates(run, out, background, positions, seed, resamples, overwrite, restart, **limits):
+    """Candidates in the archive of a finished RUN: false-alarm probabilities, flags, stability, cards.
+
+    \b
+        xrt-nb candidates my_run --out my_candidates
+        xrt-nb candidates my_run --out my_candidates --q 0.01 --background background.parquet
+
+    DIR holds index.html and cards for people, candidates.vot, .fits and .ecsv for programs. A call that was
+    interrupted goes on where it was. Flags never remove a candidate.
+    """
+    from xrt_nb.cards import write_candidates
+    from xrt_nb.tables import read_events
+
+    found, events = events_of_run(run)
+    given = {"background": None if background is None else read_events(background)}
+    given["positions"] = None if positions is None else positions_of(positions)
+    how = {"random_state": seed, "n_resamples": resamples, "overwrite": overwrite, "restart": restart}
+    source = str(found.manifest.get("input", {}).get("name", found.path.name))
+    with Bars() as bars:
+        done = write_candidates(
+            events, out, known=found.known, source=source, progress=bars, **given, **how, **limits
+        )
+    say_candidates(done)
+
+# %% ../nbs/07c_cli.ipynb #b434934f
+def say_candidates(out):
+    "How many candidates there are, what chance explains, what was not given, and where the pages are."
+    import pandas as pd
+    from xrt_nb._store import read_json
+    from xrt_nb.cards import expectation
+
+    told = read_json(out / "provenance.json")
+    for line in expectation(pd.read_parquet(out / "detections.parquet"), told["parameters"]["q"]):
+        click.echo(line)
+    for line in told["remarks"]:
+        click.echo(f"note: {line}", err=True)
+    click.echo(f"The pages begin at {out / 'index.html'}; programs read {out / 'candidates.vot'}")
+
 # %% ../nbs/07c_cli.ipynb #e563b959
 @main.group()
 def metric():
@@ -1127,6 +1219,64 @@ def train(out, seed, **options):
     path = train_metric(out, random_state=seed, progress=click.echo, **options)
     click.echo(f"The metric is in {path}")
     say_next("xrt-nb run events.parquet --out my_run", "embedding, clusters and analogs of an archive")
+
+# %% ../nbs/07c_cli.ipynb #8072404d
+TRAIN = "Labels to make the model from: a table with measures and labels, or a list of names and labels."
+LABEL_OF = "Column of the labels. Default: the first of label, class, True_Class, main_type."
+A_TABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+# %% ../nbs/07c_cli.ipynb #4646aa4c
+MODEL = "The model, a .npz file; written with --train, read without."
+CLASSES_OUT = "Where the classes go: .vot, .ecsv, .parquet or .csv."
+DRAWS = "Draws from the measurement errors to average over."
+classify_options = add(
+    click.option("--model", type=click.Path(dir_okay=False, path_type=Path), required=True, help=MODEL),
+    click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help=CLASSES_OUT),
+    click.option("--train", "labels", type=A_TABLE, metavar="LABELS", help=TRAIN),
+    click.option("--label", metavar="COLUMN", help=LABEL_OF),
+    click.option("--draws", type=click.IntRange(0), default=0, show_default=True, help=DRAWS),
+    click.option("--seed", default=0, show_default=True, help="Seed of the training."),
+)
+
+# %% ../nbs/07c_cli.ipynb #b8eb98c7
+def trained_model(table, labels, label, path, seed, overwrite):
+    "A model from labels, written to its file."
+    from xrt_nb.classification import SourceClassifier, read_sources, training_set
+
+    rows, given = training_set(table, read_sources(labels), label)
+    model = SourceClassifier(random_state=seed).fit(rows, given)
+    model.save(path, overwrite)
+    click.echo(f"The model, from {len(rows)} labeled sources of {len(model.classes_)} classes, is in {path}")
+    return model
+
+# %% ../nbs/07c_cli.ipynb #8173fd81
+@main.command("classify")
+@click.argument("table", type=A_TABLE)
+@classify_options
+@overwrite_option
+def classify_table(table, model, out, labels, label, draws, seed, overwrite):
+    """Tell which kind each source of TABLE is, with a probability for each class.
+
+    TABLE holds one row per source (CSV, VOTable, ECSV, FITS or Parquet) with columns of the Chandra Source
+    Catalog, Gaia, 2MASS or WISE.
+
+    \b
+        xrt-nb classify sources.vot --model model.npz --train labeled.csv --out classes.vot
+        xrt-nb classify others.csv --model model.npz --out classes.parquet
+    """
+    from xrt_nb.classification import SourceClassifier, classify, facts_of, read_sources, write_classes
+
+    rows = read_sources(table)
+    if labels is None:
+        fitted = SourceClassifier.load(model)
+    else:
+        fitted = trained_model(rows, labels, label, model, seed, overwrite)
+    result = classify(fitted.set_params(draws=draws), rows)
+    write_classes(result, out, facts_of(fitted), overwrite)
+    counts = ", ".join(f"{c} {n}" for c, n in result["class"].value_counts().items())
+    click.echo(f"{len(result)} sources: {counts}")
+    share = (result["certainty"] >= 0.8).mean()
+    click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
 
 # %% ../nbs/07c_cli.ipynb #3c5df7d9
 PORT = "Port to listen on. Default: the first free one from 8866 on."
