@@ -42,7 +42,7 @@ ROOMS = [
     "representations", "pairs", "invariant",
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "evaluation", "spectral_models", "analogs", "default_search",
-    "flags", "injection", "index",
+    "detectors", "nulls", "flags", "injection", "candidates", "index", "cards",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra",
     "bridge",
     "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
