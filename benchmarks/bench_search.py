@@ -3,8 +3,11 @@
     python benchmarks/bench_search.py [--archives 10] [--first-seed 9001] [--edition 2]
                                       [--parts simulated changed real speed]
     python benchmarks/bench_search.py --parts large          (archives of 10,000: kinds with ten members or more)
-    python benchmarks/bench_search.py --parts unseen --nets FOLDER
-                                      (metrics `without_KIND.npz`, made by `train_metric(..., exclude=[KIND])`)
+    python benchmarks/bench_search.py --parts stability      (of the ten neighbors when photons are drawn again)
+    python benchmarks/bench_search.py --parts unseen --nets FOLDER [--kinds dip flares] [--size 1 --steps 1800]
+                                      (metrics `without_KIND.npz`; those that aren't in FOLDER are trained first,
+                                      four CPU-minutes for the simulation and half a minute for each kind)
+    python benchmarks/bench_search.py --parts embedding      (openTSNE of 100,000 detections in the default space)
 
 Precision among ten and recall among fifty as in the comparison notebook: queries are the known transients,
 all others may be found but other observations of the query's own source; detectable members of the query's
@@ -14,6 +17,7 @@ archive in turn, whole and thinned; unclear ones are left out.
 """
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -21,13 +25,14 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from xrt_nb import simulation as sim
 from xrt_nb.data import EventTable
 from xrt_nb.default_search import default_score
 from xrt_nb.features import summary_features
 from xrt_nb.invariant import SortedProfile
-from xrt_nb.metric import LearnedMetric
+from xrt_nb.metric import LearnedMetric, train_metric, training_parts
 from xrt_nb.scores import CosineLogNorm, Euclidean
 from xrt_nb.shapes import search_features, shared_flares
 
@@ -121,19 +126,21 @@ def changed_archive(n, seed):
 
 
 # ---- measures
-def old_features(events):
-    "The best features of version 0.1.0, scaled as there: summary statistics beside ten times the sorted profile."
+def old_features(events, others=None):
+    "The best features of version 0.1.0: summary statistics, scaled, beside ten times the sorted profile."
     x = summary_features(events)
-    x = (x - x.mean()) / x.std(ddof=0).replace(0, 1)
+    middle, scale = x.mean(), x.std(ddof=0).replace(0, 1)
+    events = events if others is None else others  # scaled as the archive is
+    x = ((x if others is None else summary_features(others)) - middle) / scale
     profile = pd.DataFrame(SortedProfile(scale="sigma").transform(events), index=x.index).add_prefix("top")
     return x.join(10 * profile)
 
 
-def found(truth, score, frame):
-    "Precision among 10 and recall among 50 of every known transient; a random order where `score` is None."
+def found(truth, score, frame, only=None):
+    "Precision among 10 and recall among 50 of known transients; a random order where `score` is None."
     kind, right = truth.kind.to_numpy(str), truth.detectable.to_numpy(bool)
     source, known = truth.source.to_numpy(str), truth.known.to_numpy(bool)
-    rows, out = np.flatnonzero(known), []
+    rows, out = np.flatnonzero(known & np.isin(kind, [only] if only else RARE)), []
     if score is None:
         values = np.random.default_rng(0).random((len(rows), len(truth)))
     else:
@@ -160,12 +167,15 @@ def scores_of(events):
 def lines(tables):
     "Mean and spread between archives, and precision by kind."
     for name, parts in tables.items():
-        each = pd.DataFrame([p[["precision", "recall"]].mean() for p in parts])
+        each = pd.DataFrame([p[["precision", "recall", "best"]].mean() for p in parts])
         kinds = pd.concat(parts).groupby("kind").precision.mean().round(2).to_dict()
         mean, spread = each.mean(), each.std().fillna(0)
         print(f"{name:18s} P@10 {mean.precision:.3f} ± {spread.precision:.3f}  "
               f"R@50 {mean.recall:.3f} ± {spread.recall:.3f}  {kinds}")
-    if "default" in tables and "Euclid, 0.1.0" in tables:
+        per_kind = pd.concat(parts).groupby("kind")[["precision", "best"]].mean()
+        shares = (per_kind.precision / per_kind.best.where(per_kind.best > 0)).round(2).to_dict()
+        print(f"{'':18s} of what a perfect search finds {mean.precision / mean.best:.3f}  {shares}")
+    if "default" in tables:
         mine = pd.concat(tables["default"]).precision.to_numpy()
         for other in [name for name in tables if name not in ("default", "chance")]:
             more = mine - pd.concat(tables[other]).precision.to_numpy()
@@ -184,22 +194,77 @@ def archives(make, seeds):
     lines(tables)
 
 
+def trained_nets(folder, kinds, size, steps):
+    "A metric without each of the kinds; those that are missing are trained, from one simulation."
+    folder, parts = Path(folder), None
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {kind: folder / f"without_{kind}.npz" for kind in kinds}
+    for kind, path in paths.items():
+        if not path.is_file():
+            parts = parts or training_parts(0, size, progress=lambda text: print(f"  {text}", end="\r"))
+            train_metric(path, 0, size, steps, exclude=[kind], parts=parts)
+        told = json.loads(path.with_suffix(".json").read_text())
+        if told["exclude"] != [kind]:
+            raise SystemExit(f"{path} was trained without {told['exclude']}, not without {kind}")
+        print(f"{path.name}: size {told['size']}, {told['steps']} steps, loss {told['loss']:.3f}")
+    return paths
+
+
 def unseen(nets, seeds, edition):
-    "Each kind searched with a metric that never saw it."
-    tables = {"learned (C)": [], "default": []}
+    "Each kind searched with a metric that never saw it, beside the scores that know no kinds."
+    tables = {}
     for seed in seeds:
         events, truth = sim.simulate_archive(2500, seed, edition=edition)
-        frame, parts = search_features(events), {k: [] for k in tables}
-        for kind in RARE:
-            metric = LearnedMetric(Path(nets) / f"without_{kind}.npz")
-            fused = default_score()
-            fused.scores[1] = metric
-            for name, score in {"learned (C)": metric, "default": fused}.items():
-                one = found(truth, score, frame)
-                parts[name].append(one[one.kind == kind])
-        for name in tables:
-            tables[name].append(pd.concat(parts[name]))
+        scores, parts = scores_of(events), {}
+        for kind, path in nets.items():
+            fused, frame = default_score(), scores["default"][1]
+            fused.scores[1] = metric = LearnedMetric(path)
+            own = {"learned (C)": (metric, frame), "default": (fused, frame)}
+            for name, (score, x) in (scores | own).items():
+                parts.setdefault(name, []).append(found(truth, score, x, kind))
+        for name in scores:
+            tables.setdefault(name, []).append(pd.concat(parts[name]))
     lines(tables)
+
+
+# ---- stability
+def drawn_again(events, rng):
+    "The same lists with each photon there a Poisson number of times, moved to anywhere between its neighbors."
+    times, energies, offsets = [], [], [0]
+    for i in events.ids:
+        one = events[i]
+        n, gti = rng.poisson(1.0, len(one)), one.gti
+        middle = np.r_[gti[0, 0], (one.time[1:] + one.time[:-1]) / 2, gti[-1, 1]]
+        t = np.repeat(middle[:-1], n) + rng.random(n.sum()) * np.repeat(np.diff(middle), n)
+        inside = (np.searchsorted(gti.ravel(), t, side="right") % 2).astype(bool)
+        order = np.argsort(t[inside], kind="stable")
+        times.append(t[inside][order])
+        energies.append(np.repeat(one.energy, n)[inside][order])
+        offsets.append(offsets[-1] + len(order))
+    arrays = np.concatenate(times), np.concatenate(energies)
+    return EventTable(events.ids, offsets, *arrays, events.gti, events.gti_offsets)
+
+
+def stability(seeds, edition):
+    "Share of a query's ten neighbors that stay when its photons are drawn again."
+    kept = {}
+    for seed in seeds:
+        events, truth = sim.simulate_archive(2500, seed, edition=edition)
+        queries = truth.index[truth.known & truth.kind.isin(RARE)].tolist()
+        again = drawn_again(events[queries], np.random.default_rng(seed))
+        old, new = old_features(events, again), search_features(again)
+        rows = {"Euclid, 0.1.0": old, "score alone (A)": old}
+        for name, (score, x) in scores_of(events).items():
+            if score is None:
+                continue
+            own, other = score.fit(x).project(x), score.project(rows.get(name, new))
+            for j, r in enumerate(x.index.get_indexer(queries)):
+                s = np.stack([score.score(own.take([r]), own)[0], score.score(other.take([j]), own)[0]])
+                s[:, r] = -np.inf
+                ten = np.argsort(-s, axis=1, kind="stable")[:, :10]
+                kept.setdefault(name, []).append(len(np.intersect1d(*ten)) / 10)
+    for name, share in kept.items():
+        print(f"{name:18s} {np.mean(share):.2f} ± {np.std(share) / np.sqrt(len(share)):.2f} of ten stay")
 
 
 # ---- real lists
@@ -238,7 +303,7 @@ def real(folder):
         frame = search_features(some)
         print("whole lists" if most is None else f"all lists thinned to {most} photons at most")
         old = frame[[c for c in frame if c.startswith(("sum_", "top"))]]
-        rows = {"Euclid": (Euclidean(), old), "score alone (A)": (CosineLogNorm(), old)}
+        tens, rows = {}, {"Euclid": (Euclidean(), old), "score alone (A)": (CosineLogNorm(), old)}
         rows |= {name: (default_score(key), frame) for name, key in
                  {"label-free (B)": "label-free", "learned (C)": "learned", "default": "fusion"}.items()}
         for name, (score, x) in rows.items():
@@ -254,8 +319,16 @@ def real(folder):
                 if flaring[r]:
                     quiet.append(np.isin(label[first[:10]], ["usual", "steady"]).mean())
             f, d = np.mean(flare, axis=0), np.mean(dips, axis=0)
-            print(f"  {name:16s} flaring of five: {f[0]:.2f} in 10, {f[1]:.2f} in 50; usual or steady in 10: "
-                  f"{np.mean(quiet):.1%}; dips of three: {d[0]:.2f} in 10, {d[1]:.2f} in 50")
+            in_ten, n = np.array(flare)[:, 0], 10 * len(quiet)
+            error = in_ten.std(ddof=1) / np.sqrt(len(in_ten))
+            print(f"  {name:16s} flaring of five: {f[0]:.2f} ± {error:.2f} in 10, {f[1]:.2f} in 50; "
+                  f"usual or steady {np.mean(quiet):.1%} ({round(np.sum(quiet) * 10)} of {n}); "
+                  f"dips of three: {d[0]:.2f} in 10, {d[1]:.2f} in 50")
+            tens[name] = np.concatenate([in_ten, np.array(dips)[:, 0]])
+        for name in [name for name in tens if name != "default"]:
+            more = tens["default"] - tens[name]
+            error = more.std(ddof=1) / np.sqrt(len(more))
+            print(f"  default − {name}: {more.mean():+.2f} ± {error:.2f} right in ten per query")
 
 
 def speed(n):
@@ -281,13 +354,38 @@ def speed(n):
           f"one query {query * 1000:.1f} ms, at most {peak:.2f} GB in this process")
 
 
+def embedding(n):
+    "Time and memory of openTSNE in the space of the default search."
+    import resource
+
+    from xrt_nb.embedding import embed
+    from xrt_nb.runs import CASES, DEFAULT_CASE
+
+    events, _ = sim.simulate_archive(5000, 9900, edition=1)
+    case, rng = CASES[DEFAULT_CASE], np.random.default_rng(0)
+    x = clone(case.features).fit_transform(search_features(events))
+    many = np.tile(np.asarray(x), (-(-n // len(x)), 1))[:n]
+    many = many + 0.05 * many.std(axis=0) * rng.standard_normal(many.shape)  # no two alike
+    start, cpu = time.perf_counter(), time.process_time()
+    embed(many, **case.embedding)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    print(f"{len(many)} detections, {many.shape[1]} coordinates: openTSNE {time.process_time() - cpu:.0f} CPU-s, "
+          f"{time.perf_counter() - start:.0f} s, at most {peak:.2f} GB in this process")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archives", type=int, default=10, help="how many archives of 2,500 sources")
     parser.add_argument("--first-seed", type=int, default=9001, help="their seeds")
     parser.add_argument("--edition", type=int, default=2, help="of the simulated archives")
-    parser.add_argument("--nets", help="folder with without_KIND.npz")
-    parser.add_argument("--parts", nargs="+", default=["simulated", "changed", "real", "speed"])
+    parser.add_argument("--nets", help="folder of metrics without_KIND.npz; what is missing is trained")
+    parser.add_argument("--kinds", nargs="+", choices=RARE, default=RARE, help="that are left out, each in turn")
+    parser.add_argument("--size", type=float, default=1.0, help="factor on the sources of a training")
+    parser.add_argument("--steps", type=int, default=1800, help="batches of a training")
+    parts = ["simulated", "large", "changed", "unseen", "stability", "real", "speed", "embedding"]
+    usual = ["simulated", "changed", "real", "speed"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=usual)
+    parser.add_argument("--points", type=int, default=100_000, help="detections of the part embedding")
     args = parser.parse_args()
     seeds = range(args.first_seed, args.first_seed + args.archives)
     if "simulated" in args.parts:
@@ -300,8 +398,13 @@ def main():
         print("\na changed simulator")
         archives(lambda seed: changed_archive(2500, seed), seeds)
     if "unseen" in args.parts:
+        if not args.nets:
+            parser.error("--parts unseen needs --nets FOLDER")
         print("\nthe query's kind never trained")
-        unseen(args.nets, seeds, args.edition)
+        unseen(trained_nets(args.nets, args.kinds, args.size, args.steps), seeds, args.edition)
+    if "stability" in args.parts:
+        print("\nstability under resampling of the query's photons")
+        stability(seeds, args.edition)
     folder = Path(os.environ.get("XRT_NB_SHARED", "../shared")) / "data/real_lists"
     if "real" in args.parts and folder.is_dir():
         print("\nreal lists")
@@ -309,6 +412,9 @@ def main():
     if "speed" in args.parts:
         print("\nspeed")
         speed(100_000)
+    if "embedding" in args.parts:
+        print("\nembedding")
+        embedding(args.points)
 
 
 if __name__ == "__main__":

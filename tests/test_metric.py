@@ -6,9 +6,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import xrt_nb.shapes as shapes
 from xrt_nb import metric as m
+from xrt_nb.cli import main
 from xrt_nb.scores import ScoreError
 from xrt_nb.shapes import WeightsError, read_weights, search_features, without_energies
 from xrt_nb.simulation import simulate_archive
@@ -56,7 +58,7 @@ def test_what_it_has_not_seen_is_flagged(archive):
     frame = archive[2]
     assert m.unfamiliar(frame).mean() < 0.02
     bright, few, wild = frame.iloc[:1].copy(), frame.iloc[:1].copy(), frame.iloc[:1].copy()
-    bright["log_counts"], few["log_counts"] = 7.0, np.log10(2)
+    bright["log_counts"], few["log_counts"] = np.log10(35_000), np.log10(2)
     wild.iloc[:, :300] = 40.0
     assert m.unfamiliar(pd.concat([bright, few, wild])).all()
 
@@ -86,12 +88,15 @@ def test_quiet_is_what_cannot_be_seen():
 
 @pytest.mark.slow
 def test_training_repeats_and_keras_agrees_with_numpy(tmp_path):
-    parts = m.training_parts(3, 0.02)
+    parts, paths = m.training_parts(3, 0.02), [tmp_path / "a.npz", tmp_path / "b.npz"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        paths = [m.train_metric(tmp_path / f"{k}.npz", 3, 0.02, 30, parts=parts) for k in "ab"]
-    a, b = (read_weights(p) for p in paths)
-    assert all(np.array_equal(a[k], b[k]) for k in a)
+        m.train_metric(paths[0], 3, 0.02, 30, parts=parts)
+        given = ["metric", "train", str(paths[1]), "--seed", "3", "--size", "0.02", "--steps", "30"]
+        done = CliRunner().invoke(main, given)  # simulates and trains anew
+    assert done.exit_code == 0, done.output
+    for suffix in (".npz", ".json"):
+        assert paths[0].with_suffix(suffix).read_bytes() == paths[1].with_suffix(suffix).read_bytes()
     data = m.training_set(parts, shapes.search_names())
     layers = m.LearnedMetric(paths[0]).load().layers_
     network = m.build_network(len(data.columns), 3)

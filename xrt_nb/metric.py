@@ -308,6 +308,14 @@ def training_parts(random_state=0, size=1.0, progress=None):
         say(f"{k + 1} of 6 sets of generic shapes")
     return out
 
+# %% ../nbs/02h_metric.ipynb #5a8be54a
+def seen_counts(parts, at_least=30):
+    "Fewest photons in training, and the most: as many varying sources are brighter, and inputs aren't cut."
+    everyone = np.concatenate([p[1] for group in parts.values() for p in group])
+    varying = [p[1][p[4] > 0] for p in parts["labeled"]] + [p[1] for p in parts["pairs"]]
+    bright, (middle, width) = np.sort(np.concatenate(varying)), CENTER["log_counts"]
+    return int(everyone.min()), int(min(bright[-min(at_least, len(bright))], 10 ** (middle + 6 * width)))
+
 # %% ../nbs/02h_metric.ipynb #37fcd2f3
 def training_set(parts, columns):
     """Standardize the parts against counts and scale them for the network.
@@ -335,8 +343,7 @@ def training_set(parts, columns):
         return np.concatenate([network_inputs(x, columns, scale) for x in each])
 
     pairs, kinds = inputs("pairs"), (np.concatenate([p[k] for p in parts["labeled"]]) for k in (4, 3))
-    seen = np.concatenate([p[1] for group in parts.values() for p in group])
-    rest = inputs("usual"), inputs("labeled"), *kinds, (int(seen.min()), int(seen.max()))
+    rest = inputs("usual"), inputs("labeled"), *kinds, seen_counts(parts)
     return TrainingSet(columns, table, scale, pairs[::2], pairs[1::2], *rest)
 
 # %% ../nbs/02h_metric.ipynb #37fcd2f3-1
