@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['AlignedMap', 'AnalogFinder', 'Case', 'Catalog', 'ConvAutoencoder', 'CosineLogNorm', 'CountScore', 'DeepSets',
            'DenseAutoencoder', 'EtDtCube', 'EtMap', 'Euclidean', 'EventDataError', 'EventList', 'EventTable', 'Flatten',
-           'Kind', 'Labels', 'LearnedMetric', 'LocalService', 'Mission', 'PairMap', 'PeakSpectrum', 'RankFusion',
-           'Region', 'Run', 'SampLink', 'SearchFeatures', 'ShapeFeatures', 'SortedProfile', 'Step', 'SummaryFeatures',
-           'TSNEMap', 'Tap', 'TrainingError', 'UnknownSourceError', 'WaveletPower', 'XRTError', 'XRTWarning',
-           'agreement', 'bayesian_blocks', 'catalog_columns', 'cluster', 'cluster_hdbscan', 'demo', 'embed',
-           'fetch_events', 'fetch_products', 'find_analogs', 'find_class_analogs', 'find_sources', 'gregory_loredo',
-           'hardness_ratio', 'light_curve', 'load_published_encoder', 'match', 'pca', 'plot_analogs',
-           'plot_light_curves', 'positions', 'quality_table', 'read_event_list', 'read_events', 'read_known',
-           'read_run', 'register_case', 'register_kind', 'register_step', 'resolve', 'retrieval', 'run', 'search',
-           'search_features', 'serve', 'simulate_archive', 'simulate_source', 'summary_features', 'train_metric']
+           'Kind', 'Labels', 'LearnedMetric', 'Mission', 'PairMap', 'RankFusion', 'RateMap', 'Reference', 'Region',
+           'Run', 'SearchFeatures', 'ShapeFeatures', 'SortedProfile', 'SourceClassifier', 'Spectrum', 'Step',
+           'SummaryFeatures', 'TSNEMap', 'Tap', 'XRTError', 'XRTWarning', 'agreement', 'bayesian_blocks',
+           'catalog_columns', 'cluster', 'demo', 'embed', 'extract_spectrum', 'fetch_events', 'fetch_products',
+           'find_analogs', 'find_class_analogs', 'find_sources', 'gregory_loredo', 'hardness_ratio', 'light_curve',
+           'load_published_encoder', 'match', 'pca', 'plot_analogs', 'plot_light_curves', 'positions', 'quality_table',
+           'read_event_list', 'read_events', 'read_known', 'read_run', 'read_spectrum', 'register_case',
+           'register_kind', 'register_step', 'resolve', 'retrieval', 'run', 'search', 'search_features', 'serve',
+           'simulate_archive', 'simulate_source', 'summary_features', 'train_metric']
 
 # %% ../nbs/09_names.ipynb #c641deba
 import importlib
@@ -24,18 +24,19 @@ __version__ = "0.2.0"
 
 # %% ../nbs/09_names.ipynb #c6c1016f
 _NAMES = {
-    "data": "EventDataError EventList EventTable UnknownSourceError XRTError XRTWarning",
+    "data": "EventDataError EventList EventTable XRTError XRTWarning",
     "lightcurves": "light_curve plot_light_curves",
     "tables": "read_events",
     "regions": "Region",
     "fits": "Mission read_event_list",
     "simulation": "Kind register_kind simulate_archive simulate_source",
-    "representations": "EtDtCube EtMap Flatten quality_table",
+    "ogip": "Spectrum extract_spectrum read_spectrum",
+    "representations": "EtDtCube EtMap Flatten RateMap quality_table",
     "pairs": "PairMap",
-    "invariant": "AlignedMap PeakSpectrum SortedProfile WaveletPower",
+    "invariant": "AlignedMap SortedProfile",
     "features": "SummaryFeatures pca summary_features",
     "properties": "bayesian_blocks catalog_columns gregory_loredo hardness_ratio",
-    "training": "CountScore TrainingError",
+    "training": "CountScore",
     "published": "load_published_encoder",
     "autoencoder": "ConvAutoencoder DenseAutoencoder",
     "deepsets": "DeepSets",
@@ -43,16 +44,17 @@ _NAMES = {
     "scores": "CosineLogNorm Euclidean RankFusion",
     "metric": "LearnedMetric train_metric",
     "embedding": "TSNEMap agreement embed",
-    "clustering": "cluster cluster_hdbscan",
+    "clustering": "cluster",
     "analogs": "find_analogs find_class_analogs plot_analogs read_known retrieval",
     "default_search": "search",
-    "catalogs": "Catalog LocalService Tap resolve",
+    "catalogs": "Catalog Tap resolve",
     "products": "fetch_events fetch_products",
     "counterparts": "match positions",
     "hierarchy": "find_sources",
+    "classification": "SourceClassifier",
     "runs": "Case Run Step demo read_run register_case register_step run",
+    "reference": "Reference",
     "labels": "Labels",
-    "samp": "SampLink",
     "finder": "AnalogFinder",
     "app": "serve",
 }
@@ -74,25 +76,19 @@ def __dir__():
 
 # %% ../nbs/09_names.ipynb #4c9705c6
 if TYPE_CHECKING:
-    from xrt_nb.data import (
-        EventDataError,
-        EventList,
-        EventTable,
-        UnknownSourceError,
-        XRTError,
-        XRTWarning,
-    )
+    from xrt_nb.data import EventDataError, EventList, EventTable, XRTError, XRTWarning
     from xrt_nb.lightcurves import light_curve, plot_light_curves
     from xrt_nb.tables import read_events
     from xrt_nb.regions import Region
     from xrt_nb.fits import Mission, read_event_list
     from xrt_nb.simulation import Kind, register_kind, simulate_archive, simulate_source
-    from xrt_nb.representations import EtDtCube, EtMap, Flatten, quality_table
+    from xrt_nb.ogip import Spectrum, extract_spectrum, read_spectrum
+    from xrt_nb.representations import EtDtCube, EtMap, Flatten, RateMap, quality_table
     from xrt_nb.pairs import PairMap
-    from xrt_nb.invariant import AlignedMap, PeakSpectrum, SortedProfile, WaveletPower
+    from xrt_nb.invariant import AlignedMap, SortedProfile
     from xrt_nb.features import SummaryFeatures, pca, summary_features
     from xrt_nb.properties import bayesian_blocks, catalog_columns, gregory_loredo, hardness_ratio
-    from xrt_nb.training import CountScore, TrainingError
+    from xrt_nb.training import CountScore
     from xrt_nb.published import load_published_encoder
     from xrt_nb.autoencoder import ConvAutoencoder, DenseAutoencoder
     from xrt_nb.deepsets import DeepSets
@@ -100,16 +96,17 @@ if TYPE_CHECKING:
     from xrt_nb.scores import CosineLogNorm, Euclidean, RankFusion
     from xrt_nb.metric import LearnedMetric, train_metric
     from xrt_nb.embedding import TSNEMap, agreement, embed
-    from xrt_nb.clustering import cluster, cluster_hdbscan
+    from xrt_nb.clustering import cluster
     from xrt_nb.analogs import find_analogs, find_class_analogs, plot_analogs, read_known, retrieval
     from xrt_nb.default_search import search
-    from xrt_nb.catalogs import Catalog, LocalService, Tap, resolve
+    from xrt_nb.catalogs import Catalog, Tap, resolve
     from xrt_nb.products import fetch_events, fetch_products
     from xrt_nb.counterparts import match, positions
     from xrt_nb.hierarchy import find_sources
+    from xrt_nb.classification import SourceClassifier
     from xrt_nb.runs import Case, Run, Step, demo, read_run, register_case, register_step, run
+    from xrt_nb.reference import Reference
     from xrt_nb.labels import Labels
-    from xrt_nb.samp import SampLink
     from xrt_nb.finder import AnalogFinder
     from xrt_nb.app import serve
 
@@ -118,15 +115,14 @@ _all_ = [
     "AlignedMap", "AnalogFinder", "Case", "Catalog", "ConvAutoencoder", "CosineLogNorm",
     "CountScore", "DeepSets", "DenseAutoencoder", "EtDtCube", "EtMap", "Euclidean",
     "EventDataError", "EventList", "EventTable", "Flatten", "Kind", "Labels", "LearnedMetric",
-    "LocalService", "Mission", "PairMap", "PeakSpectrum", "RankFusion", "Region", "Run",
-    "SampLink", "SearchFeatures", "ShapeFeatures", "SortedProfile", "Step", "SummaryFeatures",
-    "TSNEMap", "Tap", "TrainingError", "UnknownSourceError", "WaveletPower", "XRTError",
-    "XRTWarning", "agreement", "bayesian_blocks", "catalog_columns", "cluster",
-    "cluster_hdbscan", "demo", "embed", "fetch_events", "fetch_products", "find_analogs",
-    "find_class_analogs", "find_sources", "gregory_loredo", "hardness_ratio", "light_curve",
-    "load_published_encoder", "match", "pca", "plot_analogs", "plot_light_curves", "positions",
-    "quality_table", "read_event_list", "read_events", "read_known", "read_run",
-    "register_case", "register_kind", "register_step", "resolve", "retrieval", "run", "search",
-    "search_features", "serve", "simulate_archive", "simulate_source", "summary_features",
-    "train_metric",
+    "Mission", "PairMap", "RankFusion", "RateMap", "Reference", "Region", "Run",
+    "SearchFeatures", "ShapeFeatures", "SortedProfile", "SourceClassifier", "Spectrum", "Step",
+    "SummaryFeatures", "TSNEMap", "Tap", "XRTError", "XRTWarning", "agreement",
+    "bayesian_blocks", "catalog_columns", "cluster", "demo", "embed", "extract_spectrum",
+    "fetch_events", "fetch_products", "find_analogs", "find_class_analogs", "find_sources",
+    "gregory_loredo", "hardness_ratio", "light_curve", "load_published_encoder", "match", "pca",
+    "plot_analogs", "plot_light_curves", "positions", "quality_table", "read_event_list",
+    "read_events", "read_known", "read_run", "read_spectrum", "register_case", "register_kind",
+    "register_step", "resolve", "retrieval", "run", "search", "search_features", "serve",
+    "simulate_archive", "simulate_source", "summary_features", "train_metric",
 ]
