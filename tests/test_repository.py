@@ -43,7 +43,7 @@ ROOMS = [
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "evaluation", "spectral_models", "analogs", "default_search",
     "detectors", "nulls", "flags", "injection", "candidates", "index", "cards",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra", "active",
     "bridge",
     "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
