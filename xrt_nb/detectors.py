@@ -560,6 +560,7 @@ class CuDiDi(Detector):
 # %% ../nbs/05b_detectors.ipynb #4adf3f93
 MOST_CELLS = 65_536
 FEWEST_CYCLES = 10
+FEWEST_PHOTONS = 15
 
 # %% ../nbs/05b_detectors.ipynb #76871f8a
 def pulse_cells(live):
@@ -604,7 +605,7 @@ class PeriodSearch(Detector):
     def scores_of(self, p, ties=None):
         "Z²/2 less the log of the number of frequencies."
         best, _, n = self.search(p)
-        return np.where(p.counts >= LEAST, best - np.log(n), -np.log(n))
+        return np.where(p.counts >= FEWEST_PHOTONS, best - np.log(n), -np.log(n))
 
 # %% ../nbs/05b_detectors.ipynb #2c506a89
 @compiled

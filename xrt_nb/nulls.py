@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from scipy.special import gammainc, gammaincc, ive
+from scipy.special import ive
 from scipy.stats import binom, false_discovery_control
 from ._checks import one_of, whole
 from ._store import atomic, file_hash, write_json
 from .data import EventDataError, EventTable
-from .detectors import chance_of, chosen_detectors, DETECTORS, detector_scores, frame_times_of
+from .detectors import chance_of, DETECTORS, FEWEST_PHOTONS, frame_times_of
 from .detectors import LEAST, seeds_of, Spread, spread_clock
 from .representations import compiled
 from .shapes import as_table, read_weights, WeightsError, without_energies
@@ -110,6 +110,7 @@ def simulate_constant(events, n_sims=1, exposure=None, random_state=0):
         t = _time_at(np.sort(rng.random((n_sims, n)), axis=1).ravel(), gti, exposure.get(id))
         if frame[s] > 0:
             t = _in_frames(t, gti, table.time[table.offsets[s]] if n else 0.0, frame[s])
+            t = np.sort(t.reshape(n_sims, n), axis=1).ravel()
         out.append(t)
     return _repeated(table, out, n_sims)
 
@@ -151,9 +152,9 @@ def log_chance_of_power(power, n):
 
 # %% ../nbs/05c_nulls.ipynb #1122d388
 def period_chances(power, counts, n_frequencies):
-    "Chance of the strongest of all frequencies; (S,)."
+    "Chance of the strongest of all frequencies, 1 for few photons; (S,)."
     out = np.ones(len(power))
-    for n in np.unique(counts[counts >= LEAST]):
+    for n in np.unique(counts[counts >= FEWEST_PHOTONS]):
         rows = counts == n
         one = np.exp(log_chance_of_power(power[rows], n))
         out[rows] = -np.expm1(n_frequencies[rows] * np.log1p(-np.minimum(one, 1 - 1e-16)))
