@@ -4,7 +4,7 @@
     python benchmarks/bench_scale.py --part search [--rows 1000000]
     python benchmarks/bench_scale.py --part files [--small 200000] [--large 2000000]
 
-The features of a million detections are drawn between those of neighbors among 20,000 simulated ones, so
+The features of a million detections are drawn between those of neighbors among 20,000 simulated ones (--base), so
 that they are as crowded as real ones; new detections are simulated anew. All seeds are printed.
 """
 
@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=60)
     parser.add_argument("--new", type=int, default=100_000)
+    parser.add_argument("--base", type=int, default=20_000, help="simulated detections behind the million")
     parser.add_argument("--small", type=int, default=200_000)
     parser.add_argument("--large", type=int, default=2_000_000)
     given = parser.parse_args()
@@ -63,7 +64,7 @@ def large_reference(folder, given):
     from xrt_nb.runs import run
     from xrt_nb.simulation import known_ids, simulate_archive
 
-    events, truth = simulate_archive(20_000, random_state=5)
+    events, truth = simulate_archive(given.base, random_state=5)
     print("seeds: archive 5, rows 0, new detections 6")
     made = run(events, folder / "run", known=known_ids(truth), n_components=given.columns, max_iter=250)
     small, rng = Reference.build(made, folder / "small"), np.random.default_rng(0)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_candidates']
 
-# %% ../nbs/05f_candidates.ipynb #2a8c1c8d
+# %% ../nbs/05f_candidates.ipynb #d4e4439f
 import os
 from typing import NamedTuple
 import numpy as np
@@ -23,7 +23,7 @@ from .properties import hardness_ratio
 from .representations import compiled
 from .shapes import as_table, clocked, search_features
 
-# %% ../nbs/05f_candidates.ipynb #143d9bba
+# %% ../nbs/05f_candidates.ipynb #63a4940e
 @compiled
 def _evidence(k, mu, n):
     "Half the likelihood ratio of `k` photons where `mu` of `n` are expected."
@@ -32,7 +32,7 @@ def _evidence(k, mu, n):
     inside = k * np.log(k / mu) if k > 0 else 0.0
     return inside + ((n - k) * np.log((n - k) / (n - mu)) if n > k else 0.0)
 
-# %% ../nbs/05f_candidates.ipynb #99e366e6
+# %% ../nbs/05f_candidates.ipynb #d5e4ee3d
 @compiled
 def _shortest(t, k):
     "First photon of the shortest stretch with `k` photons."
@@ -42,7 +42,7 @@ def _shortest(t, k):
             best, at = t[i + k - 1] - t[i], i
     return at
 
-# %% ../nbs/05f_candidates.ipynb #e86a6345
+# %% ../nbs/05f_candidates.ipynb #a097c408
 @compiled
 def _longest(t, k, live):
     "Start and stop of the longest stretch between photons, or the ends, with `k` photons inside."
@@ -54,13 +54,13 @@ def _longest(t, k, live):
             start, stop = low, high
     return start, stop
 
-# %% ../nbs/05f_candidates.ipynb #019f3dcb
+# %% ../nbs/05f_candidates.ipynb #39ddbf19
 @compiled
 def _put(row, value, start, stop, k):
     "Write four numbers into a row."
     row[0], row[1], row[2], row[3] = value, start, stop, k
 
-# %% ../nbs/05f_candidates.ipynb #35f00968
+# %% ../nbs/05f_candidates.ipynb #17a1847e
 @compiled
 def _windows_of_all(time, offsets, live, frame, out):
     "Per detection, for excess (0) and deficit (1): evidence, start and stop [s], photons inside."
@@ -84,7 +84,7 @@ def _windows_of_all(time, offsets, live, frame, out):
                 _put(out[s, 1], value, a, b, k)
             k += max(1, k // 6)
 
-# %% ../nbs/05f_candidates.ipynb #f12ad52d
+# %% ../nbs/05f_candidates.ipynb #1a9a987c
 @compiled
 def _one_event(t, a, b, live, frame):
     "Fluence, its error, T90 [s], time of the peak and rate there [1/s] of an excess."
@@ -109,7 +109,7 @@ def _one_event(t, a, b, live, frame):
     width = max((t[at + m - 1] - t[at]) * m / max(m - 1, 1), frame, 1e-3)
     return net, error, max(ninety - five, frame), (t[at] + t[at + m - 1]) / 2, m / width
 
-# %% ../nbs/05f_candidates.ipynb #54c6f7d2
+# %% ../nbs/05f_candidates.ipynb #16574d2e
 @compiled
 def _events_of_all(time, offsets, live, frame, window, dip, out):
     "Per detection: fluence, its error, T90 [s], time of the peak, rate there [1/s]."
@@ -128,7 +128,7 @@ def _events_of_all(time, offsets, live, frame, window, dip, out):
             _put(out[s], net, error, t90, peak)
             out[s, 4] = rate
 
-# %% ../nbs/05f_candidates.ipynb #fc478496
+# %% ../nbs/05f_candidates.ipynb #c03b1948
 def smallest_step(table):
     "(S,) the shortest time between two photons that isn't zero [s], at most 4: about the frame time."
     step = np.full(len(table), 4.0)
@@ -138,10 +138,10 @@ def smallest_step(table):
     np.minimum.at(step, table.detection_index[1:][some], gap[some])
     return step
 
-# %% ../nbs/05f_candidates.ipynb #6ae07b87
+# %% ../nbs/05f_candidates.ipynb #47fc3321
 EVENT = ("fluence", "fluence_error", "t90", "peak_time", "peak_rate")
 
-# %% ../nbs/05f_candidates.ipynb #b057f211
+# %% ../nbs/05f_candidates.ipynb #3b73e961
 def event_columns(events, time_axis="livetime"):
     """Find the event in every list: the stretch that departs most from the rest.
 
@@ -175,7 +175,7 @@ def event_columns(events, time_axis="livetime"):
     found.insert(0, "event", np.where(some, np.where(dip, "deficit", "excess"), ""))
     return found
 
-# %% ../nbs/05f_candidates.ipynb #387136ee
+# %% ../nbs/05f_candidates.ipynb #dacb5419
 def on_the_clock(table, at, live, time_axis):
     "Moments `at` (S,) [s of the axis] on the clock of the file [s]."
     if time_axis == "livetime":
@@ -186,15 +186,15 @@ def on_the_clock(table, at, live, time_axis):
     begin[some] = table.time[table.offsets[:-1][some]]
     return at + (table.windows()[:, 0] if time_axis == "exposure" else begin)
 
-# %% ../nbs/05f_candidates.ipynb #8377c788
+# %% ../nbs/05f_candidates.ipynb #bf1fd8a7
 PIECE = 2_000_000  # photons at a time
 
-# %% ../nbs/05f_candidates.ipynb #baf3409d
+# %% ../nbs/05f_candidates.ipynb #4716baf4
 def detectors_in(frame):
     "The columns of single detectors' probabilities."
     return [c for c in frame.columns if c.startswith("p_")]
 
-# %% ../nbs/05f_candidates.ipynb #fb8ec891
+# %% ../nbs/05f_candidates.ipynb #d6d4a501
 def over_the_catalog(frame):
     "Add q, expected_false and the most significant detector to the probabilities of all detections."
     each = detectors_in(frame)
@@ -205,7 +205,7 @@ def over_the_catalog(frame):
     out = pd.DataFrame({"p": p, **told, **frame[each]}, index=frame.index)
     return out.assign(note=frame["note"]) if "note" in frame else out
 
-# %% ../nbs/05f_candidates.ipynb #975215f4
+# %% ../nbs/05f_candidates.ipynb #eed6994f
 def chances_of(table, random_state, say=lambda *_: None):
     "Probabilities of every detection, in pieces."
     parts, done = [], 0
@@ -217,7 +217,7 @@ def chances_of(table, random_state, say=lambda *_: None):
         parts = [false_alarm_probabilities(table, random_state=random_state)]
     return over_the_catalog(pd.concat(parts))
 
-# %% ../nbs/05f_candidates.ipynb #844461fe
+# %% ../nbs/05f_candidates.ipynb #32aaf833
 def plain_flags(flags):
     "Flags as booleans, how many are up, which, and which could not be judged."
     names = np.array([c.removeprefix("flag_") for c in flags.columns], dtype=object)
@@ -228,7 +228,7 @@ def plain_flags(flags):
     told["flags_unknown"] = [", ".join(names[row]) for row in unknown]
     return up.assign(**told)
 
-# %% ../nbs/05f_candidates.ipynb #fd10b8d2
+# %% ../nbs/05f_candidates.ipynb #e9d710ad
 def own_stretch(table):
     "(N,) lower and upper end of each photon's stretch: halfway to its neighbors, within its good time [s]."
     at, t = table.detection_index, table.time
@@ -246,7 +246,7 @@ def own_stretch(table):
         low[i], high[i] = np.maximum(low[i], own[row, 0]), np.minimum(high[i], own[row, 1])
     return low, high
 
-# %% ../nbs/05f_candidates.ipynb #132b06a8
+# %% ../nbs/05f_candidates.ipynb #1c4a5659
 def resampled(events, n, random_state=0):
     """Draw the photons of every detection again, n times.
 
@@ -276,7 +276,7 @@ def resampled(events, n, random_state=0):
         out.append(table_again(table, i, time, f"#{k + 1}"))
     return concat(out)
 
-# %% ../nbs/05f_candidates.ipynb #c0e7b296
+# %% ../nbs/05f_candidates.ipynb #8199c8d5
 def table_again(table, i, time, ending):
     "The events `i` of a table at new times, under new ids."
     at = table.detection_index[i]
@@ -287,7 +287,7 @@ def table_again(table, i, time, ending):
     meta = table.meta.set_axis(pd.Index(ids, name="obsreg_id"))
     return EventTable(ids, offsets, time[order], energy, table.gti, table.gti_offsets, meta)
 
-# %% ../nbs/05f_candidates.ipynb #bdda85ff
+# %% ../nbs/05f_candidates.ipynb #2e8d3916
 class Likeness(NamedTuple):
     "An archive, ready to be asked what is like a detection."
 
@@ -303,7 +303,7 @@ class Likeness(NamedTuple):
             return self.score.score(self.score.project(search_features(rows, self.time_axis)), self.ready)
         return self.score.score(self.ready.take(rows), self.ready)
 
-# %% ../nbs/05f_candidates.ipynb #d8c2cd48
+# %% ../nbs/05f_candidates.ipynb #36494629
 def likeness_of(events, time_axis="livetime", score="fusion"):
     "Measure an archive for the search, in pieces."
     parts = [search_features(part, time_axis) for part in events.chunks(PIECE)]
@@ -311,7 +311,7 @@ def likeness_of(events, time_axis="livetime", score="fusion"):
     fitted = default_score(score).fit(frame)
     return Likeness(events.ids, fitted, fitted.project(frame), events.has_energy, time_axis)
 
-# %% ../nbs/05f_candidates.ipynb #a86de15d
+# %% ../nbs/05f_candidates.ipynb #74216147
 def first_of(values, k):
     "(Q, k) positions of the highest values of each row, in order; ties by position."
     k = min(k, values.shape[1])
@@ -320,7 +320,7 @@ def first_of(values, k):
     order = np.argsort(-np.take_along_axis(values, part, axis=1), axis=1, kind="stable")
     return np.take_along_axis(part, order, axis=1)
 
-# %% ../nbs/05f_candidates.ipynb #45ebd28d
+# %% ../nbs/05f_candidates.ipynb #387b5423
 def known_rows(ids, known):
     "Positions and classes of the known transients that are in the archive."
     at = {i: k for k, i in enumerate(ids.tolist())}
@@ -328,7 +328,7 @@ def known_rows(ids, known):
     rows = np.array([r for r, _ in here], dtype=np.int64)
     return rows, np.array([word for _, word in here], dtype=object)
 
-# %% ../nbs/05f_candidates.ipynb #74559291
+# %% ../nbs/05f_candidates.ipynb #bcb8e373
 class Answer(NamedTuple):
     "What one candidate is like."
 
@@ -339,7 +339,7 @@ class Answer(NamedTuple):
     known_score: float
     known_rank: int  # its rank among all, from 1; 0 for none
 
-# %% ../nbs/05f_candidates.ipynb #069a9ecf
+# %% ../nbs/05f_candidates.ipynb #29ecd488
 def answer_of(values, own, k, rows, classes):
     "Neighbors and nearest known transient, from the scores (S,) of one query; `own` is no answer to itself."
     v = values.copy()
@@ -353,7 +353,7 @@ def answer_of(values, own, k, rows, classes):
     rank = 1 + int((v > v[rows[best]]).sum())
     return Answer(near, v[near], int(rows[best]), classes[best], float(v[rows[best]]), rank)
 
-# %% ../nbs/05f_candidates.ipynb #ea735c9a
+# %% ../nbs/05f_candidates.ipynb #68820336
 def stability_of(table, own, like, answer, k, known, p_limit, n, rng):
     "The three shares for one candidate, as a dict."
     again = resampled(table, n, rng)
@@ -365,7 +365,7 @@ def stability_of(table, own, like, answer, k, known, p_limit, n, rng):
     out = {"stability": float((p <= p_limit).mean()), "stability_neighbors": float(np.mean(kept))}
     return out | {"stability_class": float(np.mean(same)) if answer.known >= 0 else np.nan}
 
-# %% ../nbs/05f_candidates.ipynb #25fafc06
+# %% ../nbs/05f_candidates.ipynb #93e22419
 def hardness_of(table, row, start, stop, clock):
     "Hardness of an event with its 68 % interval, the rest of the list as its background."
     i = slice(table.offsets[row], table.offsets[row + 1])
@@ -376,18 +376,18 @@ def hardness_of(table, row, start, stop, clock):
     ratio = max(live - (stop - start), 1e-3) / max(stop - start, 1e-3)
     return hardness_ratio(*counts, area_ratio=ratio)
 
-# %% ../nbs/05f_candidates.ipynb #82989fe1
+# %% ../nbs/05f_candidates.ipynb #ea8ca956
 SPLIT = 2000.0  # between soft and hard [eV]
 HARDNESS = ("hardness", "hardness_low", "hardness_high")
 
-# %% ../nbs/05f_candidates.ipynb #37bee542
+# %% ../nbs/05f_candidates.ipynb #2ced8318
 def chosen(frame, q):
     "Ids of the candidates, the least probable first."
     some = frame[frame["q"] < q]
     order = np.lexsort((some.index.to_numpy(str), some["p"].to_numpy()))
     return some.index[order]
 
-# %% ../nbs/05f_candidates.ipynb #e17f4ff5
+# %% ../nbs/05f_candidates.ipynb #ba487902
 LOOKED_AT = {
     "neighbors": "",
     "nearest_known": "",
@@ -399,7 +399,7 @@ LOOKED_AT = {
     "stability_class": np.nan,
 }
 
-# %% ../nbs/05f_candidates.ipynb #dd99a9a1
+# %% ../nbs/05f_candidates.ipynb #4f995cc5
 def look_at(table, ids, known, limit, k, n, random_state, time_axis, say):
     "What is only known of candidates: DataFrame by id."
     like, out = likeness_of(table, time_axis), {}
@@ -418,7 +418,7 @@ def look_at(table, ids, known, limit, k, n, random_state, time_axis, say):
         say("stability", j + 1, len(ids))
     return pd.DataFrame.from_dict(out, orient="index", columns=list(LOOKED_AT))
 
-# %% ../nbs/05f_candidates.ipynb #4d000ccc
+# %% ../nbs/05f_candidates.ipynb #bd1cb9f1
 def hardness_columns(table, frame, ids, time_axis):
     "Hardness of the events of candidates: DataFrame by id, missing without energies."
     if not table.has_energy:
@@ -429,14 +429,14 @@ def hardness_columns(table, frame, ids, time_axis):
     found = [hardness_of(table, *row, clock) for row in rows]
     return pd.DataFrame(found, index=pd.Index(ids), columns=list(HARDNESS), dtype=float)
 
-# %% ../nbs/05f_candidates.ipynb #26763e04
+# %% ../nbs/05f_candidates.ipynb #8c50eabb
 def known_given(known):
     "The known list as a Series of classes by id; empty for none."
     if known is None:
         return pd.Series(dtype=object, name="known_class")
     return read_known(known) if isinstance(known, (str, os.PathLike)) else known_series(known)
 
-# %% ../nbs/05f_candidates.ipynb #989281a1
+# %% ../nbs/05f_candidates.ipynb #ae0d379d
 def remarks_of(table, flags, background, known):
     "What was not given, and what can't be known for that, in sentences."
     out = [] if table.has_energy else ["no energies: no hardness, and E–t maps are left out"]
@@ -457,7 +457,7 @@ def remarks_of(table, flags, background, known):
         out.append(f"{len(known) - here} of {len(known)} known transients are not among these detections")
     return out
 
-# %% ../nbs/05f_candidates.ipynb #ea32525a
+# %% ../nbs/05f_candidates.ipynb #24af7209
 def find_candidates(
     events,
     random_state=0,
@@ -528,7 +528,7 @@ def find_candidates(
     say("flags", 1, 1)
     return candidate_frame(table, chances, flags, known, background, (q, most, k, n, seed), say)
 
-# %% ../nbs/05f_candidates.ipynb #06da668d
+# %% ../nbs/05f_candidates.ipynb #3ce8fd00
 def candidate_frame(table, chances, flags, known, background, limits, say=lambda *_: None):
     "The table of `find_candidates` from its parts; `limits`: q, most, k, resamples, seed."
     q, most, k, n, seed = limits
@@ -548,7 +548,7 @@ def candidate_frame(table, chances, flags, known, background, limits, say=lambda
     out.attrs["remarks"] = remarks_of(table, flags, background, known)
     return out
 
-# %% ../nbs/05f_candidates.ipynb #d2a7707a
+# %% ../nbs/05f_candidates.ipynb #5d7af776
 def with_types(frame):
     "Texts empty, ranks 0 and numbers NaN where a detection was not looked at."
     for name, none in LOOKED_AT.items():

@@ -798,4 +798,5 @@ def write_candidates(
             text.append(f"The {len(names)} least probable have a card.")
         page = index_page(f"Candidates in {source}", text, facts["remarks"], table, catalog, names)
         write_text(work.path / "index.html", page, overwrite=True)
-        return work.publish(overwrite, keep=FILES)
+        work.publish(overwrite, keep=FILES)
+    return out

@@ -168,7 +168,7 @@ class Rmf:
             raise ValueError(
                 f"`flux` must have one number for each of {n} along its last axis, got {np.shape(flux)}"
             )
-        return np.asarray(flux, dtype=np.float64) @ self.matrix
+        return finite(flux, "flux") @ self.matrix
 
 # %% ../nbs/00g_ogip.ipynb #541d3578
 def _peak(emin, emax, center, width):  # (E, C)
@@ -960,6 +960,10 @@ def _row(t: Table, number):  # index of the spectrum in a table of type II, None
         raise EventFileError(f"{t.where}no column COUNTS or RATE; it has {', '.join(list(t.layout)[:20])}")
     v = t.columns["counts" if "counts" in t.columns else "rate"]
     if not isinstance(v, Ragged) and v.ndim == 1:
+        if number not in (None, 1):
+            raise EventFileError(
+                f"{t.where}it holds one spectrum (type I), so there is no number {shown(number)}"
+            )
         return None
     if number is None and t.n_rows != 1:
         raise EventFileError(
@@ -1538,6 +1542,8 @@ def extract_spectrum(
     ValueError
         If there is no good time in the interval.
     """
+    if not isinstance(events, EventList):
+        raise TypeError(f"`events` must be an EventList, got {shown(events)}")
     rmf = rmf if isinstance(rmf, Rmf) else read_rmf(rmf)
     arf = arf if arf is None or isinstance(arf, Arf) else read_arf(arf)
     source, area, other, its_area = _sides(events, region, background, area_ratio)
