@@ -1,6 +1,6 @@
 """What candidates rest on, measured: one part per subject.
 
-    python benchmarks/bench_candidates.py [--part flags ...] [--lists 100000] [--random-state 0]
+    python benchmarks/bench_candidates.py [--part flags efficiency candidates ...] [--lists 100000] [--random-state 0]
 
 Each part prints its figures with their spread and is a function that `part` enters below. Real lists
 (`$XRT_NB_SHARED/data/real_lists`, labels by eye) judge; nothing was chosen by them.
@@ -168,11 +168,248 @@ def flags(args):
     real_flags()
 
 
+# ---- efficiency
+SHAPES = {  # name: shape, T90 [s], fluences [photons]
+    "burst": ("fred", 200.0, (4, 6, 9, 13, 20, 30, 45)),
+    "flare": ("fred", 3000.0, (6, 9, 14, 21, 32, 48, 72)),
+    "eruptions": ("eruptions", 700.0, (10, 15, 22, 33, 50, 75, 110)),
+    "dip": ("dip", None, (6, 9, 14, 21, 32, 48, 72)),
+}
+LEVELS = {"faint": 25, "bright": 200}  # photons of the steady list
+
+
+def steady_lists(n, counts, random_state, live=30_000.0, frame=3.141):
+    "Simulated constant lists of one exposure, a third with a gap, photons at frames."
+    rng = np.random.default_rng(random_state)
+    k = np.maximum(rng.poisson(counts, n), 5)
+    offsets, owner = np.r_[0, np.cumsum(k)], np.repeat(np.arange(n), k)
+    at = rng.uniform(0, live, offsets[-1])
+    gap = np.where(np.arange(n) % 3 == 0, 4000.0, 0.0)
+    clock = (np.floor((at + (at > live / 2) * gap[owner]) / frame) + 0.5) * frame
+    order = np.lexsort((clock, owner))
+    half, end = live / 2 + frame, live + frame
+    gti = [g for x in gap for g in ([(0, half), (half + x - 2 * frame, end + x)] if x else [(0, end)])]
+    parts = np.r_[0, np.cumsum(np.where(gap > 0, 2, 1))]
+    ids = [f"{j}_1" for j in range(n)]
+    energy = rng.choice(np.exp(rng.normal(np.log(1500), 0.5, 20_000)).clip(500, 7000), offsets[-1])
+    meta = pd.DataFrame({"frame_time": frame, "timedel": frame}, index=ids)
+    return EventTable(ids, offsets, clock[order], energy, np.array(gti, float), parts, meta)
+
+
+def calibrated(table):
+    "Minus log10 of every detector's chance, and of all together."
+    from xrt_nb.nulls import false_alarm_probabilities
+
+    found = false_alarm_probabilities(table)
+    columns = [c for c in found if c.startswith("p_")]
+    out = -np.log10(found[columns + ["p"]].clip(1e-300))
+    return out.set_axis([*(c[2:] for c in columns), "together"], axis=1)
+
+
+def search_of(example, archive):
+    "The default search for one example, as a detector: fused ranks among steady lists."
+    from xrt_nb.default_search import default_score
+    from xrt_nb.shapes import search_features
+
+    frame, asked = search_features(archive), search_features(example)
+    judges = [(default_score(name).fit(frame), w) for name, w in (("label-free", 1), ("learned", 2))]
+    of = [np.sort(judge.score(asked, frame)[0]) for judge, _ in judges]
+
+    def scores(table):
+        rows, fused = search_features(table), 0.0
+        for (judge, weight), steady in zip(judges, of):
+            mine = judge.score(asked, rows)[0]
+            above = len(steady) - np.searchsorted(steady, mine, side="right")
+            fused = fused - weight * np.log(10 + above) + 1e-6 * mine
+        return pd.DataFrame({"search": fused}, index=table.ids)
+
+    return scores
+
+
+def one_efficiency(name, level, n, rate, seed):
+    "Efficiency of every detector and of the search for one shape in one sort of list: tidy frame."
+    from xrt_nb.injection import inject, recover
+
+    shape, t90, fluences = SHAPES[name]
+    counts = LEVELS[level]
+    if shape == "dip":
+        fluences = tuple(f for f in fluences if f < 0.6 * counts)
+    events = steady_lists(2 * n, counts, seed)
+    example = inject(steady_lists(1, 60 if shape != "dip" else 400, seed + 1), shape, 150, t90, random_state=seed)[0]
+    search = search_of(example, steady_lists(2 * n, counts, seed + 2))
+    return recover(events, lambda t: calibrated(t).join(search(t)), shape, fluences, t90, rate, random_state=seed)
+
+
+def draw_efficiency(frame, folder, rate):
+    "One figure per sort of list with a panel per shape, and one per detector with all shapes."
+    from matplotlib.figure import Figure
+
+    from xrt_nb.injection import plot_efficiency
+
+    for level, part_ in frame.groupby("level", sort=False):
+        fig = Figure(figsize=(13, 10), layout="constrained")
+        for ax, (name, one) in zip(fig.subplots(2, 2).flat, part_.groupby("event", sort=False)):
+            plot_efficiency(one, ax, rate).set_title(f"{name}, {level} lists ({LEVELS[level]} photons)")
+        fig.savefig(folder / f"efficiency_{level}.png", dpi=80)
+    for detector, part_ in frame.groupby("detector", sort=False):
+        fig = Figure(figsize=(6, 4), layout="constrained")
+        as_lines = part_.assign(detector=part_["event"] + ", " + part_["level"])
+        plot_efficiency(as_lines, fig.subplots(), rate).set_title(detector)
+        fig.savefig(folder / f"efficiency_of_{detector}.png", dpi=80)
+
+
+@part
+def efficiency(args):
+    "Injected events found at one false-alarm rate: F50 and F90 of each detector, of all together, of the search."
+    from xrt_nb.injection import fit_efficiency
+
+    rate, n, out = 0.01, max(args.lists // 50, 200), []
+    print(f"{n} lists get an event, {n} others set each threshold: {rate:g} false alarms per list")
+    for j, level in enumerate(LEVELS):
+        for k, name in enumerate(SHAPES):
+            if (name, level) == ("dip", "faint"):
+                continue  # 25 photons can't lose many
+            found = one_efficiency(name, level, n, rate, 1000 * args.random_state + 10 * j + k)
+            out.append(found.assign(event=name, level=level))
+            fits = {d: fit_efficiency(t.set_index("fluence"), rate) for d, t in found.groupby("detector", sort=False)}
+            print(f"{name} in {level} lists: F50 and F90 [photons]; false alarms reached")
+            for d, f in fits.items():
+                alarms = found[(found.detector == d) & (found.fluence == 0)].iloc[0]
+                said = f.note or f"{f.f50:6.1f} ± {f.f50_error:4.1f} {f.f90:7.1f} ± {f.f90_error:4.1f}"
+                print(f"  {d:18s}{said:32s}{share(alarms.found, alarms.injected)}")
+            single = {d: f for d, f in fits.items() if d not in ("together", "search") and np.isfinite(f.f50)}
+            best, all_ = min(single, key=lambda d: single[d].f50), fits["together"]
+            ratio = all_.f50 / single[best].f50
+            error = ratio * np.hypot(all_.f50_error / all_.f50, single[best].f50_error / single[best].f50)
+            print(f"  together needs {ratio:.2f} ± {error:.2f} times the photons of the best one, {best}")
+    if args.figures:
+        args.figures.mkdir(exist_ok=True)
+        draw_efficiency(pd.concat(out, ignore_index=True), args.figures, rate)
+        print(f"figures in {args.figures}")
+
+
+# ---- candidates
+def real_candidates():
+    "Candidates among the real lists by label, and those that should be and are not."
+    from xrt_nb.candidates import find_candidates
+
+    if (found := real_lists()) is None:
+        return
+    events, label = found
+    frame = find_candidates(events, n_resamples=0)
+    print(f"real lists: {frame.candidate.sum()} candidates at q < 0.05, p up to {frame.p[frame.candidate].max():.2g}; "
+          f"chance would bring {len(frame) * frame.p[frame.candidate].max():.1f}")
+    for name, part_ in frame.groupby(label):
+        print(f"  {name:10s}{share(part_.candidate.sum(), len(part_))}")
+    lost = frame[~frame.candidate & label.isin(["flare", "flares", "dip", "pulsar"])]
+    for row in lost.itertuples():
+        print(f"  not found: {row.Index} ({label[row.Index]}), {row.n_events} photons, p {row.p:.2g}, q {row.q:.2g}, "
+              f"event of {row.fluence:.0f} ± {row.fluence_error:.0f} photons")
+
+
+@part
+def candidates(args):
+    "Speed and memory of `find_candidates` on many lists, and the real lists by label."
+    from xrt_nb.candidates import find_candidates
+    from xrt_nb.simulation import simulate_archive
+
+    real_candidates()
+    base, _ = simulate_archive(min(args.lists, 10_000), args.random_state, edition=2)
+    many = repeated(base, args.lists)
+    print(f"{len(many):,} lists, {many.n_events:,} photons, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    start, wall, last = time.process_time(), time.perf_counter(), [""]
+
+    def say(step, done, total):
+        if step != last[0] or done == total:
+            last[0] = step
+            print(f"  {time.perf_counter() - wall:6.0f} s  {step} {done} of {total}", flush=True)
+
+    frame = find_candidates(many, progress=say)
+    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{frame.candidate.sum():,} candidates: {took:.0f} s CPU, {time.perf_counter() - wall:.0f} s, peak {peak:.2f} GB")
+
+
+def repeated(table, n):
+    "A table of n lists: its own again and again, under new ids."
+    rows = np.arange(n) % len(table)
+    turn, out = np.arange(n) // len(table), []
+    for k in range(turn[-1] + 1):
+        t = table[rows[turn == k]]
+        ids = [f"{i}r{k}" for i in t.ids]
+        out.append(EventTable(ids, t.offsets, t.time, t.energy, t.gti, t.gti_offsets, t.meta.set_axis(ids)))
+    from xrt_nb.data import concat
+
+    return concat(out)
+
+
+# ---- calibration
+def by_counts(found, counts, names, levels=(0.1, 0.01, 0.001)):
+    "Share of constant lists below each level over nominal, by detector and photons, with counting errors."
+    for low, high in ((5, 10**9), (5, 30), (30, 60), (60, 150), (150, 500), (500, 10**9)):
+        rows = ((counts >= low) & (counts < high)).to_numpy()
+        if rows.sum() < 100:
+            continue
+        several = [f"{level:g}: ±{1 / np.sqrt(rows.sum() * level):.2f}" for level in levels]
+        title = "all" if high - low > 10**8 and low == 5 else f"{low} to {high - 1} photons" if high < 10**9 else f"{low} photons or more"
+        print(f"  {title}: {rows.sum():,} lists; share below p over nominal (counting error {', '.join(several)})")
+        for name in names:
+            ratio = [(found[name].to_numpy()[rows] < level).mean() / level for level in levels]
+            print(f"    {name:18s}" + "  ".join(f"{r:6.2f}" for r in ratio))
+
+
+@part
+def calibration(args):
+    "Chances of constant lists with real counts and good times, of real steady lists, speed and memory."
+    from xrt_nb.detectors import LEAST
+    from xrt_nb.nulls import false_alarm_probabilities, simulate_constant
+
+    real = real_lists()
+    if real is None:
+        return
+    events, label = real
+    n_sims = -(-2 * args.lists // len(events))
+    sim = simulate_constant(events, n_sims, random_state=args.random_state)
+    counts = pd.Series(sim.counts, sim.ids)
+    false_alarm_probabilities(events[:20])
+    start = time.process_time()
+    found = false_alarm_probabilities(sim)
+    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{len(sim):,} constant lists with real counts and good times: {took / len(sim) * 1e5:.0f} s CPU per 100,000, "
+          f"peak {peak:.2f} GB with the lists")
+    names = [c for c in found if c.startswith("p_")] + ["p"]
+    print(" randomized ties (the default)")
+    by_counts(found, counts, names)
+    strict = false_alarm_probabilities(sim, ties="conservative")
+    print(" conservative ties, where they differ")
+    by_counts(strict, counts, [c for c in names if not strict[c].equals(found[c])])
+    again = false_alarm_probabilities(sim)
+    print(" the same bytes twice:", again.equals(found))
+    print(f" lists with q < 0.05 among the constant ones: {(found.q < 0.05).sum()}")
+    for shorter in (1e3, 5e3, 2e5):
+        live = pd.DataFrame({"n": np.clip(events.counts, LEAST, None)})
+        gti = np.tile([[0.0, shorter]], (len(live), 1))
+        lists = EventTable(events.ids, events.offsets, np.sort(np.zeros(events.n_events)), None, gti, np.arange(len(live) + 1))
+        other = false_alarm_probabilities(simulate_constant(lists, max(n_sims // 4, 1), random_state=1))
+        print(f" {shorter / 1e3:g} ks: {len(other):,} lists, p over nominal at 0.01, 0.001:",
+              [f"{(other.p < a).mean() / a:.2f}" for a in (0.01, 0.001)],
+              "windows", [f"{(other.p_windows < a).mean() / a:.2f}" for a in (0.01, 0.001)])
+    judged = false_alarm_probabilities(events)
+    print(" real lists by label: share with p < 0.01 and q < 0.05")
+    for name, ids in label.groupby(label).groups.items():
+        one = judged.loc[ids]
+        print(f"  {name:18s}{share((one.p < 0.01).sum(), len(one))}   {share((one.q < 0.05).sum(), len(one))}")
+    steady = judged.loc[label.index[label == "steady"]]
+    print(" real steady lists, share over nominal at 0.1 and 0.01:")
+    for name in names:
+        print(f"  {name:18s}" + "  ".join(f"{(steady[name] < a).mean() / a:6.2f}" for a in (0.1, 0.01)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--lists", type=int, default=100_000)
     parser.add_argument("--random-state", type=int, default=0)
+    parser.add_argument("--figures", type=Path, help="folder for the figures of the efficiency")
     args = parser.parse_args()
     for name in args.part:
         print(f"== {name}")

@@ -15,6 +15,8 @@ from xrt_nb._optional import MissingExtra, installed
 from xrt_nb.bridge import fetched_spectra, to_bxa, to_sherpa, whole_spectrum, write_xspec
 from xrt_nb.ogip import Rmf, Spectrum, read_rmf, read_spectrum, simulated_response, write_arf, write_pha, write_rmf
 from xrt_nb.products import fetch_products
+from xrt_nb.spectra import fit_spectrum
+from xrt_nb.spectral_models import Bins, SpectralModel
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / os.environ.get("XRT_NB_SHARED", "../shared") / "data" / "xrt200515" / "spectrum"
@@ -196,6 +198,14 @@ def test_a_range_of_energies_takes_the_channels_of_sherpas_notice(seed):
     pha.ignore()
     pha.notice(lo, hi)
     assert s.select(lo, hi).channels.tolist() == pha.get_noticed_channels().astype(int).tolist()
+    pha.notice()
+    pha.ignore(lo, hi)
+    left = pha.get_noticed_channels().astype(int).tolist()
+    if left:
+        assert s.ignore(lo, hi).channels.tolist() == left
+    else:
+        with pytest.raises(ValueError, match="no channel is left"):
+            s.ignore(lo, hi)
 
 
 @needs_sherpa
@@ -216,6 +226,99 @@ def test_the_real_spectrum_by_both_ways():
         a, b = (sherpa_fit(p, 0.5, 2e-4, statistic) for p in (own, across))
         np.testing.assert_allclose(a.data.eval_model_to_fit(a.model), b.data.eval_model_to_fit(b.model), rtol=1e-6)
         assert a.calc_stat() == pytest.approx(b.calc_stat(), rel=1e-7)
+
+
+@needs_sherpa
+@needs_files
+def test_the_published_recipe_takes_these_groups():
+    "Ignore below 0.3 and above 8 keV, then notice 0.3 to 7, on the groups of the file: 141 of them."
+    from sherpa.astro.io import read_pha
+
+    logging.getLogger("sherpa").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = read_spectrum(SHARED / "flaresp_grp1.pha.gz")
+    own = read_pha(str(SHARED / "flaresp_grp1.pha.gz"))
+    own.ignore(0, 0.3)
+    own.ignore(8, None)
+    assert s.ignore(None, 0.3).ignore(8, None).channels.tolist() == own.get_noticed_channels().astype(int).tolist()
+    own.notice(0.3, 7)
+    noticed = own.get_noticed_channels().astype(int).tolist()
+    assert s.select(0.3, 7.7).channels.tolist() == noticed and len(s.select(0.3, 7.7).starts) == 141
+
+
+# --- the same fit ---------------------------------------------------------------------------------------------------
+
+
+def sherpa_finds(pha, model, statistic):
+    "The minimum that Sherpa's simplex finds, begun twice."
+    from sherpa import stats
+    from sherpa.astro.instrument import Response1D
+    from sherpa.fit import Fit
+    from sherpa.optmethods import NelderMead
+
+    fit = Fit(pha, Response1D(pha)(model), getattr(stats, statistic)(), NelderMead())
+    return min(fit.fit().statval for _ in range(2))
+
+
+def power_law():
+    "Sherpa's own power law, of a free index and normalization."
+    from sherpa.models.basic import PowLaw1D
+
+    model = PowLaw1D("p")
+    model.gamma.set(1.5, -2, 9)
+    model.ampl.set(1e-4, 1e-9, 1)
+    model.ref.freeze()
+    return model
+
+
+def carried(text, start):
+    "A model of this library as one of Sherpa's: absorption and black body are not in its build without XSPEC."
+    from sherpa.models.model import ArithmeticModel
+    from sherpa.models.parameter import Parameter as Par
+
+    ours = SpectralModel(text)
+    assert [n for n in ours.names] == list(start)
+
+    class Carried(ArithmeticModel):
+        def __init__(self, name="carried"):
+            for p, (key, (value, low, high)) in enumerate(start.items()):
+                setattr(self, f"p{p}", Par(name, f"p{p}", value, low, high, low, high))
+            super().__init__(name, [getattr(self, f"p{p}") for p in range(len(start))])
+
+        def calc(self, p, xlo, xhi=None, *args, **kwargs):
+            return ours.photons(Bins(xlo, xhi), p)
+
+    return Carried()
+
+
+@needs_sherpa
+@pytest.mark.parametrize("statistic", ["cstat", "wstat"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_power_law_is_found(seed, statistic):
+    s = simulated(seed).select(0.5, 7).group(2)
+    ours = fit_spectrum(s, "powerlaw", energy_range=None, statistic=statistic)
+    theirs = sherpa_finds(to_sherpa(s), power_law(), {"cstat": "CStat", "wstat": "WStat"}[statistic])
+    assert ours.statistic == pytest.approx(theirs, abs=0.01)
+    assert ours.dof == len(s.starts) - 2
+
+
+@needs_sherpa
+@needs_files
+@pytest.mark.parametrize("to, text, start", [
+    (7.0, "tbabs*powerlaw", {"nH": (0.1, 0, 10), "Gamma": (0.6, -2, 5), "norm": (1e-3, 1e-8, 1)}),
+    (7.0, "tbabs*bbody", {"nH": (0.1, 0, 10), "kT": (1.5, 0.1, 10), "norm": (1e-4, 1e-9, 1)}),
+    (7.7, "tbabs*bbody", {"nH": (0.1, 0, 10), "kT": (1.5, 0.1, 10), "norm": (1e-4, 1e-9, 1)}),
+])
+def test_the_same_fit_of_the_real_spectrum_is_found(to, text, start):
+    "The last range is that of the published fit: its channels 1 to 529."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = read_spectrum(SHARED / "flaresp_grp1.pha.gz").select(0.3, to)
+    ours = fit_spectrum(s, text, energy_range=None)
+    theirs = sherpa_finds(to_sherpa(s), carried(text, start), "CStat")
+    assert ours.statistic == pytest.approx(theirs, abs=0.01)
+    assert ours.dof == len(s.starts) - 3
 
 
 @needs_sherpa

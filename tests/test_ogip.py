@@ -296,6 +296,18 @@ def test_files_are_found_beside_only(tmp_path):
     assert read_spectrum(a, background=b).background.counts.sum() == 10
 
 
+def test_wrong_arguments_are_told(tmp_path):
+    path = pha(tmp_path / "a.pha", [CHANNEL, ("COUNTS", "J", [1, 2, 3, 4])])
+    assert read_pha(path, number=1).counts.sum() == 10
+    with pytest.raises(EventFileError, match=r"it holds one spectrum \(type I\), so there is no number 3"):
+        read_pha(path, number=3)
+    rmf = simulated_response(10, 40)[0]
+    with pytest.raises(ValueError, match="`flux`: .* is nan"):
+        rmf.fold([np.nan] * 10)
+    with pytest.raises(TypeError, match="`events` must be an EventList, got 'events.csv'"):
+        extract_spectrum("events.csv", rmf)
+
+
 # --- files that lie -------------------------------------------------------------------------------------------------
 
 

@@ -9,11 +9,12 @@ __all__ = ['AlignedMap', 'AnalogFinder', 'Case', 'Catalog', 'ConvAutoencoder', '
            'Run', 'SearchFeatures', 'ShapeFeatures', 'SortedProfile', 'SourceClassifier', 'Spectrum', 'Step',
            'SummaryFeatures', 'TSNEMap', 'Tap', 'XRTError', 'XRTWarning', 'agreement', 'bayesian_blocks',
            'catalog_columns', 'cluster', 'demo', 'embed', 'extract_spectrum', 'fetch_events', 'fetch_products',
-           'find_analogs', 'find_class_analogs', 'find_sources', 'gregory_loredo', 'hardness_ratio', 'light_curve',
-           'load_published_encoder', 'match', 'pca', 'plot_analogs', 'plot_light_curves', 'positions', 'quality_table',
-           'read_event_list', 'read_events', 'read_known', 'read_run', 'read_spectrum', 'register_case',
-           'register_kind', 'register_step', 'resolve', 'retrieval', 'run', 'search', 'search_features', 'serve',
-           'simulate_archive', 'simulate_source', 'summary_features', 'train_metric']
+           'find_analogs', 'find_candidates', 'find_class_analogs', 'find_sources', 'fit_spectra', 'fit_spectrum',
+           'gregory_loredo', 'hardness_ratio', 'light_curve', 'load_published_encoder', 'match', 'pca', 'plot_analogs',
+           'plot_light_curves', 'positions', 'quality_table', 'read_event_list', 'read_events', 'read_known',
+           'read_run', 'read_spectrum', 'register_case', 'register_kind', 'register_step', 'resolve', 'retrieval',
+           'run', 'search', 'search_features', 'serve', 'simulate_archive', 'simulate_source', 'summary_features',
+           'train_metric']
 
 # %% ../nbs/09_names.ipynb #c641deba
 import importlib
@@ -47,11 +48,13 @@ _NAMES = {
     "clustering": "cluster",
     "analogs": "find_analogs find_class_analogs plot_analogs read_known retrieval",
     "default_search": "search",
+    "candidates": "find_candidates",
     "catalogs": "Catalog Tap resolve",
     "products": "fetch_events fetch_products",
     "counterparts": "match positions",
     "hierarchy": "find_sources",
     "classification": "SourceClassifier",
+    "spectra": "fit_spectra fit_spectrum",
     "runs": "Case Run Step demo read_run register_case register_step run",
     "reference": "Reference",
     "labels": "Labels",
@@ -99,11 +102,13 @@ if TYPE_CHECKING:
     from xrt_nb.clustering import cluster
     from xrt_nb.analogs import find_analogs, find_class_analogs, plot_analogs, read_known, retrieval
     from xrt_nb.default_search import search
+    from xrt_nb.candidates import find_candidates
     from xrt_nb.catalogs import Catalog, Tap, resolve
     from xrt_nb.products import fetch_events, fetch_products
     from xrt_nb.counterparts import match, positions
     from xrt_nb.hierarchy import find_sources
     from xrt_nb.classification import SourceClassifier
+    from xrt_nb.spectra import fit_spectra, fit_spectrum
     from xrt_nb.runs import Case, Run, Step, demo, read_run, register_case, register_step, run
     from xrt_nb.reference import Reference
     from xrt_nb.labels import Labels
@@ -119,10 +124,11 @@ _all_ = [
     "SearchFeatures", "ShapeFeatures", "SortedProfile", "SourceClassifier", "Spectrum", "Step",
     "SummaryFeatures", "TSNEMap", "Tap", "XRTError", "XRTWarning", "agreement",
     "bayesian_blocks", "catalog_columns", "cluster", "demo", "embed", "extract_spectrum",
-    "fetch_events", "fetch_products", "find_analogs", "find_class_analogs", "find_sources",
-    "gregory_loredo", "hardness_ratio", "light_curve", "load_published_encoder", "match", "pca",
-    "plot_analogs", "plot_light_curves", "positions", "quality_table", "read_event_list",
-    "read_events", "read_known", "read_run", "read_spectrum", "register_case", "register_kind",
+    "fetch_events", "fetch_products", "find_analogs", "find_candidates", "find_class_analogs",
+    "find_sources", "fit_spectra", "fit_spectrum", "gregory_loredo", "hardness_ratio",
+    "light_curve", "load_published_encoder", "match", "pca", "plot_analogs",
+    "plot_light_curves", "positions", "quality_table", "read_event_list", "read_events",
+    "read_known", "read_run", "read_spectrum", "register_case", "register_kind",
     "register_step", "resolve", "retrieval", "run", "search", "search_features", "serve",
     "simulate_archive", "simulate_source", "summary_features", "train_metric",
 ]

@@ -206,7 +206,7 @@ def _limit_names(column):
     base, _, band = column.rpartition("_")
     return [(f"{base}_{side}_{band}", f"{column}_{side}") for side in ("lolim", "hilim")]
 
-# %% ../nbs/06d_classification.ipynb #11c55ffc
+# %% ../nbs/06d_classification.ipynb #66a13346
 def _error_names(column):
     "What the column of the error of a column may be called."
     prefix, bare = _PREFIX.match(column), _PREFIX.sub("", column)
@@ -384,10 +384,11 @@ def _refuse_spellings(words, where):
 # %% ../nbs/06d_classification.ipynb #1842c631
 def clean_labels(labels, where: str = "") -> np.ndarray:
     "Labels as texts, None where there is none; numbers stay numbers."
+    from sklearn.utils.validation import column_or_1d
+
     values = np.asarray(labels)
     if values.ndim == 2 and values.shape[1] == 1:
-        warnings.warn("labels in a column were taken as a list", _column_warning(), stacklevel=3)
-        values = values.ravel()
+        values = column_or_1d(values, warn=True)
     if values.ndim != 1:
         raise ValueError(f"`labels` must be a list, one for each row; got shape {values.shape}")
     if values.dtype.kind in "iufb":
@@ -397,13 +398,6 @@ def clean_labels(labels, where: str = "") -> np.ndarray:
         return values
     _refuse_spellings([w for w in words if w], where)
     return np.array(words + [None], dtype=object)[:-1]
-
-# %% ../nbs/06d_classification.ipynb #7e20af69
-def _column_warning():
-    "scikit-learn's class of warning for a column where a list was wanted."
-    from sklearn.exceptions import DataConversionWarning
-
-    return DataConversionWarning
 
 # %% ../nbs/06d_classification.ipynb #5f970dca
 def _check_groups_of_classes(labels, groups, least=2):
@@ -1068,7 +1062,8 @@ class SourceClassifier(ClassifierMixin, BaseEstimator):
         -------
         array of shape (N,)
         """
-        return self.classes_[np.asarray(self.predict_proba(table)).argmax(axis=1)]
+        won = np.asarray(self.predict_proba(table)).argmax(axis=1)
+        return self.classes_[won]
 
     def outlier_score(self, table):
         """Tell how unlike all known classes each source is.
@@ -1389,7 +1384,7 @@ def write_classes(result: pd.DataFrame, path, facts: dict, overwrite: bool = Fal
             _votable(_as_astropy(result, facts), facts).to_xml(str(tmp))
     return path
 
-# %% ../nbs/06d_classification.ipynb #3530fe16
+# %% ../nbs/06d_classification.ipynb #4163b660
 def read_sources(path) -> pd.DataFrame:
     "A table of sources from a .csv, .csv.gz, .vot, .xml, .ecsv, .fits or .parquet file, units converted."
     from astropy.table import Table
@@ -1412,14 +1407,14 @@ def read_sources(path) -> pd.DataFrame:
         raise EventDataError(f"{path}: not a readable table ({printable(err, 150)})") from None
     return table if isinstance(table, pd.DataFrame) else _converted(table)
 
-# %% ../nbs/06d_classification.ipynb #fc996e54
+# %% ../nbs/06d_classification.ipynb #16bef0b1
 def _read_votable(path):
     "A VOTable by its columns' names, checked as an answer of a service."
     from xrt_nb._votable import read_answer
 
     return read_answer(path.read_bytes(), str(path))[0]
 
-# %% ../nbs/06d_classification.ipynb #08d6d678
+# %% ../nbs/06d_classification.ipynb #24ba0656
 def _converted(table):
     "An astropy table as a frame, known measures in their units, texts as texts."
     out, units, columns = {}, {}, columns_of(table)
@@ -1435,10 +1430,10 @@ def _converted(table):
         )
     return pd.DataFrame(out)
 
-# %% ../nbs/06d_classification.ipynb #ed900723
+# %% ../nbs/06d_classification.ipynb #09f0daec
 LABEL_COLUMNS = ("label", "class", "True_Class", "main_type")
 
-# %% ../nbs/06d_classification.ipynb #744b8bd2
+# %% ../nbs/06d_classification.ipynb #e117dcf6
 def label_column(labels: pd.DataFrame, label=None) -> str:
     "The column that holds the labels."
     names = LABEL_COLUMNS if label is None else (label,)
@@ -1450,7 +1445,7 @@ def label_column(labels: pd.DataFrame, label=None) -> str:
         )
     return found
 
-# %% ../nbs/06d_classification.ipynb #228b0096
+# %% ../nbs/06d_classification.ipynb #363dcefd
 def training_set(table: pd.DataFrame, labels: pd.DataFrame, label=None) -> tuple:
     "Rows to train on and their labels, from a labeled table or from a list of names and labels."
     column = label_column(labels, label)

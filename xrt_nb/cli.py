@@ -81,6 +81,7 @@ def main():
         xrt-nb ingest evt.fits --region src.reg --out events.parquet
         xrt-nb run archive.parquet --out my_run
         xrt-nb place evt.fits --region src.reg --in my_run
+        xrt-nb candidates my_run --out my_candidates
     """
 
 # %% ../nbs/07c_cli.ipynb #90f2226e
@@ -1095,6 +1096,97 @@ def pack_(path, out, overwrite):
     from xrt_nb.reference import Reference
 
     say_reference(Reference(Reference(path).verify().pack(out, overwrite)))
+
+# %% ../nbs/07c_cli.ipynb #3b40a54a
+CATALOG = "Folder for catalog, index and cards. Appears only when complete."
+FALSE = "Share of false ones among the candidates, at most."
+LOOKED = "Candidates, the least probable first, that get neighbors and stability."
+AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
+BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."
+PLACES = "CSV with obsreg_id, ra, dec [deg] and, where known, pos_err [arcsec]."
+
+# %% ../nbs/07c_cli.ipynb #208d190c
+candidate_options = add(
+    click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help=CATALOG),
+    click.option("--q", "q", default=0.05, show_default=True, help=FALSE),
+    click.option("--seed", default=0, show_default=True, help="Seed of everything that is drawn."),
+    click.option("--most", default=200, show_default=True, help=LOOKED),
+    click.option("--cards", default=100, show_default=True, help="Candidates that get a card."),
+    click.option("--resamples", default=20, show_default=True, help=AGAIN),
+    click.option("--background", type=click.Path(path_type=Path), metavar="EVENTS", help=BEHIND),
+    click.option("--positions", type=click.Path(path_type=Path), metavar="CSV", help=PLACES),
+    click.option("--restart", is_flag=True, help="Throw away what an unfinished call left."),
+)
+
+# %% ../nbs/07c_cli.ipynb #ad843260
+def events_of_run(path):
+    "A run of this version, and its events."
+    found = run_at(path, "RUN")
+    made = (found.manifest.get("versions") or {}).get("xrt_nb", "an unknown version")
+    if made != __version__:
+        said = f"{path} was made by xrt_nb {made}, this is {__version__}: make the run again"
+        raise click.BadParameter(said, param_hint="RUN")
+    if found.events is None:
+        raise click.BadParameter(f"{path} keeps no events: make the run again", param_hint="RUN")
+    return found, found.events
+
+# %% ../nbs/07c_cli.ipynb #16715334
+def positions_of(path):
+    "Positions by id from a CSV file."
+    import pandas as pd
+    from xrt_nb._store import XRTError
+
+    try:
+        frame = pd.read_csv(path, dtype={"obsreg_id": str})
+        lost = [c for c in ("obsreg_id", "ra", "dec") if c not in frame]
+    except (ValueError, OSError) as err:
+        raise XRTError(f"{path}: not a table of positions ({str(err).splitlines()[0]})") from None
+    if lost:
+        raise XRTError(f"{path}: column '{lost[0]}' is missing; it must have obsreg_id, ra, dec")
+    return frame.set_index("obsreg_id")
+
+# %% ../nbs/07c_cli.ipynb #fdc15042
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@candidate_options
+@overwrite_option
+def candidates(run, out, background, positions, seed, resamples, overwrite, restart, **limits):
+    """Candidates in the archive of a finished RUN: false-alarm probabilities, flags, stability, cards.
+
+    \b
+        xrt-nb candidates my_run --out my_candidates
+        xrt-nb candidates my_run --out my_candidates --q 0.01 --background background.parquet
+
+    DIR holds index.html and cards for people, candidates.vot, .fits and .ecsv for programs. A call that was
+    interrupted goes on where it was. Flags never remove a candidate.
+    """
+    from xrt_nb.cards import write_candidates
+    from xrt_nb.tables import read_events
+
+    found, events = events_of_run(run)
+    given = {"background": None if background is None else read_events(background)}
+    given["positions"] = None if positions is None else positions_of(positions)
+    how = {"random_state": seed, "n_resamples": resamples, "overwrite": overwrite, "restart": restart}
+    source = str(found.manifest.get("input", {}).get("name", found.path.name))
+    with Bars() as bars:
+        done = write_candidates(
+            events, out, known=found.known, source=source, progress=bars, **given, **how, **limits
+        )
+    say_candidates(done)
+
+# %% ../nbs/07c_cli.ipynb #b434934f
+def say_candidates(out):
+    "How many candidates there are, what chance explains, what was not given, and where the pages are."
+    import pandas as pd
+    from xrt_nb._store import read_json
+    from xrt_nb.cards import expectation
+
+    told = read_json(out / "provenance.json")
+    for line in expectation(pd.read_parquet(out / "detections.parquet"), told["parameters"]["q"]):
+        click.echo(line)
+    for line in told["remarks"]:
+        click.echo(f"note: {line}", err=True)
+    click.echo(f"The pages begin at {out / 'index.html'}; programs read {out / 'candidates.vot'}")
 
 # %% ../nbs/07c_cli.ipynb #e563b959
 @main.group()

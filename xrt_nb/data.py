@@ -118,6 +118,22 @@ def livetime_at(
     inside = np.minimum(time, gti[row, 1]) - gti[row, 0]
     return np.where(row >= 0, done[row] + np.maximum(inside, 0), 0.0)
 
+# %% ../nbs/00_data.ipynb #6a65ab93
+def offsets_of(counts):
+    "Where each of the parts with these counts begins, and where the last one ends."
+    return np.r_[0, np.cumsum(counts)].astype(np.int64)
+
+# %% ../nbs/00_data.ipynb #f58530e4
+def _started(time, offsets, begin, gti_offsets):
+    "How many intervals of its own detection have begun by each event, in any order of events."
+    n, g = np.diff(offsets), np.diff(gti_offsets)
+    detection = np.r_[np.repeat(np.arange(len(g)), g), np.repeat(np.arange(len(n)), n)]
+    order = np.lexsort((np.r_[begin, time], detection))  # stable: a start comes before an event at its time
+    event = order >= len(begin)
+    out = np.empty(len(time), dtype=np.int64)
+    out[order[event] - len(begin)] = np.cumsum(~event)[event]
+    return out - np.repeat(gti_offsets[:-1], n)
+
 # %% ../nbs/00_data.ipynb #802db153
 def outside_gti(
     time,  # (N,) arrival times [s], sorted within each detection
@@ -130,11 +146,13 @@ def outside_gti(
     look = np.flatnonzero((n > 0) & (g > 0))
     early = time[offsets[look]] < gti[gti_offsets[look], 0]
     late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
-    # in a single interval, the first and the last event speak for all
-    for s in look[early | late | (g[look] > 1)]:
-        events, own = slice(offsets[s], offsets[s + 1]), gti[gti_offsets[s] : gti_offsets[s + 1]]
-        row = np.searchsorted(own[:, 0], time[events], side="right") - 1
-        out[events] = (row < 0) | (time[events] > own[np.maximum(row, 0), 1])
+    chosen = np.zeros(len(n), dtype=bool)  # in a single interval, the first and the last event speak for all
+    chosen[look[early | late | (g[look] > 1)]] = True
+    events, own = np.repeat(chosen, n), gti[np.repeat(chosen, g)]
+    first = offsets_of(g[chosen])
+    row = _started(time[events], offsets_of(n[chosen]), own[:, 0], first) - 1
+    stop = own[np.maximum(row, 0) + np.repeat(first[:-1], n[chosen]), 1]
+    out[events] = (row < 0) | (time[events] > stop)
     return out
 
 # %% ../nbs/00_data.ipynb #b46ff7f6
@@ -1194,10 +1212,23 @@ def _begun(time, offsets, gti, gti_offsets):
     first, has = np.repeat(gti_offsets[:-1], n), np.repeat(g > 0, n)
     row = first - 1
     row[has] += time[has] >= gti[first[has], 0]
-    for s in np.flatnonzero((g > 1) & (n > 0)):
-        events, own = slice(offsets[s], offsets[s + 1]), slice(gti_offsets[s], gti_offsets[s + 1])
-        row[events] = gti_offsets[s] - 1 + np.searchsorted(gti[own, 0], time[events], side="right")
+    many = g > 1
+    events, begin = np.repeat(many, n), gti[np.repeat(many, g), 0]
+    row[events] = first[events] - 1 + _started(time[events], offsets_of(n[many]), begin, offsets_of(g[many]))
     return row
+
+# %% ../nbs/00_data.ipynb #1484975d
+def _done(gti, gti_offsets):
+    "Good time of its own detection before each interval [s], added up from the first one on."
+    length, n = gti[:, 1] - gti[:, 0], np.diff(gti_offsets)
+    done, k = np.zeros(len(length)), 1
+    at = gti_offsets[:-1][n > 1] + 1
+    left = n[n > 1]
+    while len(at):
+        done[at] = done[at - 1] + length[at - 1]
+        k += 1
+        at, left = at[left > k] + 1, left[left > k]
+    return done
 
 # %% ../nbs/00_data.ipynb #fbb94863
 def _live(table):
@@ -1205,11 +1236,7 @@ def _live(table):
     clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
     if table.gti is None or not len(table.gti):
         return clock
-    length, n = table.gti[:, 1] - table.gti[:, 0], np.diff(table.gti_offsets)
-    done = np.zeros(len(length))
-    for s in np.flatnonzero(n > 1):
-        a, b = table.gti_offsets[s : s + 2]
-        done[a + 1 : b] = np.cumsum(length[a : b - 1])
+    n, done = np.diff(table.gti_offsets), _done(table.gti, table.gti_offsets)
     row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets), 0)
     return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
 

@@ -155,6 +155,14 @@ def background_if(events, background):
         else background_for(events, background)
     )
 
+# %% ../nbs/05d_flags.ipynb #4e87936d
+def clock_beside(background):
+    "The clock of the background's lists; what is wrong with them is told as theirs."
+    try:
+        return clocked(background)
+    except EventDataError as err:
+        raise EventDataError(f"background: {err}") from None
+
 # %% ../nbs/05d_flags.ipynb #0226e8c9
 class Seen:
     "What the rules see of a table: everything that more than one of them needs, measured once."
@@ -210,7 +218,7 @@ class Seen:
 
     @cached_property
     def background_clock(self):
-        return clocked(self.background)
+        return clock_beside(self.background)
 
     @cached_property
     def common(self):

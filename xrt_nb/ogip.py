@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'read_spectrum', 'extract_spectrum']
 
-# %% ../nbs/00g_ogip.ipynb #41d14805
+# %% ../nbs/00g_ogip.ipynb #f9870abb
 import gzip
 import io
 import re
@@ -25,7 +25,7 @@ from .data import EventList, XRTWarning, in_gti, merge_gti
 from .fits import Header, Ragged, Table, as_region, intersect_gti, read_tables
 from .regions import EventFileError
 
-# %% ../nbs/00g_ogip.ipynb #79d0fd11
+# %% ../nbs/00g_ogip.ipynb #af0ba674
 def _grid(low, high, where):  # two (E,) float64 arrays
     "Bounds of energy bins [keV], checked: finite, not negative, none empty, all in one order."
     low, high = (finite(v, f"{where}energies", ndim=1, error=EventFileError) for v in (low, high))
@@ -41,7 +41,7 @@ def _grid(low, high, where):  # two (E,) float64 arrays
         raise EventFileError(f"{where}its energies neither rise nor fall from bin to bin")
     return low, high
 
-# %% ../nbs/00g_ogip.ipynb #1d65e2d9
+# %% ../nbs/00g_ogip.ipynb #eda1491f
 def _freeze(obj, **values):
     "Set the fields of a frozen dataclass; arrays become read-only copies."
     for name, value in values.items():
@@ -50,12 +50,12 @@ def _freeze(obj, **values):
             value.flags.writeable = False
         object.__setattr__(obj, name, value)
 
-# %% ../nbs/00g_ogip.ipynb #5e438079
+# %% ../nbs/00g_ogip.ipynb #b36b7c3a
 def _name(obj, kind):
     "How messages call a part: by its file, if it has one."
     return f"{obj.meta['file']}: " if obj.meta.get("file") else f"{kind}: "
 
-# %% ../nbs/00g_ogip.ipynb #dc2b7ff4
+# %% ../nbs/00g_ogip.ipynb #ac18d1e2
 def _same(a, b):
     "Are two parts equal, number by number? What they are called doesn't count."
     if type(a) is not type(b):
@@ -68,7 +68,7 @@ def _same(a, b):
         for x, y in pairs
     )
 
-# %% ../nbs/00g_ogip.ipynb #9279b4b4
+# %% ../nbs/00g_ogip.ipynb #76235b86
 @dataclass(frozen=True, eq=False)
 class Arf:
     "An effective area: the bounds of its energy bins [keV] and the area in each [cm²]."
@@ -93,7 +93,7 @@ class Arf:
 
     __hash__ = None
 
-# %% ../nbs/00g_ogip.ipynb #35c3b671
+# %% ../nbs/00g_ogip.ipynb #f55560a4
 def _check_matrix(m, n_energies, n_channels, where):
     "A response matrix: sparse, of the right shape, its entries probabilities or areas."
     try:
@@ -110,7 +110,17 @@ def _check_matrix(m, n_energies, n_channels, where):
         raise EventFileError(f"{where}row {row} of its matrix holds {m.data[bad[0]]:g}, not a probability")
     return m
 
-# %% ../nbs/00g_ogip.ipynb #233fda72
+# %% ../nbs/00g_ogip.ipynb #7dab9937
+def _check_units(high, emax, where):
+    "Energies of the photons and of the channels must be in the same unit."
+    factor = emax.max(initial=0) / high.max()
+    if 500 < factor < 2000 or 500 < 1 / max(factor, 1e-9) < 2000:
+        raise EventFileError(
+            f"{where}its channels end at {emax.max():g} keV, its photons at {high.max():g} keV; one of the "
+            "two is in eV"
+        )
+
+# %% ../nbs/00g_ogip.ipynb #41561061
 @dataclass(frozen=True, eq=False)
 class Rmf:
     "A response matrix: `fold` turns photons per energy bin into counts per channel."
@@ -130,6 +140,7 @@ class Rmf:
         if len(emin) != len(emax) or (emin > emax).any():
             raise EventFileError(f"{where}its channels need a lower and a higher energy each")
         first = whole(self.first_channel, f"{where}first_channel", 0, 10**9, error=EventFileError)
+        _check_units(high, emax, where)
         matrix = _check_matrix(self.matrix, len(low), len(emin), where)
         _freeze(self, energy_lo=low, energy_hi=high, emin=emin, emax=emax, first_channel=first, matrix=matrix)
 
@@ -157,15 +168,15 @@ class Rmf:
             raise ValueError(
                 f"`flux` must have one number for each of {n} along its last axis, got {np.shape(flux)}"
             )
-        return np.asarray(flux, dtype=np.float64) @ self.matrix
+        return finite(flux, "flux") @ self.matrix
 
-# %% ../nbs/00g_ogip.ipynb #e80c2f32
+# %% ../nbs/00g_ogip.ipynb #541d3578
 def _peak(emin, emax, center, width):  # (E, C)
     "The share of a Gaussian peak that falls into every channel."
     scale = np.sqrt(2) * width[:, None]
     return (erf((emax - center[:, None]) / scale) - erf((emin - center[:, None]) / scale)) / 2
 
-# %% ../nbs/00g_ogip.ipynb #e386c7aa
+# %% ../nbs/00g_ogip.ipynb #a59cb8e1
 def simulated_response(
     n_energies: int = 485,  # bins from 0.3 to 10 keV
     n_channels: int = 1024,  # channels from 0 to 14.95 keV
@@ -185,7 +196,7 @@ def simulated_response(
     rmf = Rmf(low, high, np.where(m > 1e-6, m, 0), channel[:-1], channel[1:], first_channel, dict(meta))
     return rmf, Arf(low, high, area, dict(meta))
 
-# %% ../nbs/00g_ogip.ipynb #e1d92d73
+# %% ../nbs/00g_ogip.ipynb #a2051b2c
 def _check_counts(values, n, where):  # (C,) int64
     "Counts: whole and not negative."
     v = finite(values, f"{where}counts", ndim=1, error=EventFileError)
@@ -202,7 +213,7 @@ def _check_counts(values, n, where):  # (C,) int64
         raise EventFileError(f"{where}row {k + 1} holds {v[k]:g}, not a number of counts")
     return v.astype(np.int64)
 
-# %% ../nbs/00g_ogip.ipynb #1d7c0eee
+# %% ../nbs/00g_ogip.ipynb #b874cd46
 def _check_channels(values, where):  # (C,) int64
     "Channel numbers: whole, rising, not negative."
     v = finite(values, f"{where}channels", ndim=1, error=EventFileError)
@@ -217,7 +228,7 @@ def _check_channels(values, where):  # (C,) int64
         )
     return v.astype(np.int64)
 
-# %% ../nbs/00g_ogip.ipynb #2640a9c8
+# %% ../nbs/00g_ogip.ipynb #8383105e
 def _check_scale(value, name, n, where):  # float, or (C,) array
     "BACKSCAL or AREASCAL: one positive number, or one per channel of which some may be 0."
     if np.ndim(value) == 0:
@@ -227,7 +238,7 @@ def _check_scale(value, name, n, where):  # float, or (C,) array
         raise EventFileError(f"{where}{name} must be positive, one number or one per channel")
     return float(v[0]) if (v == v[0]).all() else v
 
-# %% ../nbs/00g_ogip.ipynb #f56f663c
+# %% ../nbs/00g_ogip.ipynb #3544919e
 def _check_flags(values, name, n, where):  # (C,) int64, or None
     "QUALITY or GROUPING: whole numbers, one per channel."
     if values is None:
@@ -237,7 +248,7 @@ def _check_flags(values, name, n, where):  # (C,) int64, or None
         raise EventFileError(f"{where}{name} must be one whole number per channel, of {n} channels")
     return v.astype(np.int64)
 
-# %% ../nbs/00g_ogip.ipynb #183839c0
+# %% ../nbs/00g_ogip.ipynb #33da7144
 def _check_grouping(values, n, where):
     "GROUPING: 1 begins a group, -1 continues one, 0 stands alone, and nothing else."
     g = _check_flags(values, "grouping", n, where)
@@ -255,7 +266,7 @@ def _check_grouping(values, n, where):
         )
     return g
 
-# %% ../nbs/00g_ogip.ipynb #9cf8ec91
+# %% ../nbs/00g_ogip.ipynb #99818c9a
 def _check_area(arf, rmf):
     "The effective area must have the energy bins of the response."
     names, n = f"{_name(arf, 'effective area')}", len(rmf.energy_lo)
@@ -278,7 +289,7 @@ def _check_area(arf, rmf):
         f"area that was made with this response"
     )
 
-# %% ../nbs/00g_ogip.ipynb #c10230df
+# %% ../nbs/00g_ogip.ipynb #2ac8f7b3
 def _check_response(s, where):
     "The channels of a spectrum must be channels of its response."
     if s.rmf is None:
@@ -300,7 +311,7 @@ def _check_response(s, where):
     if s.arf is not None:
         _check_area(s.arf, s.rmf)
 
-# %% ../nbs/00g_ogip.ipynb #00bebfc1
+# %% ../nbs/00g_ogip.ipynb #d5dbe812
 def _check_background(s, where):
     "A background must count in the same channels."
     if s.background is None:
@@ -315,12 +326,12 @@ def _check_background(s, where):
             f"{s.channels[0]} to {s.channels[-1]}"
         )
 
-# %% ../nbs/00g_ogip.ipynb #731d327a
+# %% ../nbs/00g_ogip.ipynb #4492446a
 def _starts(grouping, n):  # (G,) index of the first channel of every group
     "Where groups begin; without grouping every channel is one."
     return np.arange(n) if grouping is None else np.flatnonzero(grouping != -1)
 
-# %% ../nbs/00g_ogip.ipynb #9519ebb8
+# %% ../nbs/00g_ogip.ipynb #aae9a3d5
 def _range(lo, hi, energies, where):
     "An energy range [keV], checked against the channels'; None is an open end."
     least, most = float(energies[:, 0].min()), float(energies[:, 1].max())
@@ -337,7 +348,7 @@ def _range(lo, hi, energies, where):
         )
     return lo, hi
 
-# %% ../nbs/00g_ogip.ipynb #4ee280c3
+# %% ../nbs/00g_ogip.ipynb #91e69b0b
 def _overlapping(s, lo, hi):  # (C,) bool
     "The channels of the groups that overlap an energy range [keV]."
     e, at = s.energies, s.starts
@@ -345,7 +356,7 @@ def _overlapping(s, lo, hi):  # (C,) bool
     taken = (high > lo) & (low < hi)
     return np.repeat(taken, np.diff(np.r_[at, len(e)]))
 
-# %% ../nbs/00g_ogip.ipynb #ca620a67
+# %% ../nbs/00g_ogip.ipynb #69e40b92
 def _grouped(counts, least, bad):  # grouping, quality
     "Greedy groups of at least so many counts, from the first channel on."
     grouping, quality = np.full(len(counts), -1), np.where(bad, 5, 0)
@@ -361,7 +372,7 @@ def _grouped(counts, least, bad):  # grouping, quality
         quality[begin:] = 2
     return grouping, quality
 
-# %% ../nbs/00g_ogip.ipynb #3cc2e70c
+# %% ../nbs/00g_ogip.ipynb #fdf204ad
 def _check_spectrum(s):
     "Check every field of a spectrum, and then whether they belong together."
     where = _name(s, "spectrum")
@@ -376,7 +387,7 @@ def _check_spectrum(s):
     _check_background(s, where)
     _check_response(s, where)
 
-# %% ../nbs/00g_ogip.ipynb #5a29ee57
+# %% ../nbs/00g_ogip.ipynb #aabca2aa
 def _fact_sheet(s):
     "What `print` shows of a spectrum."
     who = " ".join(str(v) for k in ("telescope", "instrument") if (v := s.meta.get(k)))
@@ -398,7 +409,7 @@ def _fact_sheet(s):
             lines.append(f"  {key}: {told}{n}")
     return "\n".join(lines)
 
-# %% ../nbs/00g_ogip.ipynb #4f18f78e
+# %% ../nbs/00g_ogip.ipynb #841740c2
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """Counts per channel and all that is needed to fit them.
@@ -503,6 +514,26 @@ class Spectrum:
         """
         return _select(self, lo, hi)
 
+    def ignore(self, lo: float | None = None, hi: float | None = None) -> "Spectrum":
+        """Drop the channels that overlap an energy range.
+
+        Parameters
+        ----------
+        lo, hi : float, optional
+            The range [keV]. A group that overlaps it is dropped as a whole.
+
+        Returns
+        -------
+        Spectrum
+            With fewer channels; also in its background.
+
+        Raises
+        ------
+        ValueError
+            If no channel overlaps it, or none is left.
+        """
+        return _select(self, lo, hi, keep=False)
+
     def group(self, min_counts: int = 1) -> "Spectrum":
         """Tie channels into groups of at least so many counts.
 
@@ -539,7 +570,7 @@ class Spectrum:
         """
         return write_spectrum(self, path, overwrite)
 
-# %% ../nbs/00g_ogip.ipynb #24d3ff6d
+# %% ../nbs/00g_ogip.ipynb #81ba7c82
 def _energies(s):
     "Bounds of a spectrum's channels [keV], (C, 2)."
     if s.rmf is None:
@@ -549,7 +580,7 @@ def _energies(s):
     k = s.channels - s.rmf.first_channel
     return np.stack([s.rmf.emin[k], s.rmf.emax[k]], axis=1)
 
-# %% ../nbs/00g_ogip.ipynb #8b257152
+# %% ../nbs/00g_ogip.ipynb #472b3c03
 def _scale(s):
     "Ratio of exposure, backscal and areascal to the background's; 0 where that has no area."
     b = s.background
@@ -559,7 +590,7 @@ def _scale(s):
     ratio = np.divide(s.exposure * s.backscal * s.areascal, low, out=np.zeros(low.shape), where=low > 0)
     return float(ratio) if ratio.ndim == 0 else ratio
 
-# %% ../nbs/00g_ogip.ipynb #2947ff87
+# %% ../nbs/00g_ogip.ipynb #e9256a79
 def _fold(s, flux):
     "Counts expected in each channel of a spectrum."
     if s.rmf is None:
@@ -568,7 +599,7 @@ def _fold(s, flux):
     rate = s.rmf.fold(flux if s.arf is None or flux.shape[-1:] != s.arf.area.shape else flux * s.arf.area)
     return rate[..., s.channels - s.rmf.first_channel] * (s.exposure * s.areascal)
 
-# %% ../nbs/00g_ogip.ipynb #642831ac
+# %% ../nbs/00g_ogip.ipynb #5dcc6a94
 def _take(s, mask):
     "Some channels of a spectrum and of its background."
     if not mask.any():
@@ -581,13 +612,13 @@ def _take(s, mask):
     b = None if s.background is None else _take(s.background, mask)
     return replace(s, **{k: cut(getattr(s, k)) for k in names}, background=b)
 
-# %% ../nbs/00g_ogip.ipynb #72f690f1
-def _select(s, lo, hi):
-    "The channels that overlap an energy range."
+# %% ../nbs/00g_ogip.ipynb #ae2979f7
+def _select(s, lo, hi, keep=True):
+    "The channels that overlap an energy range, or all others."
     lo, hi = _range(lo, hi, s.energies, _name(s, "spectrum"))
-    return _take(s, _overlapping(s, lo, hi))
+    return _take(s, _overlapping(s, lo, hi) == keep)
 
-# %% ../nbs/00g_ogip.ipynb #7bca21d5
+# %% ../nbs/00g_ogip.ipynb #ad511a4c
 def _group(s, min_counts):
     "The spectrum with new groups."
     least = whole(min_counts, "min_counts")
@@ -595,11 +626,11 @@ def _group(s, min_counts):
     grouping, quality = _grouped(s.counts, least, bad)
     return replace(s, grouping=grouping, quality=np.where(bad, s.quality, quality) if bad.any() else quality)
 
-# %% ../nbs/00g_ogip.ipynb #049266ba
+# %% ../nbs/00g_ogip.ipynb #ddca3b24
 _KEV = {"": 1.0, "kev": 1.0, "ev": 1e-3, "mev": 1e3, "gev": 1e6}
 _CM2 = {"": 1.0, "cm2": 1.0, "m2": 1e4}
 
-# %% ../nbs/00g_ogip.ipynb #d7ebd0da
+# %% ../nbs/00g_ogip.ipynb #5a42f01c
 def _numbers(t: Table, name: str, whole: bool = False):  # (N,) or (N, K) array, or Ragged
     "A column of finite numbers, as float64 or int64; anything else is an error that names the row."
     if name not in t.columns:
@@ -626,7 +657,7 @@ def _numbers(t: Table, name: str, whole: bool = False):  # (N,) or (N, K) array,
     x = x.astype(np.int64 if whole else np.float64)
     return Ragged(v.counts, x) if isinstance(v, Ragged) else x
 
-# %% ../nbs/00g_ogip.ipynb #b8512033
+# %% ../nbs/00g_ogip.ipynb #605c02a3
 def _one_each(t: Table, name: str, whole: bool = False):  # (N,)
     "A column with one number per row."
     v = _numbers(t, name, whole)
@@ -634,7 +665,7 @@ def _one_each(t: Table, name: str, whole: bool = False):  # (N,)
         raise EventFileError(f"{t.where}the column {name.upper()} must have one number per row")
     return v
 
-# %% ../nbs/00g_ogip.ipynb #d887f5c6
+# %% ../nbs/00g_ogip.ipynb #17bb3f54
 def _unit(t: Table, name: str, known: dict) -> float:
     "The factor that a column's unit stands for."
     unit = t.header.text(f"TUNIT{t.layout[name][0]}")
@@ -643,18 +674,18 @@ def _unit(t: Table, name: str, known: dict) -> float:
         raise EventFileError(f"{t.where}{name.upper()} has the unit {unit[:40]!r}, which is not understood")
     return known[key]
 
-# %% ../nbs/00g_ogip.ipynb #00adaeec
+# %% ../nbs/00g_ogip.ipynb #2b75e1b5
 def _times(v, factor):
     "Scaled, and bit by bit the same where the scale is 1."
     return v if factor == 1 else v * factor
 
-# %% ../nbs/00g_ogip.ipynb #c7203794
+# %% ../nbs/00g_ogip.ipynb #2ab2b32c
 _CARDS = {
     "telescope": "TELESCOP", "instrument": "INSTRUME", "detector": "DETNAM", "filter": "FILTER",
     "object": "OBJECT", "obs_id": "OBS_ID", "channel_kind": "CHANTYPE",
 }  # fmt: skip
 
-# %% ../nbs/00g_ogip.ipynb #6c62586e
+# %% ../nbs/00g_ogip.ipynb #7ca45b45
 def _facts(path, *headers) -> dict:
     "File, telescope, instrument and so on, from the first header that tells."
     facts = {"file": Path(path).name}
@@ -664,12 +695,12 @@ def _facts(path, *headers) -> dict:
             facts[name] = value
     return facts
 
-# %% ../nbs/00g_ogip.ipynb #36887af6
+# %% ../nbs/00g_ogip.ipynb #146fe2e2
 def _is(h: Header, names: tuple, kind: str) -> bool:
     "Is a table what its name, or OGIP's card HDUCLAS2, says?"
     return h.text("EXTNAME").upper() in names or h.text("HDUCLAS2").upper() == kind
 
-# %% ../nbs/00g_ogip.ipynb #e42c6d55
+# %% ../nbs/00g_ogip.ipynb #eba077bb
 def read_arf(path) -> Arf:
     """
     Read an effective area.
@@ -712,7 +743,7 @@ def read_arf(path) -> Arf:
         _facts(path, t.header, heads[0]),
     )
 
-# %% ../nbs/00g_ogip.ipynb #0de936b5
+# %% ../nbs/00g_ogip.ipynb #05dce609
 def _as_ragged(v) -> Ragged:
     "A column with one number or an array per row, as one of variable length."
     if isinstance(v, Ragged):
@@ -720,17 +751,19 @@ def _as_ragged(v) -> Ragged:
     rows = v.reshape(len(v), -1)
     return Ragged(np.full(len(rows), rows.shape[1]), rows.ravel())
 
-# %% ../nbs/00g_ogip.ipynb #7e50f933
+# %% ../nbs/00g_ogip.ipynb #7613c147
 def _ranges(start, n):  # (sum of n,)
     "start, start + 1, ..., start + n - 1 for every pair, one after the other."
     return np.arange(n.sum()) - np.repeat(np.cumsum(n) - n - start, n)
 
-# %% ../nbs/00g_ogip.ipynb #54f7cc56
+# %% ../nbs/00g_ogip.ipynb #828c5322
 def _first_of(v: Ragged, n):
     "The first n values of every row."
+    if np.array_equal(v.counts, n):
+        return v.values
     return v.values[_ranges(np.cumsum(v.counts) - v.counts, n)]
 
-# %% ../nbs/00g_ogip.ipynb #e8ec23c9
+# %% ../nbs/00g_ogip.ipynb #8e3fc070
 def _groups(t: Table):  # three (M,) arrays: row, F_CHAN and N_CHAN of every group that has channels
     "The groups of a matrix, after checking that there are as many as N_GRP says."
     n_grp = _one_each(t, "n_grp", whole=True)
@@ -747,7 +780,7 @@ def _groups(t: Table):  # three (M,) arrays: row, F_CHAN and N_CHAN of every gro
         raise EventFileError(f"{t.where}row {row[k] + 1}: N_CHAN = {n[k]}")
     return row[n > 0], f[n > 0], n[n > 0]
 
-# %% ../nbs/00g_ogip.ipynb #92727755
+# %% ../nbs/00g_ogip.ipynb #adfbdafd
 def _check_groups(t, row, begin, n, first, n_channels):
     "Groups must lie within the channels of the detector."
     bad = (begin < first) | (begin + n > first + n_channels)
@@ -759,7 +792,7 @@ def _check_groups(t, row, begin, n, first, n_channels):
             f"{n_channels} channels {first} to {first + n_channels - 1}"
         )
 
-# %% ../nbs/00g_ogip.ipynb #d120a31c
+# %% ../nbs/00g_ogip.ipynb #89c20619
 def _unpack(t: Table, first: int, n_channels: int) -> csr_array:
     "The matrix of one table; `first` is the number that F_CHAN gives to the first channel."
     row, begin, n = _groups(t)
@@ -777,16 +810,18 @@ def _unpack(t: Table, first: int, n_channels: int) -> csr_array:
         warnings.warn(
             f"{t.where}MATRIX holds entries that belong to no group; left out", XRTWarning, stacklevel=4
         )
-    where = np.r_[0, np.cumsum(per_row)]
-    m = csr_array((used, _ranges(begin - first, n), where), shape=(len(per_row), n_channels))
+    columns, keep = _ranges(begin - first, n), used != 0
+    rows = np.repeat(np.arange(len(per_row)), per_row)[keep]
+    where = np.r_[0, np.cumsum(np.bincount(rows, minlength=len(per_row)))]
+    m = csr_array((used[keep], columns[keep], where), shape=(len(per_row), n_channels))
     m.sum_duplicates()
-    if m.nnz < len(used):
+    if m.nnz < keep.sum():
         warnings.warn(
             f"{t.where}groups of channels overlap; their entries are added", XRTWarning, stacklevel=4
         )
     return m
 
-# %% ../nbs/00g_ogip.ipynb #360879ac
+# %% ../nbs/00g_ogip.ipynb #a381340a
 def _channel_bounds(t: Table):  # first channel, (C,) emin, (C,) emax [keV]
     "The table EBOUNDS."
     n = _one_each(t, "channel", whole=True)
@@ -800,7 +835,7 @@ def _channel_bounds(t: Table):  # first channel, (C,) emin, (C,) emax [keV]
         raise EventFileError(f"{t.where}channel {n[k]} runs from {low[k]:g} to {high[k]:g} keV")
     return int(n[0]), low, high
 
-# %% ../nbs/00g_ogip.ipynb #cf52d124
+# %% ../nbs/00g_ogip.ipynb #c02ba24e
 def _first_channel(t: Table, first: int) -> int:
     "What F_CHAN calls the first channel."
     key = f"TLMIN{t.layout['f_chan'][0]}"
@@ -814,7 +849,7 @@ def _first_channel(t: Table, first: int) -> int:
         )
     return told
 
-# %% ../nbs/00g_ogip.ipynb #b6854f18
+# %% ../nbs/00g_ogip.ipynb #ac80b9b0
 def _which(path, tables, matrix):
     "The tables of the matrix that is asked for."
     if matrix == "sum" or (matrix is None and len(tables) == 1):
@@ -827,11 +862,11 @@ def _which(path, tables, matrix):
         )
     return [tables[whole(matrix, "matrix", 1, len(tables)) - 1]]
 
-# %% ../nbs/00g_ogip.ipynb #4da56743
+# %% ../nbs/00g_ogip.ipynb #28fe9c82
 _MATRIX = ("energ_lo", "energ_hi", "n_grp", "f_chan", "n_chan", "matrix")
 _EBOUNDS = ("channel", "e_min", "e_max")
 
-# %% ../nbs/00g_ogip.ipynb #45bd0bac
+# %% ../nbs/00g_ogip.ipynb #3c711c26
 def _response_tables(path):  # matrices, tables EBOUNDS, the primary header
     "The tables of a response file."
     heads, ebounds = [], []
@@ -858,7 +893,7 @@ def _response_tables(path):  # matrices, tables EBOUNDS, the primary header
         )
     return parts[0], parts[1][0], heads[0]
 
-# %% ../nbs/00g_ogip.ipynb #c5961f20
+# %% ../nbs/00g_ogip.ipynb #cf729c61
 def read_rmf(path, matrix: int | str | None = None) -> Rmf:
     """
     Read a response matrix.
@@ -902,7 +937,7 @@ def read_rmf(path, matrix: int | str | None = None) -> Rmf:
     meta["full"] = t.header.text("HDUCLAS3").upper() == "FULL"
     return Rmf(*grid, total, emin, emax, first, meta)
 
-# %% ../nbs/00g_ogip.ipynb #ab46d1d9
+# %% ../nbs/00g_ogip.ipynb #5f68f18b
 _TEXTS = ("backfile", "respfile", "ancrfile")
 _PHA = (
     "channel",
@@ -917,7 +952,7 @@ _PHA = (
     *_TEXTS,
 )
 
-# %% ../nbs/00g_ogip.ipynb #1ad79636
+# %% ../nbs/00g_ogip.ipynb #8e00abbb
 def _row(t: Table, number):  # index of the spectrum in a table of type II, None for type I
     "Which row of a table of type II is asked for."
     kind = t.layout.get("counts") or t.layout.get("rate")
@@ -925,6 +960,10 @@ def _row(t: Table, number):  # index of the spectrum in a table of type II, None
         raise EventFileError(f"{t.where}no column COUNTS or RATE; it has {', '.join(list(t.layout)[:20])}")
     v = t.columns["counts" if "counts" in t.columns else "rate"]
     if not isinstance(v, Ragged) and v.ndim == 1:
+        if number not in (None, 1):
+            raise EventFileError(
+                f"{t.where}it holds one spectrum (type I), so there is no number {shown(number)}"
+            )
         return None
     if number is None and t.n_rows != 1:
         raise EventFileError(
@@ -932,7 +971,7 @@ def _row(t: Table, number):  # index of the spectrum in a table of type II, None
         )
     return whole(1 if number is None else number, "number", 1, t.n_rows) - 1
 
-# %% ../nbs/00g_ogip.ipynb #576f3668
+# %% ../nbs/00g_ogip.ipynb #7247c26a
 def _of_row(v, row):
     "A column, or what one row of it holds."
     if row is None:
@@ -942,14 +981,14 @@ def _of_row(v, row):
         return v.values[end - v.counts[row] : end]
     return v[row]
 
-# %% ../nbs/00g_ogip.ipynb #a83b79aa
+# %% ../nbs/00g_ogip.ipynb #47a6834c
 def _value(t: Table, name: str, row, default):
     "A column if there is one, else the card of that name."
     if name in t.columns:
         return _of_row(_numbers(t, name), row)
     return t.header.number(name.upper(), default)
 
-# %% ../nbs/00g_ogip.ipynb #dd22f7ba
+# %% ../nbs/00g_ogip.ipynb #3014ea52
 def _text(t: Table, name: str, row) -> str:
     "The name of a file that a spectrum points to; empty for none."
     value = (
@@ -959,7 +998,7 @@ def _text(t: Table, name: str, row) -> str:
     )
     return "" if value.lower() in ("", "none", "null", "''") else printable(value, 300)
 
-# %% ../nbs/00g_ogip.ipynb #cb7a6722
+# %% ../nbs/00g_ogip.ipynb #8f3fb792
 def _counts(t: Table, row, exposure):
     "COUNTS, or RATE times exposure where that gives whole numbers."
     if "counts" in t.columns:
@@ -975,7 +1014,7 @@ def _counts(t: Table, row, exposure):
         )
     return np.rint(v)
 
-# %% ../nbs/00g_ogip.ipynb #ea357d93
+# %% ../nbs/00g_ogip.ipynb #0f28d548
 def _flags(t: Table, name: str, row, n):
     "QUALITY or GROUPING; None where all are 0."
     if name in t.columns:
@@ -983,7 +1022,7 @@ def _flags(t: Table, name: str, row, n):
     v = t.header.number(name.upper(), 0, whole=True)
     return np.full(n, v) if v else None
 
-# %% ../nbs/00g_ogip.ipynb #ace1adf7
+# %% ../nbs/00g_ogip.ipynb #f637b25c
 def _said_of(path, t: Table, primary, row) -> dict:
     "Facts of a spectrum, and the files that it names."
     meta = _facts(path, t.header, primary) | {k: v for k in _TEXTS if (v := _text(t, k, row))}
@@ -991,7 +1030,7 @@ def _said_of(path, t: Table, primary, row) -> dict:
         meta["detchans"] = n
     return meta
 
-# %% ../nbs/00g_ogip.ipynb #61b06b78
+# %% ../nbs/00g_ogip.ipynb #2af8a49f
 def _spectrum_of(path, t: Table, primary, number) -> Spectrum:
     "One table of a PHA file as a spectrum."
     row, where = _row(t, number), t.where
@@ -1017,7 +1056,7 @@ def _spectrum_of(path, t: Table, primary, number) -> Spectrum:
     channels, counts, b, a, g, q = arrays
     return Spectrum(channels, counts, exposure, b, a, g, q, meta=_said_of(path, t, primary, row))
 
-# %% ../nbs/00g_ogip.ipynb #a03d533a
+# %% ../nbs/00g_ogip.ipynb #3335a87a
 def _pha_tables(path):  # tables of the source, of its background, the primary header
     "The tables of a PHA file."
     heads = []
@@ -1035,7 +1074,7 @@ def _pha_tables(path):  # tables of the source, of its background, the primary h
     source = [t for t in tables if t not in back] or back
     return source, [] if source is back else back, heads[0]
 
-# %% ../nbs/00g_ogip.ipynb #6a97a458
+# %% ../nbs/00g_ogip.ipynb #3ebee439
 def read_pha(path, number: int | None = None) -> Spectrum:
     """
     Read a spectrum, without the files that it names.
@@ -1076,7 +1115,7 @@ def read_pha(path, number: int | None = None) -> Spectrum:
         warnings.warn(f"{path}: no counts in any channel", XRTWarning, stacklevel=2)
     return s
 
-# %% ../nbs/00g_ogip.ipynb #fc83ae16
+# %% ../nbs/00g_ogip.ipynb #14790b32
 def _beside(path, name):  # Path or None
     "A file that a spectrum names, beside it, packed or not."
     m = re.fullmatch(r"(.*?)(\{\d+\})?", re.split(r"[\\/]", name)[-1])
@@ -1086,7 +1125,7 @@ def _beside(path, name):  # Path or None
             return Path(f"{p}{pick}")
     return None
 
-# %% ../nbs/00g_ogip.ipynb #72920914
+# %% ../nbs/00g_ogip.ipynb #861d20d9
 def _part(path, given, meta, card, read, kind):  # (the part or None, where from)
     "One part of a spectrum: given, false for none, or found beside it."
     if given is not None and given is not False:
@@ -1104,13 +1143,13 @@ def _part(path, given, meta, card, read, kind):  # (the part or None, where from
         return None, ""
     return read(p), f"{p.name} ({card.upper()})"
 
-# %% ../nbs/00g_ogip.ipynb #7c3c98a9
+# %% ../nbs/00g_ogip.ipynb #94d180a7
 def _same_instrument(a, b):
     "Do two names agree, as far as they go?"
     a, b = (re.sub(r"[^A-Z0-9]", "", str(s or "").upper()) for s in (a, b))
     return not a or not b or a.startswith(b) or b.startswith(a)
 
-# %% ../nbs/00g_ogip.ipynb #d8b77bc9
+# %% ../nbs/00g_ogip.ipynb #f2b3d69f
 def check_instruments(s: Spectrum):
     "Refuse a response, area or background that says it is another telescope's or instrument's."
     for kind, part in (("background", s.background), ("response", s.rmf), ("effective area", s.arf)):
@@ -1130,7 +1169,7 @@ def check_instruments(s: Spectrum):
             stacklevel=3,
         )
 
-# %% ../nbs/00g_ogip.ipynb #5cfa588e
+# %% ../nbs/00g_ogip.ipynb #a95a5471
 def read_spectrum(
     pha, background=None, rmf=None, arf=None, number: int | None = None, force: bool = False
 ) -> Spectrum:
@@ -1187,32 +1226,32 @@ def read_spectrum(
         check_instruments(s)
     return s
 
-# %% ../nbs/00g_ogip.ipynb #ea1a8ac1
+# %% ../nbs/00g_ogip.ipynb #cbbb0a90
 def _card_text(value):
     "A text as FITS can hold it."
     return printable(str(value), 60).encode("ascii", "replace").decode()
 
-# %% ../nbs/00g_ogip.ipynb #c49fabb9
+# %% ../nbs/00g_ogip.ipynb #435ecf72
 def _told(meta, **cards):
     "Cards of telescope and instrument, with those that a format asks for."
     asked = {"TELESCOP": "UNKNOWN", "INSTRUME": "UNKNOWN", "FILTER": "NONE"}
     return asked | {card: _card_text(meta[k]) for k, card in _CARDS.items() if meta.get(k)} | cards
 
-# %% ../nbs/00g_ogip.ipynb #981d6608
+# %% ../nbs/00g_ogip.ipynb #89969212
 def _float_column(name, values, unit=None):
     "A column of floats, in four bytes where that loses nothing."
     values = np.asarray(values)
     form = "E" if np.array_equal(values.astype(np.float32).astype(np.float64), values) else "D"
     return fits.Column(name, form, unit, array=values)
 
-# %% ../nbs/00g_ogip.ipynb #890db751
+# %% ../nbs/00g_ogip.ipynb #99ade274
 def _table_of(columns, cards):
     "A binary table with its cards and sums."
     hdu = fits.BinTableHDU.from_columns(columns)
     hdu.header.update(cards)
     return hdu
 
-# %% ../nbs/00g_ogip.ipynb #e2493b38
+# %% ../nbs/00g_ogip.ipynb #c45516aa
 def _put(path, hdus, overwrite):
     "Write a FITS file at once, packed where its name ends in .gz."
     plain, out = io.BytesIO(), io.BytesIO()
@@ -1227,7 +1266,7 @@ def _put(path, hdus, overwrite):
         p.write_bytes(gzip.compress(data, 6, mtime=0) if str(path).endswith(".gz") else data)
     return Path(path)
 
-# %% ../nbs/00g_ogip.ipynb #0015ab9a
+# %% ../nbs/00g_ogip.ipynb #43eee90c
 def write_arf(arf: Arf, path, overwrite: bool = False) -> Path:
     "Write an effective area as an OGIP file."
     columns = [
@@ -1239,7 +1278,7 @@ def write_arf(arf: Arf, path, overwrite: bool = False) -> Path:
     cards |= {"HDUVERS": "1.1.0", "ARFVERSN": "1992a"}
     return _put(path, [_table_of(columns, _told(arf.meta, **cards))], overwrite)
 
-# %% ../nbs/00g_ogip.ipynb #34ba1458
+# %% ../nbs/00g_ogip.ipynb #c22ced84
 def _runs(m: csr_array):  # row, first column and length of every run
     "Runs of neighboring entries in a sparse matrix."
     row = np.repeat(np.arange(m.shape[0]), np.diff(m.indptr))
@@ -1248,14 +1287,14 @@ def _runs(m: csr_array):  # row, first column and length of every run
     start = np.flatnonzero(new)
     return row[start], m.indices[start], np.diff(np.r_[start, m.nnz])
 
-# %% ../nbs/00g_ogip.ipynb #0765fe39
+# %% ../nbs/00g_ogip.ipynb #b8e1bcc8
 def matrix_groups(rmf: Rmf):  # sorted matrix; row, first column and length of every group
     "The matrix of a response and its groups of channels."
     m = rmf.matrix.copy()
     m.sort_indices()
     return m, _runs(m)
 
-# %% ../nbs/00g_ogip.ipynb #8a2b0ad6
+# %% ../nbs/00g_ogip.ipynb #e444b75e
 def _varied(name, form, values, per_row):
     "A column of variable length."
     parts = np.empty(len(per_row), dtype=object)
@@ -1263,7 +1302,7 @@ def _varied(name, form, values, per_row):
         parts[k] = part
     return fits.Column(name, f"P{form}()", array=parts)
 
-# %% ../nbs/00g_ogip.ipynb #4aaa2a4e
+# %% ../nbs/00g_ogip.ipynb #f0bbfdc6
 def write_rmf(rmf: Rmf, path, overwrite: bool = False) -> Path:
     "Write a response matrix as an OGIP file."
     m, (row, begin, n) = matrix_groups(rmf)
@@ -1295,7 +1334,7 @@ def write_rmf(rmf: Rmf, path, overwrite: bool = False) -> Path:
     second = {"EXTNAME": "EBOUNDS", "HDUCLAS2": "EBOUNDS", "TLMIN1": first, "TLMAX1": last}
     return _put(path, [_table_of(columns, ogip | cards), _table_of(bounds, ogip | second)], overwrite)
 
-# %% ../nbs/00g_ogip.ipynb #f69bf423
+# %% ../nbs/00g_ogip.ipynb #ce5f5200
 def _pha_columns(s: Spectrum):
     "The columns of a PHA file, and cards for what is one number."
     columns = [
@@ -1315,7 +1354,7 @@ def _pha_columns(s: Spectrum):
             cards[name] = values
     return columns, cards
 
-# %% ../nbs/00g_ogip.ipynb #cff213a8
+# %% ../nbs/00g_ogip.ipynb #479f8730
 def write_pha(s: Spectrum, path, overwrite: bool = False, background="none", rmf="none", arf="none") -> Path:
     "Write counts as an OGIP file of type I that names the files of its background, response and area."
     if s.counts.max() > 2**31 - 1:
@@ -1340,7 +1379,7 @@ def write_pha(s: Spectrum, path, overwrite: bool = False, background="none", rmf
     cards.setdefault("CHANTYPE", "PI")
     return _put(path, [_table_of(columns, cards)], overwrite)
 
-# %% ../nbs/00g_ogip.ipynb #caef15ca
+# %% ../nbs/00g_ogip.ipynb #9597d88e
 def write_spectrum(s: Spectrum, path, overwrite: bool = False) -> list:
     "Write a spectrum and its parts beside it; the spectrum comes last."
     path = Path(path)
@@ -1356,7 +1395,7 @@ def write_spectrum(s: Spectrum, path, overwrite: bool = False) -> list:
             names[key] = name
     return [*out, write_pha(s, path, overwrite, **names)]
 
-# %% ../nbs/00g_ogip.ipynb #98b726e4
+# %% ../nbs/00g_ogip.ipynb #ea4b2783
 def _interval(time, events):  # (K, 2) disjoint intervals [s]
     "The times that are asked for, within the good times of a list."
     where = f"detection '{events.id}': "
@@ -1375,13 +1414,13 @@ def _interval(time, events):  # (K, 2) disjoint intervals [s]
         raise ValueError(f"`time`: {where}no good time in it; good times lie between {a:.2f} and {b:.2f} s")
     return good
 
-# %% ../nbs/00g_ogip.ipynb #85493407
+# %% ../nbs/00g_ogip.ipynb #3013aad3
 def _exposure(gti, events):  # s
     "Good time without dead time."
     alive = events.meta.get("deadtime_correction", 1.0)
     return float(np.sum(gti[:, 1] - gti[:, 0])) * (alive if 0 < alive <= 1 else 1.0)
 
-# %% ../nbs/00g_ogip.ipynb #d21e9184
+# %% ../nbs/00g_ogip.ipynb #ac61a59c
 def _by_energy(energy, rmf):  # (N,) channel numbers, -1 for none
     "The channels that the response's EBOUNDS give to energies [keV]."
     order = np.argsort(rmf.emin, kind="stable")
@@ -1389,7 +1428,7 @@ def _by_energy(energy, rmf):  # (N,) channel numbers, -1 for none
     at = order[np.maximum(k, 0)]
     return np.where((k >= 0) & (energy < rmf.emax[at]), rmf.channels[at], -1)
 
-# %% ../nbs/00g_ogip.ipynb #43da85cd
+# %% ../nbs/00g_ogip.ipynb #ac2948de
 def _channels_of(events, rmf):  # (N,) int64, and what they come from
     "The channel of every event."
     kind = str(rmf.meta.get("channel_kind") or "PI").lower()
@@ -1405,7 +1444,7 @@ def _channels_of(events, rmf):  # (N,) int64, and what they come from
         )
     return _by_energy(events.energy / 1e3, rmf), "energies by EBOUNDS"
 
-# %% ../nbs/00g_ogip.ipynb #7aef4cd7
+# %% ../nbs/00g_ogip.ipynb #6a8479d9
 def _histogram(events, gti, rmf):  # counts (C,), what channels come from, events outside
     "Count events of good times per channel, with a word about what is not in it."
     channel, rule = _channels_of(events, rmf)
@@ -1427,7 +1466,7 @@ def _histogram(events, gti, rmf):  # counts (C,), what channels come from, event
         )
     return np.bincount(channel[inside], minlength=rmf.n_channels), rule, outside
 
-# %% ../nbs/00g_ogip.ipynb #90f604ab
+# %% ../nbs/00g_ogip.ipynb #9701566a
 def _cut_out(events, region, role):  # EventList, area [pixel²]
     "The events in a region, by their columns x and y."
     where = f"detection '{events.id}': "
@@ -1441,7 +1480,7 @@ def _cut_out(events, region, role):  # EventList, area [pixel²]
     columns = {c: v[k] for c, v in events.columns.items()}
     return EventList(events.time[k], energy, events.id, events.gti, events.meta, columns), patch.area()
 
-# %% ../nbs/00g_ogip.ipynb #65c3d75a
+# %% ../nbs/00g_ogip.ipynb #0826b9eb
 def _sides(events, region, background, area_ratio):  # source, its backscal, background or None, its backscal
     "The lists of source and background and the areas of their regions."
     source, area = (events, 1.0) if region is None else _cut_out(events, region, "source")
@@ -1456,7 +1495,7 @@ def _sides(events, region, background, area_ratio):  # source, its backscal, bac
         raise ValueError("`region` of the source is needed when `background` is a region, for their areas")
     return source, area, *_cut_out(events, background, "background")
 
-# %% ../nbs/00g_ogip.ipynb #ffed9219
+# %% ../nbs/00g_ogip.ipynb #5f05a407
 def _spectrum_from(events, time, rmf, backscal, meta):
     "One list as a spectrum."
     gti = _interval(time, events)
@@ -1464,7 +1503,7 @@ def _spectrum_from(events, time, rmf, backscal, meta):
     facts = {"channel_rule": rule, "n_outside": outside, "ontime": float(np.sum(gti[:, 1] - gti[:, 0]))}
     return Spectrum(rmf.channels, counts, _exposure(gti, events), backscal, meta=meta | facts)
 
-# %% ../nbs/00g_ogip.ipynb #18143b5e
+# %% ../nbs/00g_ogip.ipynb #6c7b0c5a
 def extract_spectrum(
     events: EventList, rmf, arf=None, time=None, region=None, background=None, area_ratio=None, force=False
 ) -> Spectrum:
@@ -1503,6 +1542,8 @@ def extract_spectrum(
     ValueError
         If there is no good time in the interval.
     """
+    if not isinstance(events, EventList):
+        raise TypeError(f"`events` must be an EventList, got {shown(events)}")
     rmf = rmf if isinstance(rmf, Rmf) else read_rmf(rmf)
     arf = arf if arf is None or isinstance(arf, Arf) else read_arf(arf)
     source, area, other, its_area = _sides(events, region, background, area_ratio)

@@ -241,7 +241,7 @@ def _bins_of(width, m_max):
 
 # %% ../nbs/02a_properties.ipynb #1ec3ec46
 @compiled
-def _total_odds(odds, threshold):
+def total_odds(odds, threshold):
     "Log of the mean odds up to the largest M at which it is within `threshold` of its maximum, and that M."
     top, total, mean = odds.max(), 0.0, np.empty(len(odds))
     for row in range(len(odds)):
@@ -259,7 +259,7 @@ def _odds_of_all(u, offsets, m_max, log_gamma, knot, live, knot_offsets, thresho
     for s in range(len(m_max)):
         odds, k = np.empty(m_max[s] - 1), slice(knot_offsets[s], knot_offsets[s + 1])
         step_odds(u[offsets[s] : offsets[s + 1]], log_gamma, knot[k], live[k], odds)
-        out[s, 0], out[s, 1] = _total_odds(odds, threshold)
+        out[s, 0], out[s, 1] = total_odds(odds, threshold)
 
 # %% ../nbs/02a_properties.ipynb #43a2c92d
 @compiled
@@ -444,7 +444,7 @@ def gregory_loredo(event_list, m_max=None, *, time_axis="exposure", threshold=0.
     n_bins = m if n_bins is None else whole(n_bins, "n_bins", 1, 10_000_000)
     odds = np.empty(m - 1)
     step_odds(u, gammaln(np.arange(len(u) + m + 1)), knot, live, odds)
-    log_odds, used = _total_odds(odds, threshold)
+    log_odds, used = total_odds(odds, threshold)
     by_m = pd.Series(odds, pd.RangeIndex(2, m + 1, name="m"), name="log_odds")
     odds = float(log_odds), int(used), by_m
     return GregoryLoredo(event_list.id, *odds, float(width[0]), u, (knot, live), n_bins)

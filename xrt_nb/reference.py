@@ -33,7 +33,6 @@ from .published import Encoder, load_encoder
 from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
 from .runs import read_run, recipe_in, score_in
 from .scores import Projection
-from .tables import read_events
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
 import hashlib

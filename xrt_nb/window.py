@@ -245,13 +245,13 @@ MOUSE = {
 def map_controls(w):
     "The first row: map, color, mouse, and selections as a whole."
     f, tips = w.f, [tip for *_, tip in MOUSE.values()]
-    mouse = dict(options=list(MOUSE), value="lasso", tooltips=tips, tooltip="what a drag on the map does")
+    mouse = dict(options=list(MOUSE), value="lasso", tooltips=tips, tooltip="what a drag does")
     maps = dict(options=list(f.archives), value=f.embedding)
     return [
-        w.control("Dropdown", "embedding", "map", f.choose_embedding, "170px", **maps),
+        w.control("Dropdown", "embedding", "embedding", f.choose_embedding, "215px", **maps),
         w.control("Dropdown", "color", "color", lambda v: f.color_by(v or None), "230px", options=[""]),
         w.control("ToggleButtons", "mouse", "", w.set_mouse, **mouse),
-        w.button("reset", "whole map", lambda: w.scatter.widget.reset_view(), "show the whole map again"),
+        w.button("reset", "show all", lambda: w.scatter.widget.reset_view(), "show the whole embedding"),
         w.button("all", "all", f.select_all, "select all sources"),
         w.button("invert", "invert", f.invert, "select what is not selected"),
         w.button("clear", "none", f.clear, "select no source"),
@@ -713,7 +713,7 @@ def state_to_controls(w):
     c["embedding"].value, c["color"].value, c["binsize"].value = f.embedding, f.color or "", f.bin_size
     c["sort"].value, c["descending"].value, c["share"].value = f._order or "", not f._ascending, f.share
     c["tabs"].selected_index = list(PANELS).index(f.tab)
-    c["color"].tooltip = explain(f.color) or "property that colors the map"
+    c["color"].tooltip = explain(f.color) or "property that colors the embedding"
     c["sort"].tooltip = explain(f._order) or "property that orders the pages"
     if f.focus is not None and w.once("named", f.focus):
         c["analog-id"].value = f.focus

@@ -1,0 +1,183 @@
+"""A million detections: references, searches and files, with CPU time beside wall time.
+
+    python benchmarks/bench_scale.py --part reference [--rows 1000000] [--columns 60] [--new 100000]
+    python benchmarks/bench_scale.py --part search [--rows 1000000]
+    python benchmarks/bench_scale.py --part files [--small 200000] [--large 2000000]
+
+The features of a million detections are drawn between those of neighbors among 20,000 simulated ones (--base), so
+that they are as crowded as real ones; new detections are simulated anew. All seeds are printed.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def timed(what, f, n=1, unit="s"):
+    "Call, and print wall and CPU time of one of `n`."
+    wall, cpu = time.perf_counter(), time.process_time()
+    out = f()
+    wall, cpu = (time.perf_counter() - wall) / n, (time.process_time() - cpu) / n
+    factor = {"s": 1, "ms": 1e3}[unit]
+    print(f"{what}: {wall * factor:.3g} {unit} ({cpu * factor:.3g} {unit} CPU)", flush=True)
+    return out
+
+
+def peak():
+    "Largest memory so far [GB]."
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("reference", "search", "files"), required=True)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--columns", type=int, default=60)
+    parser.add_argument("--new", type=int, default=100_000)
+    parser.add_argument("--base", type=int, default=20_000, help="simulated detections behind the million")
+    parser.add_argument("--small", type=int, default=200_000)
+    parser.add_argument("--large", type=int, default=2_000_000)
+    given = parser.parse_args()
+    {"reference": reference, "search": search, "files": files}[given.part](given)
+
+
+# ---- references
+def between(x, n, rng):
+    "n rows, each between a row and one of its seven nearest."
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(x).query(x, 8)[1]
+    i = rng.integers(0, len(x), n)
+    return i, near[i, rng.integers(1, 8, n)], rng.random((n, 1))
+
+
+def large_reference(folder, given):
+    "A reference of many rows, by the files of a small one."
+    from xrt_nb.reference import Reference, finish, write_array, write_frame
+    from xrt_nb._store import WorkFolder
+    from xrt_nb.runs import run
+    from xrt_nb.simulation import known_ids, simulate_archive
+
+    events, truth = simulate_archive(given.base, random_state=5)
+    print("seeds: archive 5, rows 0, new detections 6")
+    made = run(events, folder / "run", known=known_ids(truth), n_components=given.columns, max_iter=250)
+    small, rng = Reference.build(made, folder / "small"), np.random.default_rng(0)
+    a, b, u = between(small.array("features.npy"), given.rows, rng)
+    ids = np.array([f"r{k}" for k in range(given.rows)])
+    with WorkFolder(folder / "large", restart=True) as work:
+        for name in small.manifest["files"]:
+            if name.startswith(("fitted.", "pairs.")):
+                write_array(work.path / name, [small.array(name)])
+            elif name == "ids.npy":
+                write_array(work.path / name, [ids])
+            elif name.endswith(".npy"):
+                x = small.array(name)
+                parts = np.array_split(np.arange(given.rows), 50)
+                w = [u[p].reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype) for p in parts]
+                write_array(work.path / name, [x[a[p]] + v * (x[b[p]] - x[a[p]]) for p, v in zip(parts, w)])
+        write_frame(work.path / "detections.parquet", small.detections.iloc[a].set_axis(ids))
+        write_frame(work.path / "properties.parquet", small.properties.iloc[a].set_axis(ids))
+        kept = {k: v for k, v in small.manifest.items() if k not in ("files", "seal", "base")}
+        return finish(work, kept | {"n": given.rows, "n_fitted": given.rows}, folder / "large", True)
+
+
+def reference(given):
+    "Opening, placing one and many, searching for analogs, verifying."
+    from xrt_nb.reference import Reference
+    from xrt_nb.simulation import simulate_archive
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = large_reference(Path(folder), given)
+        size = sum(p.stat().st_size for p in path.iterdir()) / 1e9
+        new = simulate_archive(given.new, random_state=6)[0]
+        new.meta["name"] = None
+        ref = timed(f"open {given.rows:,} × {given.columns} ({size:.1f} GB)", lambda: Reference(path))
+        timed("verify every byte", ref.verify)
+        ref = Reference(path)
+        timed("first detection placed", lambda: ref.place(new[:1], k=0))
+        timed("one detection placed, warm", lambda: [ref.place(new[k : k + 1], k=0) for k in range(20)], 20, "ms")
+        timed("one detection with its ten analogs", lambda: [ref.place(new[:1], k=10) for _ in range(2)], 2)
+        placed = timed(f"{len(new):,} detections placed", lambda: ref.place(new, k=0))
+        print(f"{placed.placement.extrapolated.mean():.1%} extrapolated; peak memory {peak():.1f} GB")
+
+
+# ---- searches
+def search(given):
+    "Exact neighbors among many rows on disk, and brute force on 1,000 queries."
+    from scipy.spatial.distance import cdist
+    from sklearn.decomposition import PCA
+    from xrt_nb.index import ExactNeighbors
+    from xrt_nb.runs import SearchCoordinates
+    from xrt_nb.shapes import search_features
+    from xrt_nb.simulation import simulate_archive
+
+    print("seeds: archive 5, rows 0, queries 1")
+    found = search_features(simulate_archive(6_000, random_state=5)[0])
+    x = PCA(given.columns, random_state=11).fit_transform(SearchCoordinates().fit_transform(found))
+    old, queries = x[:5_000], x[5_000:]
+    a, b, u = between(old, given.rows, np.random.default_rng(0))
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/rows.npy", old[a] + u * (old[b] - old[a]))
+        np.save(f"{folder}/screen.npy", np.load(f"{folder}/rows.npy").astype(np.float32))
+        rows, screen = (np.load(f"{folder}/{n}.npy", mmap_mode="r") for n in ("rows", "screen"))
+        near = ExactNeighbors(rows, screen)
+        timed("first search", lambda: near.kneighbors(queries[:1], 15))
+        timed("one query alone", lambda: [near.kneighbors(queries[k : k + 1], 15) for k in range(50)], 50, "ms")
+        distance, index = timed("a query of 1,000", lambda: near.kneighbors(queries, 15), len(queries), "ms")
+        same, worst = 0, 0.0
+        for k in range(0, len(queries), 20):
+            brute = cdist(queries[k : k + 20], rows)
+            best = np.argpartition(brute, 15, axis=1)[:, :15]
+            d = np.sort(np.take_along_axis(brute, best, 1), axis=1)
+            same += sum(set(p) == set(q) for p, q in zip(best, index[k : k + 20]))
+            worst = max(worst, np.abs(d - distance[k : k + 20]).max())
+    print(f"{same} of {len(queries)} lists are those of brute force, distances to {worst:.1e}; peak {peak():.1f} GB")
+
+
+# ---- files
+ONE = """
+import resource, sys, time
+import numpy as np, pandas as pd
+from xrt_nb.data import EventTable, checked_clock, read_events
+n, intervals, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+rng = np.random.default_rng(0)
+times = np.sort(rng.uniform(0, 3e4, (n, 5)), axis=1).ravel()
+edge = np.linspace(0, 3e4, intervals + 1)
+gti = np.tile(np.c_[edge[:-1], edge[1:]], (n, 1))
+meta = pd.DataFrame({"ra": rng.uniform(0, 360, n), "mission": "none"}, index=[f"s{k}" for k in range(n)])
+each = [np.arange(0, n * k + 1, k) for k in (5, intervals)]
+table = EventTable(list(meta.index), each[0], times, rng.uniform(500, 7000, 5 * n), gti, each[1], meta)
+spent = []
+for f in (lambda: table.write(path, overwrite=True), lambda: read_events(path), lambda: read_events(path, ids=["s7"]),
+          lambda: checked_clock(table)):
+    start = time.process_time()
+    out = f()
+    spent.append(time.process_time() - start)
+print(*spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+"""
+
+
+def files(given):
+    "Detections of five photons each, written, read back, one of them read, and put on the livetime clock."
+    print("seed 0; CPU seconds, each size in a process of its own")
+    for intervals in (1, 3):
+        rows = []
+        for n in (given.small, given.large):
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-c", ONE, str(n), str(intervals), f"{folder}/events.parquet"]
+                told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            write, read, one, clock, memory = map(float, told)
+            rows.append(np.array([write, read]) / n)
+            print(f"{n:,} detections, {intervals} good times each: written {write:.1f}, read {read:.1f}, "
+                  f"one of them {one:.2f}, clock {clock:.1f}; peak {memory:.2f} GB", flush=True)
+        print(f"per detection, large over small: written {rows[1][0] / rows[0][0]:.2f}, read {rows[1][1] / rows[0][1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,413 @@
+"""From an archive to candidates: the event in a list, stability, the catalog that others read, pages, and calls that are cut short."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from xrt_nb import cards
+from xrt_nb._store import StoreExists
+from xrt_nb.candidates import (answer_of, chosen, event_columns, find_candidates, first_of, over_the_catalog, own_stretch,
+                               resampled)
+from xrt_nb.cards import about, catalog_frame, iau_name, meanings, write_candidates
+from xrt_nb.cli import main
+from xrt_nb.data import EventDataError, EventList, EventTable
+from xrt_nb.injection import inject
+from xrt_nb.simulation import simulate_archive
+
+FAST = dict(most=2, n_resamples=1, cards=2)
+
+
+@pytest.fixture(scope="module")
+def archive():
+    events, truth = simulate_archive(70, 8, edition=2)
+    return events, truth.loc[truth["known"], "kind"]
+
+
+@pytest.fixture(scope="module")
+def table(archive):
+    events, known = archive
+    return find_candidates(events, known=known, most=3, n_resamples=2)
+
+
+@pytest.fixture(scope="module")
+def folder(archive, tmp_path_factory):
+    events, known = archive
+    return write_candidates(events, tmp_path_factory.mktemp("made") / "out", known=known, **FAST)
+
+
+def flat(n=100, live=10_000.0, seed=0, id="flat"):
+    return EventList(np.sort(np.random.default_rng(seed).uniform(0, live, n)), id=id, gti=[[0, live]])
+
+
+# --- the event ----------------------------------------------------------------------------------------------------
+
+
+def evidence(k, mu, n):
+    "The formula of the notebook, by scipy's entropies."
+    from scipy.special import xlogy
+    return xlogy(k, k / mu) + xlogy(n - k, (n - k) / (n - mu)) if 0 < mu < n else 0.0
+
+
+def brute_force(t, live, frame):
+    "Best excess and deficit over all windows between photons with every count, no ladder."
+    n, best = len(t), {"excess": -np.inf, "deficit": -np.inf}
+    for k in range(2, n):
+        for i in range(n - k + 1):
+            half = max((t[i + k - 1] - t[i]) / (k - 1), frame) / 2
+            a, b = max(t[i] - half, 0), min(t[i + k - 1] + half, live)
+            if b - a <= live / 2 and k > n * (b - a) / live:
+                best["excess"] = max(best["excess"], evidence(k, n * (b - a) / live, n) - np.log(live / (b - a)))
+    edge = np.r_[0, t, live]
+    for k in range(n):
+        w = edge[k + 1:] - edge[:n + 1 - k]
+        w = w[(w <= live / 2) & (k < n * w / live)]
+        best["deficit"] = max([best["deficit"], *(evidence(k, n * x / live, n) - np.log(live / x) for x in w)])
+    return best
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_window_is_the_best_of_all(seed):
+    "The ladder tries every count up to six, and every sixth part above: it may lose a little, and never wins."
+    one = flat(25 if seed % 2 else 60, seed=seed)
+    if seed > 3:
+        one = inject(one, "gauss", 25, 300, random_state=seed)[0][0]
+    found = event_columns(one).iloc[0]
+    step = max(0.01, min(4.0, np.diff(one.time)[np.diff(one.time) > 0.01].min()))
+    best = brute_force(one.time, 10_000.0, step)
+    assert found["event_evidence"] <= max(best.values()) + 1e-9
+    assert found["event_evidence"] >= 0.8 * max(best.values()) - 0.5
+
+
+def test_fluence_and_error_are_those_of_counting():
+    "A burst of known photons on an empty background: all of them, and the square root."
+    t = np.r_[np.linspace(100, 9_900, 20), np.linspace(5000, 5100, 200)]
+    one = EventList(np.sort(t), id="a", gti=[[0, 10_000]])
+    found = event_columns(one).iloc[0]
+    assert found["event"] == "excess" and abs(found["fluence"] - 200) < 2
+    assert found["fluence_error"] == pytest.approx(np.sqrt(200), rel=0.03) and found["t90"] == pytest.approx(90, rel=0.05)
+    assert 5000 <= found["peak_time"] <= 5100 and found["event_start"] < 5020 and found["event_stop"] > 5080  # a ladder of sixths
+
+
+def test_good_time_counts_not_the_clock():
+    "The same photons with a gap of a day in between: the same event, later on the file's clock."
+    base = inject(flat(80), "box", 60, 400, peak=[7000.0], random_state=1)[0][0]
+    late = base.time + np.where(base.time >= 5000, 86_400, 0)
+    gap = EventList(late, id="gap", gti=[[0, 5000], [91_400, 96_400]])
+    a, b = (event_columns(x).iloc[0] for x in (base, gap))
+    same = ["event", "event_start", "event_stop", "fluence", "t90", "event_evidence"]
+    for name in same:
+        assert a[name] == b[name] if isinstance(a[name], str) else a[name] == pytest.approx(b[name])
+    assert b["peak_time"] - a["peak_time"] == pytest.approx(86_400)
+
+
+def test_too_few_photons_are_no_event():
+    few = EventTable.from_lists([EventList(np.arange(n) * 10.0, id=f"n{n}", gti=[[0, 1000]]) for n in range(3)])
+    found = event_columns(few)
+    assert found["event"][["n0", "n1"]].tolist() == ["", ""] and found.loc["n0"].drop("event").isna().all()
+
+
+# --- again --------------------------------------------------------------------------------------------------------
+
+
+def test_resampled_photons_stay_in_their_stretch_and_good_time():
+    gti = [[0, 400], [1000, 1600]]
+    one = EventList(np.r_[np.linspace(1, 399, 30), np.linspace(1001, 1599, 40)], np.linspace(600, 6000, 70), "a", gti)
+    table = EventTable.from_lists([one])
+    low, high = own_stretch(table)
+    assert (low <= one.time).all() and (one.time <= high).all() and (low[1:] >= high[:-1]).all() and high[29] == 400 and low[30] == 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing falls outside
+        again = resampled(table, 300, 2)
+    counts = again.counts
+    assert stats.kstest(counts, stats.poisson(70).cdf).pvalue > 1e-6 and counts.var() == pytest.approx(70, rel=0.35)
+    assert set(np.unique(again.energy)) <= set(one.energy)
+    assert all(len(np.unique(x.time)) == len(x) for x in again)  # nobody stands on another
+
+
+def test_resampling_keeps_the_rate():
+    burst = inject(flat(60), "gauss", 100, 300, peak=[5000.0], random_state=3)[0]
+    again = resampled(burst, 300, 1)
+    inside = np.mean([((x.time > 4700) & (x.time < 5300)).sum() for x in again])
+    truth = ((burst.time > 4700) & (burst.time < 5300)).sum()
+    assert abs(inside - truth) < 5 * np.sqrt(truth / 300) + 1
+
+
+def test_answers_leave_out_the_query_and_know_ties():
+    values = np.array([9.0, 1, 5, 5, 3])
+    got = answer_of(values, 0, 3, np.array([0, 4]), np.array(["burst", "dip"], dtype=object))
+    assert got.neighbors.tolist() == [2, 3, 4] and got.known == 4 and got.known_class == "dip" and got.known_rank == 3
+    alone = answer_of(values, 4, 3, np.array([4]), np.array(["dip"], dtype=object))
+    assert alone.known == -1 and alone.known_rank == 0
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 9, (20, 50)).astype(float)
+    assert (first_of(x, 7) == np.argsort(-x, axis=1, kind="stable")[:, :7]).mean() > 0.7  # the same but for ties at the edge
+    assert (np.take_along_axis(x, first_of(x, 7), 1) == -np.sort(-x, axis=1)[:, :7]).all()
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_whole_and_typed(archive, table):
+    events, _ = archive
+    assert table.index.tolist() == events.ids.tolist()
+    assert table["p"].between(0, 1).all() and (table["q"] >= table["p"] - 1e-15).all() and table["candidate"].dtype == bool
+    assert (table["candidate"] == (table["q"] < 0.05)).all()
+    assert [c for c in table if c.startswith("p_")] and all(table[c].dtype == bool for c in table if c.startswith("flag_"))
+    assert {"peak_time", "t90", "fluence", "hardness", "stability"} <= set(table)
+    assert np.allclose(table["expected_false"], len(table) * table["p"])
+
+
+def test_q_is_benjamini_and_hochbergs_by_hand():
+    p = np.random.default_rng(1).uniform(size=50) ** 3
+    frame = over_the_catalog(pd.DataFrame({"p": p, "p_a": p}))
+    order = np.argsort(p)
+    by_hand = np.minimum.accumulate((p[order] * 50 / np.arange(1, 51))[::-1])[::-1]
+    assert np.allclose(frame["q"].to_numpy()[order], np.minimum(by_hand, 1))
+
+
+def test_pieces_give_the_same_numbers(archive, table, monkeypatch):
+    from xrt_nb import candidates
+    events, known = archive
+    monkeypatch.setattr(candidates, "PIECE", 1500)
+    again = find_candidates(events, known=known, most=3, n_resamples=2)
+    number = again.select_dtypes("number").columns
+    assert np.allclose(again[number], table[number], equal_nan=True, rtol=1e-6) and len(list(events.chunks(1500))) > 3
+
+
+def test_photons_without_energies_go_through(archive):
+    events, known = archive
+    bare = EventTable(events.ids, events.offsets, events.time, None, events.gti, events.gti_offsets, events.meta)
+    found = find_candidates(bare, known=known, most=2, n_resamples=1)
+    assert found["hardness"].isna().all() and any("no energies" in r for r in found.attrs["remarks"])
+
+
+def test_what_is_missing_is_told(archive):
+    events, _ = archive
+    some = EventTable(events.ids[:30], events.offsets[:31], events.time[:events.offsets[30]], events.energy[:events.offsets[30]],
+                      events.gti[:events.gti_offsets[30]], events.gti_offsets[:31], events.meta[:30][["frame_time"]])
+    said = " ".join(find_candidates(some, n_resamples=0).attrs["remarks"])
+    assert "could not be judged" in said and "no background region" in said and "no list of known transients" in said
+    other = find_candidates(some, n_resamples=0, known={"burst": ["77_1", "78_1"]}).attrs["remarks"]
+    assert "none of the 2 known transients is among these detections" in other
+
+
+def test_an_unknown_exposure_is_refused_by_name():
+    with pytest.raises(EventDataError, match="'a'"):
+        find_candidates(EventList(np.arange(20.0), id="a"))
+
+
+@pytest.mark.parametrize("bad", [dict(q=0), dict(q=2), dict(most=-1), dict(k=0), dict(n_resamples=-1), dict(random_state="x"),
+                                 dict(known=["a"])])
+def test_bad_parameters_are_refused(bad):
+    with pytest.raises(ValueError):
+        find_candidates(flat(), **bad)
+
+
+def test_one_detection_alone_and_none():
+    alone = find_candidates(flat())
+    assert len(alone) == 1 and alone["neighbors"].tolist() == [""] and alone["p"].between(0, 1).all()
+
+
+def test_a_bright_burst_is_stable_and_first():
+    lists = [flat(40, seed=k, id=f"s{k}") for k in range(40)]
+    events = EventTable.from_lists(lists)
+    events = EventTable.from_lists([*events[1:], inject(events[:1], "fred", 80, 200, peak=[5000.0], random_state=1)[0][0]])
+    found = find_candidates(events, n_resamples=5)
+    assert chosen(found, 0.05)[0] == "s0" and found.at["s0", "stability"] == 1
+    assert abs(found.at["s0", "peak_time"] - 5000) < 100
+
+
+# --- the catalog --------------------------------------------------------------------------------------------------
+
+
+def test_every_column_has_a_valid_ucd_and_a_unit(table, archive):
+    from astropy import units
+    from astropy.io.votable.ucd import parse_ucd
+    catalog = catalog_frame(archive[0], table)
+    for name in {*catalog.columns, *meanings()}:
+        unit, ucd, meaning = about(name)
+        parse_ucd(ucd, check_controlled_vocabulary=True, has_colon=False)
+        units.Unit(unit, format="vounit")
+        assert meaning
+
+
+def test_names_are_truncated_as_astropys_angles():
+    from astropy.coordinates import Angle
+    rng = np.random.default_rng(3)
+    for ra, dec in zip(rng.uniform(0, 360, 300), rng.uniform(-90, 90, 300)):
+        h, m, s = Angle(ra, "deg").hms
+        sign, d, am, asec = Angle(dec, "deg").signed_dms
+        want = f"J{int(h):02d}{int(m):02d}{int(s):02d}.{int(s * 10) % 10}{'-' if sign < 0 else '+'}{int(d):02d}{int(am):02d}{int(asec):02d}"
+        assert iau_name(ra, dec) == f"XRTNB {want}"
+    assert iau_name(15.0, 45.0) == "XRTNB J010000.0+450000"  # exact numbers don't fall below themselves
+
+
+def test_astropys_validator_finds_nothing(folder, tmp_path):
+    from astropy.io.votable import validate
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        validate(str(folder / "candidates.vot"), output=(tmp_path / "said.txt").open("w"), xmllint=False)
+    assert "found no violations" in (tmp_path / "said.txt").read_text().lower()
+    from astropy.io.votable import parse
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse(folder / "candidates.vot", verify="exception")
+
+
+def test_pyvo_reads_it(folder):
+    pyvo = pytest.importorskip("pyvo")
+    from astropy.io.votable import parse
+    results = pyvo.dal.DALResults(parse(folder / "candidates.vot"))
+    assert results.fieldname_with_ucd("pos.eq.ra") == "ra" and len(results) > 0
+    assert results[0]["obsreg_id"] == pd.read_parquet(folder / "detections.parquet").sort_values("p").index[0]
+
+
+def test_all_formats_hold_the_same(folder):
+    from astropy.table import Table
+    vot, fits, ecsv = (Table.read(folder / f"candidates.{end}") for end in ("vot", "fits", "ecsv"))
+    assert vot.colnames == fits.colnames == ecsv.colnames
+
+    def plain(column):
+        "Values; missing texts empty, missing numbers NaN."
+        text = column.dtype.kind in "OSU"
+        return [*column.filled("" if text else np.nan)] if hasattr(column, "filled") and column.dtype.kind not in "ib" else [*column]
+
+    for name in vot.colnames:
+        a, b, c = (plain(t[name]) for t in (vot, fits, ecsv))
+        number = isinstance(a[0], float)
+        assert np.array_equal(a, b, equal_nan=number) and np.array_equal(b, c, equal_nan=number), name
+
+
+def test_texts_of_the_data_are_text_everywhere(archive, tmp_path):
+    "An id and a class that would be markup, in an archive and its known list."
+    events, _ = archive
+    ids = [f"<script>alert({k})</script>&" for k in range(len(events))]
+    meta = events.meta.set_axis(ids)
+    nasty = EventTable(ids, events.offsets, events.time, events.energy, events.gti, events.gti_offsets, meta)
+    out = write_candidates(nasty, tmp_path / "out", known={"<b>bold</b>": ids[:40]}, source="</title><script>x", **FAST)
+    for page in [out / "index.html", *(out / "cards").iterdir()]:
+        text = page.read_text(encoding="utf-8")
+        assert "<script>alert" not in text and "<script>x" not in text and "<b>bold" not in text
+        assert "&lt;script&gt;alert" in text
+    from astropy.io.votable import parse_single_table
+    assert "<script>" in parse_single_table(out / "candidates.vot").to_table()["obsreg_id"][0]
+
+
+def test_pages_ask_nothing_of_the_network(folder):
+    import re
+    for page in [folder / "index.html", *(folder / "cards").iterdir()]:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"(?:src|@import|url\()\s*=?\s*[\"']?(?:https?:)?//", text) and "<link" not in text and "fetch(" not in text
+    linked = re.findall(r'href="(cards/[^"]+)"', (folder / "index.html").read_text(encoding="utf-8"))
+    assert linked and all((folder / name).is_file() for name in linked)
+
+
+def test_provenance_says_what_it_depends_on(folder):
+    told = json.loads((folder / "provenance.json").read_text())
+    assert told["parameters"]["random_state"] == 0 and told["versions"]["numpy"] == np.__version__
+    assert len(told["input"]["events"]["sha256"]) == 64 and "/" not in told["input"]["events"]["name"]
+    assert told["input"]["events"]["sha256"] in (folder / "candidates.vot").read_text()
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_was_cut_short_goes_on(archive, folder, tmp_path, monkeypatch):
+    events, known = archive
+    asked, real_p, real_card = [], cards.false_alarm_probabilities, cards.card_of
+    monkeypatch.setattr(cards, "false_alarm_probabilities", lambda *a, **k: asked.append(1) or real_p(*a, **k))
+
+    def killed(*args):
+        "The second card is never finished."
+        if cut := len(drawn) == 1:
+            raise KeyboardInterrupt
+        drawn.append(cut)
+        return real_card(*args)
+
+    drawn = []
+    monkeypatch.setattr(cards, "card_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_candidates(events, tmp_path / "out", known=known, **FAST)
+    assert not (tmp_path / "out").exists() and len(asked) == 1
+    monkeypatch.setattr(cards, "card_of", lambda *a: drawn.append(1) or real_card(*a))
+    out = write_candidates(events, tmp_path / "out", known=known, **FAST)
+    assert len(asked) == 1 and len(drawn) == 2  # nothing twice
+    for p in folder.rglob("*"):
+        if p.is_file():
+            assert (out / p.relative_to(folder)).read_bytes() == p.read_bytes(), p.name
+    assert sorted(p.name for p in out.rglob("*")) == sorted(p.name for p in folder.rglob("*"))
+
+
+def test_unfinished_work_of_another_call_is_refused(archive, tmp_path, monkeypatch):
+    events, known = archive
+    monkeypatch.setattr(cards, "card_of", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_candidates(events, tmp_path / "out", known=known, **FAST)
+    monkeypatch.undo()
+    with pytest.raises(StoreExists, match="restart=True"):
+        write_candidates(events, tmp_path / "out", known=known, **(FAST | {"cards": 1}))
+
+
+def test_nothing_else_is_ever_replaced(archive, folder, tmp_path):
+    events, known = archive
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("once upon a time")
+    with pytest.raises(StoreExists, match="something else"):
+        write_candidates(events, tmp_path / "thesis", overwrite=True, known=known, **FAST)
+    shutil.copytree(folder, tmp_path / "mine")
+    with pytest.raises(StoreExists, match="overwrite=True"):
+        write_candidates(events, tmp_path / "mine", known=known, **FAST)
+
+
+def test_no_candidates_make_an_empty_catalog(tmp_path):
+    from astropy.table import Table
+    calm = EventTable.from_lists([flat(20, seed=k, id=f"s{k}") for k in range(5)])
+    out = write_candidates(calm, tmp_path / "out", q=1e-12)
+    assert len(Table.read(out / "candidates.vot")) == 0 and "None of 5 detections" in (out / "index.html").read_text()
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def shell(*args):
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="xrt-nb")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from xrt_nb.runs import run
+    events, truth = simulate_archive(70, 8, edition=2)
+    with pytest.MonkeyPatch.context() as patch:
+        from xrt_nb import runs
+        patch.setattr(runs, "analog_figures", lambda *a, **k: [])
+        return run("2D-PCA", events, tmp_path_factory.mktemp("runs") / "run", truth.loc[truth["known"], "kind"], max_iter=250, perplexity=15)
+
+
+def test_the_command_makes_the_folder(run, tmp_path):
+    done = shell("candidates", run, "--out", tmp_path / "c", "--most", 2, "--resamples", 1, "--cards", 1)
+    assert done.exit_code == 0, done.output
+    assert "candidates at q < 0.05" in done.stdout and "Chance alone would bring" in done.stdout and "index.html" in done.stdout
+    assert (tmp_path / "c" / "candidates.fits").is_file()
+    assert shell("candidates", run, "--out", tmp_path / "c", "--most", 2).exit_code == 1
+
+
+def test_another_versions_run_is_refused_by_name(run, tmp_path):
+    shutil.copytree(run, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    manifest["versions"]["xrt_nb"] = "0.0.9"
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    done = shell("candidates", tmp_path / "old", "--out", tmp_path / "c")
+    assert done.exit_code == 2 and "was made by xrt_nb 0.0.9" in done.stderr and "make the run again" in done.stderr
+
+
+@pytest.mark.parametrize("text, said", [("obsreg_id,ra\n1,2\n", "column 'dec' is missing"), ("", "not a table of positions")])
+def test_positions_that_cannot_be_used(run, tmp_path, text, said):
+    (tmp_path / "p.csv").write_text(text)
+    done = shell("candidates", run, "--out", tmp_path / "c", "--positions", tmp_path / "p.csv")
+    assert done.exit_code == 1 and said in done.stderr and "Traceback" not in done.stderr
