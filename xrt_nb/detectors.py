@@ -84,7 +84,7 @@ def _found_frame(step):
 
 # %% ../nbs/05b_detectors.ipynb #3e137684
 def frame_times_of(events):
-    "Frame time of each detection [s], told in meta (timedel, frame_time) or from its observation's times; 0: none."
+    "Frame time of each detection [s], from meta (timedel, frame_time) or its observation; 0: none."
     for name in ("timedel", "frame_time"):
         if name in events.meta:
             told = events.meta[name].to_numpy(float)
@@ -259,7 +259,7 @@ BLOCK_EDGES = 128
 # %% ../nbs/05b_detectors.ipynb #9b3d3c8e
 @compiled
 def _block_cells(u, edge, before):
-    "Where blocks may change (between photons), and photons before each such place; returns the number of cells."
+    "Where blocks may change, between photons, and photons before each place; returns the number of cells."
     n = len(u)
     cells = min(n, BLOCK_EDGES - 2)
     edge[0], before[0], edge[1], before[1] = 0.0, 0, u[0] / 2, 0
