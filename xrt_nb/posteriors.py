@@ -114,7 +114,7 @@ class Posterior:
         return _corner(self, names, fig)
 
     def check(self, n=200, random_state=None):
-        "Posterior predictive check: share of drawn spectra that agree less with their model than the real one."
+        "Posterior predictive check: share of drawn spectra that agree less with their model."
         return _check(self, n, random_state)
 
 # %% ../nbs/06g_posteriors.ipynb #b77c159c
