@@ -44,7 +44,7 @@ ROOMS = [
     "embedding", "clustering", "evaluation", "spectral_models", "analogs", "default_search",
     "detectors", "nulls", "flags", "injection", "candidates", "index", "cards",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra", "active",
-    "bridge",
+    "posteriors", "bridge",
     "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]

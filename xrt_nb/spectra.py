@@ -23,7 +23,7 @@ from ._style import BLACK, OKABE_ITO, energy_ticks, figure
 from ._text import plain, printable
 from .data import EventList, XRTWarning
 from .ogip import Spectrum, extract_spectrum, read_spectrum
-from .spectral_models import ERG, Bins, SpectralModel, SpectrumError, band_flux, cstat, expected_cstat
+from .spectral_models import ERG, Bins, SpectralModel, SpectrumError, band_flux, cstat
 from .spectral_models import pgstat, pgstat_background, slope, wstat, wstat_background
 
 # %% ../nbs/06e_spectra.ipynb #44322c00
@@ -557,7 +557,7 @@ def cumulative_distance(counts, expected):
     return float(counts.sum() * (expected / expected.sum()) @ (seen - wanted) ** 2)
 
 # %% ../nbs/06e_spectra.ipynb #38e36b55
-def _drawn(d, mu, statistic, rng):
+def drawn_like(d, mu, statistic, rng):
     "A spectrum as the model would give it: counts, and background counts where they are fitted."
     expected = each(statistic, d, mu)[1]
     new = {"counts": rng.poisson(expected).astype(float)}
@@ -590,7 +590,7 @@ def _goodness(fit, n, refit, test, random_state):
     own, x = fitted(d)
     mu, out = d.matrix @ own.photons(x), []
     for _ in range(n):
-        o, y = fitted(_drawn(d, mu, statistic, rng))
+        o, y = fitted(drawn_like(d, mu, statistic, rng))
         out.append(_badness(o, y, test))
     out, seen = np.array(out), _badness(own, x, test)
     return (1 + np.sum(out >= seen)) / (n + 1), out, seen

@@ -19,7 +19,7 @@ from importlib import resources
 import numpy as np
 from scipy import special, stats
 
-from ._checks import one_of, shown
+from ._checks import shown
 from ._store import XRTError
 
 # %% ../nbs/04b_spectral_models.ipynb #c3db5477
