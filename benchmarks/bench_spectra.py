@@ -25,7 +25,7 @@ from joblib import Parallel, delayed
 from xrt_nb.data import XRTWarning
 from xrt_nb.ogip import Spectrum, read_spectrum, simulated_response
 from xrt_nb.spectra import fit_spectra, fit_spectrum, folded, simulate_spectrum
-from xrt_nb.spectral_models import Bins, SpectralModel, cstat, tbabs_sigma
+from xrt_nb.spectral_models import Bins, SpectralModel, cstat, tables, tbabs_sigma
 
 SHARED = Path(__file__).resolve().parent.parent / os.environ.get("XRT_NB_SHARED", "../shared") / "data"
 FILES = [SHARED / "xrt200515" / "spectrum" / n
@@ -94,7 +94,7 @@ def xspec(args):
             seen = theirs > 1e-12 * theirs.max()
             worst.append(np.abs(ours / theirs - 1)[seen].max())
         print(f"  {model}: worst bin of {len(edges) - 1} for {sets}: " + ", ".join(f"{w:.1e}" for w in worst))
-    x = np.log(np.array([0.25, 9.9]))
+    x = np.log(tables()["tbabs_energy"][[0, -1]])
     middle = np.exp(np.linspace(*x, 3762))
     step = np.exp((x[1] - x[0]) / 3761 / 2)
     grid = np.r_[middle / step, middle[-1] * step]
