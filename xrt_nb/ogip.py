@@ -410,7 +410,7 @@ def _fact_sheet(s):
     return "\n".join(lines)
 
 # %% ../nbs/00g_ogip.ipynb #841740c2
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectrum:
     """Counts per channel and all that is needed to fit them.
 
@@ -461,7 +461,7 @@ class Spectrum:
 
     __hash__ = None
 
-    def __str__(self):
+    def __repr__(self):
         return _fact_sheet(self)
 
     @property
