@@ -378,6 +378,8 @@ def write_source(root: Path, proc: Path, source: Path, env: dict) -> dict:  # {p
     where = {}  # notebook -> page: 00_data.ipynb -> data.ipynb, as nbdev names it
     for name in books:
         stem = posixpath.splitext(facts[name].get("output-file", posixpath.basename(name)))[0]
+        if stem == "index" and name != "index.ipynb":  # 05g_index would take the place of the front page
+            stem = posixpath.splitext(posixpath.basename(name))[0]
         where[name] = posixpath.join(posixpath.dirname(name), stem + ".ipynb")
     pages = {f"nbs/{name}": page for name, page in where.items()} | PAGES | {"README.md": "index.ipynb"} | {f"docs/{page}": page for page in (*MADE, "gallery.md", "api.md")}
     modules = {name: module_of(root / "nbs" / name) for name in books}
