@@ -21,26 +21,7 @@ from .injection import frame_times_of, good_moments, on_frames
 from .nulls import false_alarm_probabilities
 from .properties import hardness_ratio
 from .representations import compiled
-from .shapes import as_table, clocked, search_features
-
-# %% ../nbs/05f_candidates.ipynb #63a4940e
-@compiled
-def _evidence(k, mu, n):
-    "Half the likelihood ratio of `k` photons where `mu` of `n` are expected."
-    if mu <= 0 or mu >= n:
-        return 0.0
-    inside = k * np.log(k / mu) if k > 0 else 0.0
-    return inside + ((n - k) * np.log((n - k) / (n - mu)) if n > k else 0.0)
-
-# %% ../nbs/05f_candidates.ipynb #d5e4ee3d
-@compiled
-def _shortest(t, k):
-    "First photon of the shortest stretch with `k` photons."
-    best, at = np.inf, 0
-    for i in range(len(t) - k + 1):
-        if t[i + k - 1] - t[i] < best:
-            best, at = t[i + k - 1] - t[i], i
-    return at
+from .shapes import as_table, clocked, half_ratio, search_features, shortest
 
 # %% ../nbs/05f_candidates.ipynb #a097c408
 @compiled
@@ -70,16 +51,16 @@ def _windows_of_all(time, offsets, live, frame, out):
         out[s, :, 0] = -np.inf
         while live[s] > 0 and k < n:
             if k > 1:
-                i = _shortest(t, k)
+                i = shortest(t, k)[1]
                 half = max((t[i + k - 1] - t[i]) / (k - 1), frame[s]) / 2
                 a, b = max(t[i] - half, 0.0), min(t[i + k - 1] + half, live[s])
                 mu = n * (b - a) / live[s]
-                value = _evidence(k, mu, n) - np.log(live[s] / max(b - a, 1e-9))
+                value = half_ratio(k, mu, n) - np.log(live[s] / max(b - a, 1e-9))
                 if k > mu and value > out[s, 0, 0] and b - a <= live[s] / 2:
                     _put(out[s, 0], value, a, b, k)
             a, b = _longest(t, k, live[s])
             mu = n * (b - a) / live[s]
-            value = _evidence(k, mu, n) - np.log(live[s] / max(b - a, 1e-9))
+            value = half_ratio(k, mu, n) - np.log(live[s] / max(b - a, 1e-9))
             if k < mu and value > out[s, 1, 0] and b - a <= live[s] / 2:
                 _put(out[s, 1], value, a, b, k)
             k += max(1, k // 6)
@@ -105,7 +86,7 @@ def _one_event(t, a, b, live, frame):
     i = np.searchsorted(t, a)
     inside = np.searchsorted(t, b, side="right") - i
     m = min(max(3, (inside + 4) // 5), inside)
-    at = i + _shortest(t[i : i + inside], m)
+    at = i + shortest(t[i : i + inside], m)[1]
     width = max((t[at + m - 1] - t[at]) * m / max(m - 1, 1), frame, 1e-3)
     return net, error, max(ninety - five, frame), (t[at] + t[at + m - 1]) / 2, m / width
 

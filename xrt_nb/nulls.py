@@ -352,11 +352,6 @@ def _rung_chances(table, p, scores, rng):
     by["z2"] = rng.random(len(sure))
     return np.column_stack([by[k] for k in DETECTORS])
 
-# %% ../nbs/05c_nulls.ipynb #20752263
-def chance_table(p, table, ties):
-    "Chances of all detectors, (S, D)."
-    return np.column_stack([chance_of_each(name, p, table, ties) for name in DETECTORS])
-
 # %% ../nbs/05c_nulls.ipynb #af9ed02d
 def _shortened(x):
     "Numbers in single precision with 14 binary digits, four decimal ones: they pack better."

@@ -90,13 +90,18 @@ WIDTHS = tuple(2**j for j in range(8))  # cells
 
 # %% ../nbs/02f_shapes.ipynb #663ceaa1-1
 @compiled
-def _signed_root(k, mu, n):
-    "Signed root of the likelihood ratio of `k` photons where `mu` of `n` are expected."
+def half_ratio(k, mu, n):
+    "Half the likelihood ratio of `k` photons where `mu` of `n` are expected; 0 where none can be told."
     if mu <= 0 or mu >= n:
         return 0.0
     inside = k * np.log(k / mu) if k > 0 else 0.0
-    outside = (n - k) * np.log((n - k) / (n - mu)) if n > k else 0.0
-    z = np.sqrt(max(2 * (inside + outside), 0.0))
+    return inside + ((n - k) * np.log((n - k) / (n - mu)) if n > k else 0.0)
+
+# %% ../nbs/02f_shapes.ipynb #a1b7e3c2
+@compiled
+def _signed_root(k, mu, n):
+    "Signed root of the likelihood ratio of `k` photons where `mu` of `n` are expected."
+    z = np.sqrt(max(2 * half_ratio(k, mu, n), 0.0))
     return z if k >= mu else -z
 
 # %% ../nbs/02f_shapes.ipynb #663ceaa1-2
@@ -225,12 +230,12 @@ def _fullest(u, width):
 
 # %% ../nbs/02f_shapes.ipynb #0816db43-2
 @compiled
-def _shortest(u, m):
-    "Length of the shortest interval with `m` photons, and its first photon; (1, 0) with fewer photons."
-    best, at = 1.0, 0
-    for i in range(len(u) - m + 1):
-        if u[i + m - 1] - u[i] < best:
-            best, at = u[i + m - 1] - u[i], i
+def shortest(t, m):
+    "Length of the shortest interval with `m` photons, and its first photon; (inf, 0) with fewer photons."
+    best, at = np.inf, 0
+    for i in range(len(t) - m + 1):
+        if t[i + m - 1] - t[i] < best:
+            best, at = t[i + m - 1] - t[i], i
     return best, at
 
 # %% ../nbs/02f_shapes.ipynb #0816db43-3
@@ -247,7 +252,7 @@ def _second_scans(u, offsets, live, seconds, out):
             if w < 0.5:
                 out[s, j] = max(_signed_root(_fullest(one, w), n * w, n), 0.0) ** 2 / 2 + np.log(w)
         for j in range(2):
-            out[s, len(seconds) + j] = _shortest(one, max(int(np.ceil(n * (0.25 + 0.25 * j))), 2))[0]
+            out[s, len(seconds) + j] = min(shortest(one, max(int(np.ceil(n * (0.25 + 0.25 * j))), 2))[0], 1.0)
         gap = max(one[0], 1 - one[n - 1])
         for i in range(n - 1):
             gap = max(gap, one[i + 1] - one[i])
@@ -446,7 +451,8 @@ def _second_profiles(u, offsets, live, best, cells, steps, out, moment):
         first = np.searchsorted(one, best[s, 0, 0] / cells)
         last = np.searchsorted(one, best[s, 0, 1] / cells)
         m = max((last - first) // 4, 2)
-        width, at = _shortest(one[first:last], m)
+        width, at = shortest(one[first:last], m)
+        width = min(width, 1.0)
         moment[s] = one[first + at] if last - first >= m else (best[s, 0, 0] + best[s, 0, 1]) / 2 / cells
         out[s, 0] = np.log10(max(width, 1e-6) * live[s] / m)
         for side in range(2):
