@@ -105,6 +105,17 @@ def test_z2_is_stingrays():
         np.testing.assert_allclose(2 * best[s], z_n((t / period[s]) % 1, n=1), rtol=1e-4)
 
 
+def test_a_frame_time_that_is_told_for_some_is_found_for_the_others():
+    table = lists(5, 40, 400, gaps=False, frame=3.241)
+    own = EventTable(table.ids, table.offsets, table.time, None, table.gti, table.gti_offsets,
+                     meta=pd.DataFrame({"timedel": [3.241] + [np.nan] * 39}, index=table.ids))  # joined with one's own file
+    np.testing.assert_allclose(det.frame_times_of(own), 3.241, atol=1e-6)
+    told = own.meta.assign(timedel=[3.241, 0.0, -1.0, np.nan] + [np.nan] * 36, frame_time=3.2)
+    np.testing.assert_allclose(det.told_frames(told), [3.241, 0.0, -1.0] + [3.2] * 37)
+    p = false_alarm_probabilities(own)
+    assert (p.p_z2 < 1e-3).sum() == 0  # frames are no period of a source
+
+
 def test_spreading_keeps_photons_in_their_frame_and_order():
     table = lists(5, 4, 400, gaps=False, frame=3.241)
     np.testing.assert_allclose(det.frame_times_of(table), 3.241, atol=1e-6)

@@ -82,13 +82,19 @@ def _found_frame(step):
             frame = one
     return float(frame) if frame <= MOST_FRAME else 0.0
 
-# %% ../nbs/05b_detectors.ipynb #3e137684
-def frame_times_of(events):
-    "Frame time of each detection [s], from meta (timedel, frame_time) or its observation; 0: none."
+# %% ../nbs/05b_detectors.ipynb #5d0e7c11
+def told_frames(meta):
+    "Frame time of each detection [s] as meta tells it (timedel, frame_time), NaN where it doesn't."
+    told = np.full(len(meta), np.nan)
     for name in ("timedel", "frame_time"):
-        if name in events.meta:
-            told = events.meta[name].to_numpy(float)
-            return np.where((told > 0) & (told <= MOST_FRAME), told, 0.0)
+        if name in meta:
+            given = pd.to_numeric(meta[name], errors="coerce").to_numpy(float, na_value=np.nan)
+            told = np.where(np.isnan(told), given, told)
+    return told
+
+# %% ../nbs/05b_detectors.ipynb #5d0e7c12
+def _found_frames(events):
+    "Frame time of each detection [s] from the times of its observation; 0: none."
     step, src = np.diff(events.time), events.detection_index
     step = np.where(src[1:] == src[:-1], step, 0.0)
     _, code = np.unique(observation_of(events), return_inverse=True)
@@ -96,6 +102,14 @@ def frame_times_of(events):
     ends = np.searchsorted(of[order], np.arange(code.max(initial=-1) + 2))
     frame = [_found_frame(step[order[a:b]]) for a, b in zip(ends[:-1], ends[1:])]
     return np.array(frame, dtype=float)[code] if len(code) else np.zeros(0)
+
+# %% ../nbs/05b_detectors.ipynb #3e137684
+def frame_times_of(events):
+    "Frame time of each detection [s], from meta (timedel, frame_time) or its observation; 0: none."
+    told = told_frames(events.meta)
+    if np.isnan(told).any():
+        told = np.where(np.isnan(told), _found_frames(events), told)
+    return np.where((told > 0) & (told <= MOST_FRAME), told, 0.0)
 
 # %% ../nbs/05b_detectors.ipynb #99e5d8d2
 @compiled

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import binom, chi2, poisson
 
 from .data import EventDataError, EventList, XRTWarning
+from .detectors import told_frames
 from .features import block_edges
 from .fits import as_region, read_event_list
 from .regions import Region
@@ -114,11 +115,8 @@ def _whole_waits(time, offsets, frame, whole, tried):
 # %% ../nbs/05d_flags.ipynb #d6c80ab3
 def frame_times_of(table, code):
     "(S,) frame time of each detection [s], NaN where unknown; `code` numbers the observations."
-    told = np.full(len(table), np.nan)
-    for name in ("timedel", "frame_time"):
-        if name in table.meta:
-            given = pd.to_numeric(table.meta[name], errors="coerce").to_numpy(float, na_value=np.nan)
-            told = np.where(np.isfinite(given) & (given > 0), given, told)
+    told = told_frames(table.meta)
+    told = np.where(np.isfinite(told) & (told > 0), told, np.nan)
     shortest, n = np.full(len(table), np.inf), int(code.max(initial=-1)) + 1
     _shortest_wait(table.time, table.offsets, shortest)
     frame, whole, tried = np.full(n, np.inf), np.zeros(len(table)), np.zeros(len(table))
