@@ -135,6 +135,7 @@ def hover_and_click(desk):
     desk.page.mouse.move(x + 9, y + 9)
     desk.page.mouse.click(x, y)
     desk.wait("^1 of 100000")
+    bt.wait_for(lambda: desk.at("analog-id").input_value(), 15)  # the field follows the status on a busy machine
     assert desk.at("analog-id").input_value() == flare
 
 
