@@ -20,6 +20,7 @@ import zlib
 from bisect import bisect_left, bisect_right
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -608,7 +609,7 @@ def _begin(out, table):
     )
     out.sink.cut()  # what Parquet begins with is no part
 
-# %% ../nbs/00b_tables.ipynb #42102f06
+# %% ../nbs/00b_tables.ipynb #da92754c
 def _block(out, meta, counts, n_gti, gti):
     "Make the bytes of some detections and their GTIs, and read them back."
     tables = [_source_table([meta], [counts], [] if gti is None else [n_gti])]
@@ -619,7 +620,7 @@ def _block(out, meta, counts, n_gti, gti):
             raise _damaged(out.path, "its detections")
     out.blocks.append((made, len(meta), int(counts.sum()), 0 if gti is None else len(gti)))
 
-# %% ../nbs/00b_tables.ipynb #43b9110c
+# %% ../nbs/00b_tables.ipynb #2db044ee
 def _settle(out, last=False):
     "Make full tables of the detections that wait; of all of them, at the `last`."
     n = sum(len(w[0]) for w in out.waiting)
@@ -639,12 +640,12 @@ def _settle(out, last=False):
         _block(out, *part)
     out.waiting = []
 
-# %% ../nbs/00b_tables.ipynb #9221c43b
+# %% ../nbs/00b_tables.ipynb #d050702f
 def _keys(ids):
     "The CRC-32 of each id."
     return np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint32, len(ids))
 
-# %% ../nbs/00b_tables.ipynb #e35d6ca9
+# %% ../nbs/00b_tables.ipynb #62fc3903
 def _put_ids(out):
     "Write the checksums of all ids with their rows; gives where they are."
     keys = np.concatenate(out.keys)
@@ -655,7 +656,7 @@ def _put_ids(out):
         parts.append([len(rows), *out.sink.cut(), int(keys[rows[0]])])
     return parts
 
-# %% ../nbs/00b_tables.ipynb #80401056
+# %% ../nbs/00b_tables.ipynb #ffd643e1
 def _put_blocks(out):
     "Write the tables of detections, and those of GTIs; gives where they are."
     sources, gtis = [], []
@@ -783,7 +784,7 @@ def _index(path):
 # %% ../nbs/00b_tables.ipynb #4f3ce894
 KINDS = {"groups": 3, "sources": 5, "gtis": 3, "ids": 4}  # parts in their order, and how many facts each has
 
-# %% ../nbs/00b_tables.ipynb #90e74615
+# %% ../nbs/00b_tables.ipynb #98b6ffdf
 def _parts(index):
     "An index as its parts in order: (kind, rows, end, digest, further numbers)."
     if index["format"] == 2:  # one table of all detections, and no ids
@@ -795,7 +796,7 @@ def _parts(index):
         raise ValueError("facts are missing")
     return [(k, int(n), int(stop), str(d), *map(int, more)) for k, (n, stop, d, *more) in flat]
 
-# %% ../nbs/00b_tables.ipynb #34a90f9a
+# %% ../nbs/00b_tables.ipynb #0d3eb69b
 def _adds_up(out):
     "Whether the parts of an index agree on how many events, intervals and detections there are."
     n, n_events, n_gti = (sum(p[k] for p in out["sources"]) for k in (0, 4, 5))
@@ -861,8 +862,8 @@ def _fits_memory(path, n_bytes):
         raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
 
 # %% ../nbs/00b_tables.ipynb #8c4ddbfb
-def _decoded(path, data, n):
-    "A table of `n` rows from the bytes of a Parquet file."
+def _decoded(path, data, n, columns=None):
+    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -870,7 +871,7 @@ def _decoded(path, data, n):
         if f.metadata.num_rows != n:
             raise _damaged(path, "rows are missing")
         _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
-        table = f.read()
+        table = f.read(columns)
         table.validate(full=True)
     return table
 
@@ -883,10 +884,10 @@ def _lengths(path, column, total, what):
         raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
     return n
 
-# %% ../nbs/00b_tables.ipynb #ab715dbe
-def _small_tables(path, parts):
+# %% ../nbs/00b_tables.ipynb #22f6e13a
+def _small_tables(path, parts, columns=None):
     "Some of the tables before the footer."
-    return [_decoded(path, _part(path, part), part[0]) for part in parts]
+    return [_decoded(path, _part(path, part), part[0], columns) for part in parts]
 
 # %% ../nbs/00b_tables.ipynb #04a287f0
 def _facts_of(src, ids):
@@ -896,13 +897,13 @@ def _facts_of(src, ids):
     meta.columns, meta.index = [c[5:] for c in names], pd.Index(ids, dtype=object)
     return meta
 
-# %% ../nbs/00b_tables.ipynb #e76b3515
+# %% ../nbs/00b_tables.ipynb #0f51587e
 def _all_facts(tables, each):
     "The facts of all detections as one frame; tables may lack columns, or have them in other types."
     import pyarrow as pa
 
     try:
-        return _facts_of(pa.concat_tables(tables, promote_options="permissive"), sum(each, []))
+        return _facts_of(pa.concat_tables(tables, promote_options="permissive"), [*chain(*each)])
     except pa.ArrowException:
         return join_meta([_facts_of(src, ids) for src, ids in zip(tables, each)])
 
@@ -922,7 +923,7 @@ def _sources(path, index, blocks):
     meta = _all_facts(tables, ids)
     return meta.index, np.concatenate(counts), np.concatenate(starts), gti, gti_offsets, meta
 
-# %% ../nbs/00b_tables.ipynb #175b73ed
+# %% ../nbs/00b_tables.ipynb #d25ec68a
 def _gtis(path, index, blocks, tables):
     "The GTIs of some tables of detections, and their offsets; None where there are none."
     if not index["gtis"]:
@@ -961,7 +962,7 @@ def _row_groups(path, index, groups):
             rows.validate(full=True)
             yield rows
 
-# %% ../nbs/00b_tables.ipynb #bbb9098e
+# %% ../nbs/00b_tables.ipynb #11174172
 def _events(path, index, groups):
     "The events of chosen row groups: name -> array."
     n, at = sum(index["groups"][g][0] for g in groups), 0
@@ -977,7 +978,7 @@ def _events(path, index, groups):
         at += len(rows)
     return {c: plain[c] if c in plain else _end_to_end(*others[c]) for c in schema.names}
 
-# %% ../nbs/00b_tables.ipynb #2b5bdbb0
+# %% ../nbs/00b_tables.ipynb #1ee37aab
 def _end_to_end(kind, *parts):
     "Arrays one after the other; without any, an empty one of that kind."
     return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
@@ -991,7 +992,7 @@ def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
     except EventDataError as err:
         raise EventDataError(f"{path}: {err}") from None
 
-# %% ../nbs/00b_tables.ipynb #045e7623
+# %% ../nbs/00b_tables.ipynb #4992ee2a
 def _near(path, index, ids):
     "Which tables of detections may hold some ids: all of those with an id of the same checksum."
     if not index["ids"]:
@@ -1036,7 +1037,7 @@ def _read_own(path, index, ids=None):
     columns = _events(path, index, range(len(index["groups"])))
     return _build(path, names, offsets_of(counts), columns, gti, gti_offsets, meta)
 
-# %% ../nbs/00b_tables.ipynb #03deafd0
+# %% ../nbs/00b_tables.ipynb #0b7a2653
 def _read_some(path, index, ids):
     "Some detections of a file of ours, in the order of their ids."
     blocks = [k for k in _near(path, index, ids) if k < len(index["sources"])] or [0]
@@ -1223,16 +1224,11 @@ class EventFile:
         self.index = _index(self.path) if _kind_of(self.path) == "parquet" else None
         if self.index is None:
             raise EventDataError(f"{path}: {NOT_OURS}")
-        self.sources = _small_table(self.path, self.index["sources"])
-        total = sum(n for n, *_ in self.index["groups"])
-        self.counts = _lengths(self.path, self.sources["counts"], total, "events")
-        self.offsets = np.r_[0, np.cumsum(self.counts)].astype(np.int64)
-        self.gti = self.gti_offsets = None
-        if self.index["gtis"]:
-            rows = _small_table(self.path, self.index["gtis"])
-            self.gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
-            each = _lengths(self.path, self.sources["n_gti"], len(self.gti), "intervals")
-            self.gti_offsets = np.r_[0, np.cumsum(each)].astype(np.int64)
+        parts = self.index["sources"]
+        counts = _small_tables(self.path, parts, ["counts"])
+        counts = [_lengths(self.path, t["counts"], p[4], "events") for t, p in zip(counts, parts)]
+        self.counts, self.held = np.concatenate(counts), (None, None)
+        self.offsets, self.first = offsets_of(self.counts), offsets_of([p[0] for p in parts])
 
     def __len__(self):
         return len(self.counts)
@@ -1245,7 +1241,8 @@ class EventFile:
     @cached_property
     def ids(self):
         "(S,) array of str."
-        return np.array(self.sources["obsreg_id"].to_pylist(), dtype=str)
+        tables = _small_tables(self.path, self.index["sources"], ["obsreg_id"])
+        return np.array([*chain(*(t["obsreg_id"].to_pylist() for t in tables))], dtype=str)
 
     @cached_property
     def groups(self):
@@ -1258,25 +1255,27 @@ class EventFile:
         parts = [p[3] for k in ("groups", "sources", "gtis") for p in self.index[k]]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
+    def _around(self, start, stop):
+        "What the tables that hold a run of detections say, and the run's place in them."
+        i, j = np.searchsorted(self.first, (start, max(stop, start + 1) - 1), side="right") - 1
+        blocks = range(min(i, len(self.first) - 2), min(j, len(self.first) - 2) + 1)
+        if self.held[0] != blocks:
+            self.held = blocks, _sources(self.path, self.index, blocks)
+        return self.held[1], slice(start - self.first[blocks[0]], stop - self.first[blocks[0]])
+
     def facts(self, rows=slice(None)):
         "What is known of the detections of a slice, by id: the rows of `EventTable.meta`."
         start, stop, _ = rows.indices(len(self))
-        part = self.sources.slice(start, max(stop - start, 0))
-        return _facts_of(part, part["obsreg_id"].to_pylist())
+        (*_, meta), run = self._around(start, max(start, stop))
+        return meta.iloc[run]
 
     def __getitem__(self, rows):
         "The detections of a slice (without a step) as an EventTable."
         start, stop, _ = rows.indices(len(self))
-        stop, starts = max(start, stop), np.r_[0, np.cumsum([n for n, _ in self.groups])].astype(np.int64)
-        first, last = self.offsets[start], self.offsets[stop]
-        i, j = np.searchsorted(starts, (first, max(last, first + 1) - 1), side="right") - 1
-        chosen = list(range(i, j + 1)) if last > first else []
-        base = starts[i] if chosen else first
-        columns = _events(self.path, self.index, chosen)
-        columns = {c: v[first - base : last - base] for c, v in columns.items()}
-        gti = gti_offsets = None
-        if self.gti is not None:
-            gti_offsets = self.gti_offsets[start : stop + 1]
-            gti, gti_offsets = self.gti[gti_offsets[0] : gti_offsets[-1]], gti_offsets - gti_offsets[0]
-        meta, offsets = self.facts(slice(start, stop)), self.offsets[start : stop + 1] - first
-        return _build(self.path, list(meta.index), offsets, columns, gti, gti_offsets, meta)
+        (*_, gti, ends, meta), run = self._around(start, stop := max(start, stop))
+        columns = _some_events(self.path, self.index, np.arange(*self.offsets[[start, stop]]))
+        if gti is not None:
+            ends = ends[run.start : run.stop + 1]
+            gti, ends = gti[ends[0] : ends[-1]], ends - ends[0]
+        meta, offsets = meta.iloc[run], self.offsets[start : stop + 1] - self.offsets[start]
+        return _build(self.path, meta.index, offsets, columns, gti, ends, meta)
