@@ -63,7 +63,7 @@ def _gti_array(gti, where=""):
         flat = np.empty(1)
     if len(flat) % 2:
         raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
-    return np.array(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
+    return np.asarray(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
 
 # %% ../nbs/00_data.ipynb #bc3b072b
 def check_gti(

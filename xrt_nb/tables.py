@@ -1028,6 +1028,13 @@ def _some_events(path, index, rows):
     columns = _events(path, index, groups.tolist())
     return {c: v[base[g] + rows - starts[g]] for c, v in columns.items()}
 
+# %% ../nbs/00b_tables.ipynb #c610e59e
+def _give_back():
+    "Give memory that Arrow holds and no longer needs back to the system."
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+
 # %% ../nbs/00b_tables.ipynb #27bf230d
 def _read_own(path, index, ids=None):
     "All detections of a file of ours, or some."
@@ -1035,6 +1042,9 @@ def _read_own(path, index, ids=None):
         return _read_some(path, index, [str(i) for i in ids])
     names, counts, _, gti, gti_offsets, meta = _sources(path, index, range(len(index["sources"])))
     columns = _events(path, index, range(len(index["groups"])))
+    for part in index["ids"]:
+        _part(path, part)
+    _give_back()
     return _build(path, names, offsets_of(counts), columns, gti, gti_offsets, meta)
 
 # %% ../nbs/00b_tables.ipynb #0b7a2653
@@ -1102,7 +1112,7 @@ def _read_first_format(path, f, blob, ids):
     columns = {c: rows[c].to_numpy() for c in rows.column_names if c != "obsreg_id"}
     offsets, meta = np.r_[0, np.cumsum(counts)], _first_facts(path, src, names)
     table = _build(path, names, offsets, columns, gti, gti_offsets, meta)
-    return table if ids is None else table[_wanted(path, names, ids)]
+    return table if ids is None else table[_wanted(path, names, list(map(str, ids)), len(names))]
 
 # %% ../nbs/00b_tables.ipynb #c4c3124f
 def _sound(path, f, size):
