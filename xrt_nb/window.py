@@ -747,25 +747,9 @@ def lay_out(w):
         box.add_class(name)
     return box
 
-# %% ../nbs/08c_window.ipynb #b061bf86
-class Window(Listener, Maker):
-    "The face of a finder: controls, map, panels."
-
-    def __init__(self, finder):
-        import ipywidgets
-
-        self.f, self.w, self.c, self.acts, self.panels = finder, ipywidgets, {}, {}, {}
-        self.busy, self.drawn, self.map_of, self.scatter = True, {}, None, None
-        self.turn = threading.RLock()
-        self.canvas = self.w.VBox(layout=self.w.Layout(width="100%"))
-        self.known = self.w.HBox(layout=self.w.Layout(flex_flow="row wrap"))
-        self.canvas.add_class("xrt-canvas")
-        self.known.add_class("xrt-known")
-        self.legend, self.status = self.html("legend", width="100%"), self.html("status", width="100%")
-        self.bridge = bridge()
-        self.bridge.on_msg(self.heard)
-        self.box = lay_out(self)
-        self.refresh()
+# %% ../nbs/08c_window.ipynb #fc536d77
+class Screen:
+    "The map of a window, and what of it has to be drawn anew."
 
     def once(self, what, key):
         "True if `what` has to be drawn anew because its key changed."
@@ -793,6 +777,38 @@ class Window(Listener, Maker):
             self.scatter.lasso(type=kind)
         self.scatter.mouse(mouse)
 
+    def show(self):
+        "Controls, map, legend and the panel on show."
+        f = self.f
+        if self.map_of is not f.archive:
+            new_choices(self)
+            self.new_map()
+        state_to_controls(self)
+        show_map(self)
+        show_legend(self)
+        if self.once(f.tab, panel_key(f)):
+            self.panels[f.tab].value = panel_html(f)
+
+# %% ../nbs/08c_window.ipynb #b061bf86
+class Window(Listener, Maker, Screen):
+    "The face of a finder: controls, map, panels."
+
+    def __init__(self, finder):
+        import ipywidgets
+
+        self.f, self.w, self.c, self.acts, self.panels = finder, ipywidgets, {}, {}, {}
+        self.busy, self.drawn, self.map_of, self.scatter = True, {}, None, None
+        self.turn = threading.RLock()
+        self.canvas = self.w.VBox(layout=self.w.Layout(width="100%"))
+        self.known = self.w.HBox(layout=self.w.Layout(flex_flow="row wrap"))
+        self.canvas.add_class("xrt-canvas")
+        self.known.add_class("xrt-known")
+        self.legend, self.status = self.html("legend", width="100%"), self.html("status", width="100%")
+        self.bridge = bridge()
+        self.bridge.on_msg(self.heard)
+        self.box = lay_out(self)
+        self.refresh()
+
     def from_map(self, change):
         "Take over what was drawn; a click on one of several selected sources moves the focus only."
         rows = np.asarray(change["new"] if change["new"] is not None else [], dtype=np.int64)
@@ -807,15 +823,3 @@ class Window(Listener, Maker):
             finally:
                 self.busy = False
             self.status.value = escape(printable(self.f.status, 400))
-
-    def show(self):
-        "Controls, map, legend and the panel on show."
-        f = self.f
-        if self.map_of is not f.archive:
-            new_choices(self)
-            self.new_map()
-        state_to_controls(self)
-        show_map(self)
-        show_legend(self)
-        if self.once(f.tab, panel_key(f)):
-            self.panels[f.tab].value = panel_html(f)
