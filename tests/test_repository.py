@@ -45,7 +45,7 @@ ROOMS = [
     "detectors", "nulls", "flags", "injection", "candidates", "index", "cards",
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra", "active",
     "posteriors", "bridge",
-    "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "runs", "reference", "scale", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
