@@ -73,12 +73,23 @@ def choices(d):
     y = d.True_Class
     tries = {"as it is": {}, "no sky": dict(sky=False), "boosting": dict(kind="boosting"), "extra": dict(kind="extra")}
     tries |= {"random forest": dict(kind="forest"), "no temperature": dict(n_folds=0), "20 draws from the errors": dict(draws=20)}
-    tries |= {f"training S/N ≥ {s}": dict(min_significance=s) for s in (3, 6)}
     head()
     for name, settings in tries.items():
         line(name, measures(y, *out_of_fold(d, d.CSCv2_name, **settings)))
+    cuts(d)
     calibrations(d)
     imputations(d)
+
+
+def cuts(d):
+    "Training sources below a significance left out: how many are lost, of which class, and what it costs, for all and for bright sources."
+    y, s, bright = d.True_Class, d["CSCv2_S/N"].to_numpy(), (d["CSCv2_S/N"] >= 6).to_numpy()
+    print("  cuts in S/N of the training sources; below each, the same judged on sources of S/N ≥ 6 alone")
+    for least in (0, 3, 6, 10):
+        left = y[s >= least].value_counts()
+        p, classes = out_of_fold(d, d.CSCv2_name, min_significance=least)
+        line(f"S/N ≥ {least}: {left.sum()} left, {left.index[-1]} {left.iloc[-1]}", measures(y, p, classes))
+        line("    S/N ≥ 6 alone", measures(y[bright], p[bright], classes))
 
 
 def calibrations(d):
@@ -131,13 +142,26 @@ def taken_apart(d):
     seen = d[[f"{f}mag" for f in FILTERS]].notna().any(axis=1).to_numpy()
     for name, part in (("with a counterpart", seen), ("without", ~seen)):
         line(name, measures(y[part], p[part], classes))
-    half = folds(y, d.CSCv2_name, 2, 1)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sets = conformal_sets(y.iloc[half[0]], p[half[0]], classes, 0.05)
-    got, true = sets.sets(p[half[1]]), y.iloc[half[1]].to_numpy()
-    print("  sets at 5 %: the true class is in", {c: f"{got.loc[true == c, c].mean():.3f}" for c in classes if c not in sets.refused})
-    print("  refused:", sets.refused)
+    for alpha in (0.05, 0.1):
+        prediction_sets(y.to_numpy(), p, [str(c) for c in classes], d.CSCv2_name, alpha)
+
+
+def prediction_sets(y, p, classes, groups, alpha, n_splits=20):
+    "How often the set holds the true class, over many halvings of the sources into calibration and judged ones."
+    held, refused, size = {c: [] for c in classes}, dict.fromkeys(classes, 0), []
+    for seed in range(n_splits):
+        a, b = folds(y, groups, 2, seed)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sets = conformal_sets(y[a], p[a], classes, alpha)
+        got, refused = sets.sets(p[b]), {c: n + (c in sets.refused) for c, n in refused.items()}
+        size.append(got.sum(axis=1).mean())
+        for c in set(classes) - set(sets.refused):
+            held[c].append(got.loc[y[b] == c, c].mean())
+    print(f"  sets at {alpha:.0%}, {n_splits} halvings: mean size {np.mean(size):.2f}; the true class is in")
+    for c in classes:
+        told = f"{np.mean(held[c]):.3f} ± {np.std(held[c]):.3f}" if held[c] else "no sets"
+        print(f"    {c:8s} {(y == c).sum():4d} sources: {told}; refused in {refused[c]} of {n_splits}")
 
 
 def none(d):
