@@ -18,6 +18,7 @@ import struct
 import warnings
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -1070,3 +1071,73 @@ def read_events(
         return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
     return table if ids is None else table[list(ids)]
+
+# %% ../nbs/00b_tables.ipynb #907bf27b
+NOT_OURS = "only a Parquet file of xrt_nb can be read in parts; write it anew with read_events(…).write(…)"
+
+# %% ../nbs/00b_tables.ipynb #7f806479
+class EventFile:
+    "A Parquet file of ours of which whole detections are read by position, a run of them at a time."
+
+    def __init__(self, path):
+        self.path = ordinary(path)
+        self.index = _index(self.path) if _kind_of(self.path) == "parquet" else None
+        if self.index is None:
+            raise EventDataError(f"{path}: {NOT_OURS}")
+        self.sources = _small_table(self.path, self.index["sources"])
+        total = sum(n for n, *_ in self.index["groups"])
+        self.counts = _lengths(self.path, self.sources["counts"], total, "events")
+        self.offsets = np.r_[0, np.cumsum(self.counts)].astype(np.int64)
+        self.gti = self.gti_offsets = None
+        if self.index["gtis"]:
+            rows = _small_table(self.path, self.index["gtis"])
+            self.gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
+            each = _lengths(self.path, self.sources["n_gti"], len(self.gti), "intervals")
+            self.gti_offsets = np.r_[0, np.cumsum(each)].astype(np.int64)
+
+    def __len__(self):
+        return len(self.counts)
+
+    @property
+    def n_events(self):
+        "Events of all detections together."
+        return int(self.offsets[-1])
+
+    @cached_property
+    def ids(self):
+        "(S,) array of str."
+        return np.array(self.sources["obsreg_id"].to_pylist(), dtype=str)
+
+    @cached_property
+    def groups(self):
+        "Events and digest of each row group."
+        return [(n, digest) for n, _, _, digest in self.index["groups"]]
+
+    @cached_property
+    def digest(self):
+        "What changes with any byte of the file's content."
+        parts = [p[3] for k in ("groups", "sources", "gtis") for p in self.index[k]]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def facts(self, rows=slice(None)):
+        "What is known of the detections of a slice, by id: the rows of `EventTable.meta`."
+        start, stop, _ = rows.indices(len(self))
+        part = self.sources.slice(start, max(stop - start, 0))
+        return _facts_of(part, part["obsreg_id"].to_pylist())
+
+    def __getitem__(self, rows):
+        "The detections of a slice (without a step) as an EventTable."
+        start, stop, _ = rows.indices(len(self))
+        stop, starts = max(start, stop), np.r_[0, np.cumsum([n for n, _ in self.groups])].astype(np.int64)
+        first, last = self.offsets[start], self.offsets[stop]
+        i, j = np.searchsorted(starts, (first, max(last, first + 1) - 1), side="right") - 1
+        chosen = list(range(i, j + 1)) if last > first else []
+        base = starts[i] if chosen else first
+        columns = _events(self.path, self.index, chosen)
+        columns = {c: v[first - base : last - base] for c, v in columns.items()}
+        gti = gti_offsets = None
+        if self.gti is not None:
+            gti_offsets = self.gti_offsets[start : stop + 1]
+            gti, gti_offsets = self.gti[gti_offsets[0] : gti_offsets[-1]], gti_offsets - gti_offsets[0]
+        meta, offsets = self.facts(slice(start, stop)), self.offsets[start : stop + 1] - first
+        return _build(self.path, list(meta.index), offsets, columns, gti, gti_offsets, meta)
