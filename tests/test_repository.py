@@ -43,9 +43,10 @@ ROOMS = [
     "features", "properties", "training", "published", "autoencoder", "deepsets", "shapes", "scores", "metric",
     "embedding", "clustering", "evaluation", "spectral_models", "analogs", "default_search",
     "detectors", "nulls", "flags", "injection", "candidates", "index", "cards",
-    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "spectra", "active",
+    "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "recipes",
+    "spectra", "active",
     "posteriors", "bridge",
-    "runs", "reference", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "runs", "reference", "scale", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
