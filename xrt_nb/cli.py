@@ -803,6 +803,7 @@ def cases():
 # %% ../nbs/07c_cli.ipynb #8a78d6f9
 KNOWN = "CSV of known transients (obsreg_id, class). Without it: the paper's list."
 TRUTH = "CSV of a simulated archive's truth (obsreg_id, kind, known); adds the retrieval table."
+CHUNKED = "Read the events in parts. Without it: in parts beyond 200,000 detections."
 list_options = add(
     click.option("--known", type=EVENTS, help=KNOWN),
     click.option("--truth", type=EVENTS, help=TRUTH),
@@ -817,9 +818,10 @@ list_options = add(
 @step_option
 @set_option
 @parameter_options(*RUN_NAMES, "k")
+@click.option("--chunked/--in-memory", default=None, help=CHUNKED)
 @jobs_option
 @overwrite_option
-def run(what, out, known, truth, case, steps, more, jobs, overwrite, **options):
+def run(what, out, known, truth, case, steps, more, chunked, jobs, overwrite, **options):
     """Embedding, clusters and analogs of an archive, with a report.
 
     Without CASE it is the default one, shape-metric, drawn from what the default search compares. Published
@@ -845,7 +847,7 @@ def run(what, out, known, truth, case, steps, more, jobs, overwrite, **options):
     take_steps(steps)
     given = given_of(options) | values_of(more)
     with Bars() as bars:
-        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
+        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, chunked=chunked, **given)
     say_done(done)
 
 # %% ../nbs/07c_cli.ipynb #2fbe5634
