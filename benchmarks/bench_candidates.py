@@ -307,38 +307,70 @@ def real_candidates():
               f"event of {row.fluence:.0f} ± {row.fluence_error:.0f} photons")
 
 
-@part
-def candidates(args):
-    "Speed and memory of `find_candidates` on many lists, and the real lists by label."
-    from xrt_nb.candidates import find_candidates
-    from xrt_nb.simulation import simulate_archive
+def digest(folder):
+    "One hash of all files of a folder, names included."
+    import hashlib
 
-    real_candidates()
-    base, _ = simulate_archive(min(args.lists, 10_000), args.random_state, edition=2)
-    many = repeated(base, args.lists)
-    print(f"{len(many):,} lists, {many.n_events:,} photons, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
-    start, wall, last = time.process_time(), time.perf_counter(), [""]
+    out = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        out.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return out.hexdigest()
+
+
+def timed(table, out, **options):
+    "`write_candidates` with the time at which each step ends, CPU seconds and peak memory."
+    from xrt_nb.cards import write_candidates
+
+    start, wall, last = time.process_time(), time.perf_counter(), [None]
 
     def say(step, done, total):
-        if step != last[0] or done == total:
+        if done == total or step != last[0]:
             last[0] = step
-            print(f"  {time.perf_counter() - wall:6.0f} s  {step} {done} of {total}", flush=True)
+            print(f"  {time.perf_counter() - wall:6.0f} s, {time.process_time() - start:6.0f} s CPU: {step} {done} of {total}", flush=True)
 
-    frame = find_candidates(many, progress=say)
-    took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{frame.candidate.sum():,} candidates: {took:.0f} s CPU, {time.perf_counter() - wall:.0f} s, peak {peak:.2f} GB")
+    write_candidates(table, out, progress=say, **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  in all {time.perf_counter() - wall:.0f} s, {time.process_time() - start:.0f} s CPU; peak {peak:.2f} GB; "
+          f"{sum(p.stat().st_size for p in out.rglob('*')) / 1e6:.0f} MB written")
+
+
+@part
+def candidates(args):
+    "Time and memory of `write_candidates` on many lists, end to end; the same bytes twice; the real lists by label."
+    import tempfile
+
+    from xrt_nb.simulation import simulate_archive
+
+    base, truth = simulate_archive(min(args.lists, 5_000), args.random_state, edition=2)
+    many = repeated(base, args.lists)
+    known = truth.loc[truth["known"], "kind"]
+    known.index = [f"0{i}" for i in known.index]
+    print(f"{len(many):,} lists, {many.n_events:,} photons, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB "
+          "with them in memory")
+    with tempfile.TemporaryDirectory() as folder:
+        timed(many, Path(folder) / "all", known=known)
+        told = pd.read_parquet(Path(folder) / "all" / "detections.parquet", columns=["candidate"])
+        print(f"{told.candidate.sum():,} candidates")
+        few = many[: min(len(many), 1000)]
+        for name in ("once", "again"):
+            timed(few, Path(folder) / name, known=known, most=20, cards=10)
+        same = digest(Path(folder) / "once") == digest(Path(folder) / "again")
+        print(f"{len(few):,} lists twice: {'the same bytes' if same else 'NOT the same bytes'}")
+    del many, base
+    real_candidates()
 
 
 def repeated(table, n):
-    "A table of n lists: its own again and again, under new ids."
-    rows = np.arange(n) % len(table)
-    turn, out = np.arange(n) // len(table), []
-    for k in range(turn[-1] + 1):
-        t = table[rows[turn == k]]
-        ids = [f"{i}r{k}" for i in t.ids]
-        out.append(EventTable(ids, t.offsets, t.time, t.energy, t.gti, t.gti_offsets, t.meta.set_axis(ids)))
+    "A table of n lists: its own again and again, in other observations."
     from xrt_nb.data import concat
 
+    whole, rest = divmod(n, len(table))
+    out = []
+    for k in range(whole + (rest > 0)):
+        t = table if k < whole else table[:rest]
+        ids, obsid = ([f"{k}{i}" for i in x] for x in (t.ids, t.meta["obsid"]))
+        meta = t.meta.set_axis(ids).assign(obsid=obsid)
+        out.append(EventTable(ids, t.offsets, t.time, t.energy, t.gti, t.gti_offsets, meta))
     return concat(out)
 
 

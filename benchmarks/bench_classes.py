@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classes of sources, measured: `python benchmarks/bench_classes.py [bars] [none] [speed] [apart] [choices] [loop]`, all without a name.
+"""Classes of sources, measured: `python benchmarks/bench_classes.py [bars] [none] [speed] [apart] [choices] [loop] [recipes]`, all without a name.
 
 The labeled sources lie in `../shared` or where XRT_NB_SHARED says; without them a simulated table takes their place, and the page
 says so. Every figure stands beside its bar, its baseline and its spread. One thread.
@@ -73,12 +73,23 @@ def choices(d):
     y = d.True_Class
     tries = {"as it is": {}, "no sky": dict(sky=False), "boosting": dict(kind="boosting"), "extra": dict(kind="extra")}
     tries |= {"random forest": dict(kind="forest"), "no temperature": dict(n_folds=0), "20 draws from the errors": dict(draws=20)}
-    tries |= {f"training S/N ≥ {s}": dict(min_significance=s) for s in (3, 6)}
     head()
     for name, settings in tries.items():
         line(name, measures(y, *out_of_fold(d, d.CSCv2_name, **settings)))
+    cuts(d)
     calibrations(d)
     imputations(d)
+
+
+def cuts(d):
+    "Training sources below a significance left out: how many are lost, of which class, and what it costs, for all and for bright sources."
+    y, s, bright = d.True_Class, d["CSCv2_S/N"].to_numpy(), (d["CSCv2_S/N"] >= 6).to_numpy()
+    print("  cuts in S/N of the training sources; below each, the same judged on sources of S/N ≥ 6 alone")
+    for least in (0, 3, 6, 10):
+        left = y[s >= least].value_counts()
+        p, classes = out_of_fold(d, d.CSCv2_name, min_significance=least)
+        line(f"S/N ≥ {least}: {left.sum()} left, {left.index[-1]} {left.iloc[-1]}", measures(y, p, classes))
+        line("    S/N ≥ 6 alone", measures(y[bright], p[bright], classes))
 
 
 def calibrations(d):
@@ -131,13 +142,26 @@ def taken_apart(d):
     seen = d[[f"{f}mag" for f in FILTERS]].notna().any(axis=1).to_numpy()
     for name, part in (("with a counterpart", seen), ("without", ~seen)):
         line(name, measures(y[part], p[part], classes))
-    half = folds(y, d.CSCv2_name, 2, 1)[0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sets = conformal_sets(y.iloc[half[0]], p[half[0]], classes, 0.05)
-    got, true = sets.sets(p[half[1]]), y.iloc[half[1]].to_numpy()
-    print("  sets at 5 %: the true class is in", {c: f"{got.loc[true == c, c].mean():.3f}" for c in classes if c not in sets.refused})
-    print("  refused:", sets.refused)
+    for alpha in (0.05, 0.1):
+        prediction_sets(y.to_numpy(), p, [str(c) for c in classes], d.CSCv2_name, alpha)
+
+
+def prediction_sets(y, p, classes, groups, alpha, n_splits=20):
+    "How often the set holds the true class, over many halvings of the sources into calibration and judged ones."
+    held, refused, size = {c: [] for c in classes}, dict.fromkeys(classes, 0), []
+    for seed in range(n_splits):
+        a, b = folds(y, groups, 2, seed)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sets = conformal_sets(y[a], p[a], classes, alpha)
+        got, refused = sets.sets(p[b]), {c: n + (c in sets.refused) for c, n in refused.items()}
+        size.append(got.sum(axis=1).mean())
+        for c in set(classes) - set(sets.refused):
+            held[c].append(got.loc[y[b] == c, c].mean())
+    print(f"  sets at {alpha:.0%}, {n_splits} halvings: mean size {np.mean(size):.2f}; the true class is in")
+    for c in classes:
+        told = f"{np.mean(held[c]):.3f} ± {np.std(held[c]):.3f}" if held[c] else "no sets"
+        print(f"    {c:8s} {(y == c).sum():4d} sources: {told}; refused in {refused[c]} of {n_splits}")
 
 
 def none(d):
@@ -198,7 +222,93 @@ def loop(d):
     print("  bar 0.80 for a planted class")
 
 
-PARTS = {"loop": loop, "bars": bars, "none": none, "speed": speed, "choices": choices, "apart": taken_apart}
+def recipes(d):
+    "Two published recipes beside ours: same rows, same folds; and against what their authors published."
+    from xrt_nb.recipes import MixtureMahalanobis, MuwclassRecipe, photon_hardness
+
+    hard = photon_hardness(read_measures(d)).assign(name=d.CSCv2_name)
+    only = dict(columns=("hard_hm", "hard_hs", "hard_ms"), n_components=3)
+    tries = {"ours": (SourceClassifier, {}, d), "MUWCLASS's recipe": (MuwclassRecipe, {}, d)}
+    tries |= {"MUWCLASS's, draws of one sigma": (MuwclassRecipe, dict(error_scale=1.0), d)}
+    tries |= {"MUWCLASS's, without SMOTE": (MuwclassRecipe, dict(n_near=0), d)}
+    tries |= {"umlcaxs' recipe, hardness": (MixtureMahalanobis, only, hard)}
+    tries |= {"umlcaxs', hardness, Gaussian": (MixtureMahalanobis, only | dict(kind="gaussian"), hard)}
+    y, classes, kept = d.True_Class, np.unique(d.True_Class), {}
+    for how, groups in (("source", d.CSCv2_name), ("sky cell", sky_cells(d.CSCv2_RA, d.CSCv2_DEC))):
+        print(f"  five folds by {how}")
+        head()
+        for name, (make, settings, table) in tries.items():
+            p, ct = np.zeros((len(d), len(classes))), np.zeros(len(d))
+            for train, test in folds(y, groups, 5, 0):
+                model = make(**settings).fit(table.iloc[train], y.iloc[train])
+                told = model.predict_proba(table.iloc[test])
+                p[np.ix_(test, np.searchsorted(classes, told.columns))] = told
+                if name == "MUWCLASS's recipe":
+                    ct[test] = model.confidence(table.iloc[test])["ct"]
+            kept[how, name] = p
+            line(name, measures(y, p, classes))
+            floor = np.maximum(p, 1e-3) / np.maximum(p, 1e-3).sum(axis=1, keepdims=True)
+            interval = bootstrap(y, p, classes, groups).loc[["log loss", "Brier", "macro F1", "ECE"]]
+            spans = "  ".join(f"{c} {r.low:.3f}-{r.high:.3f}" for c, r in interval.iterrows())
+            print(f"      {spans}; log loss with a floor of .001: {measures(y, floor, classes)['log loss']:.4f}", flush=True)
+            if name == "MUWCLASS's recipe":
+                sure = ct >= 2
+                line(f"  of these CT >= 2 ({sure.mean():.0%})", measures(y[sure], p[sure], classes))
+    print("  published, 2941 sources, one by one: accuracy .886  balanced .699  macro F1 .677  log loss .339  Brier .161  ECE .050")
+    print("  published, CT >= 2 (81 %):           accuracy .970  balanced .790  macro F1 .795  log loss .164  Brier .062  ECE .053")
+    p = np.zeros((len(d), len(classes)))
+    for train, test in folds(y, d.CSCv2_name, 20, 0):
+        told = MuwclassRecipe(draws=5).fit(d.iloc[train], y.iloc[train]).predict_proba(d.iloc[test])
+        p[np.ix_(test, np.searchsorted(classes, told.columns))] = told
+    line("MUWCLASS's recipe, 20 folds", measures(y, p, classes))
+    umlcaxs(d, pd.DataFrame(kept["source", "ours"], columns=classes), pd.DataFrame(kept["source", "MUWCLASS's recipe"], columns=classes))
+
+
+def umlcaxs(d, ours, muwclass):
+    "umlcaxs' recipe against its published answers; these against literature's classes."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import PolynomialFeatures
+
+    from xrt_nb.recipes import MixtureMahalanobis, agreement_of, mixture_values, recorded_answers, stretched
+
+    path = SHARED / "csc" / "umlcaxs_classified.csv.gz"
+    if not path.exists():
+        print("  no published answers of umlcaxs at hand")
+        return
+    told = pd.read_csv(path)
+    types = ["QSO", "AGN", "Seyfert_1", "Seyfert_2", "HMXB", "LMXB", "XB", "YSO", "TTau*", "Orion_V*"]
+    recorded, one = recorded_answers(told, types), (told.detection_count == 1).to_numpy()
+    for seed in (0, 1, 2):
+        half = np.random.default_rng(seed).random(len(told)) < 0.5
+        model = MixtureMahalanobis().fit(told, np.where(half & one, recorded.idxmax(axis=1), None))
+        judged = one & ~half
+        near = agreement_of(model.predict_proba(told[judged]).reindex(columns=types, fill_value=0.0), recorded[judged])
+        base = np.abs(recorded[judged] - recorded[half].mean()).to_numpy().mean()
+        print(f"  half {seed}: same class {near.loc['all', 'same class']:.3f}, mean difference {near.loc['all', 'difference']:.4f} (mean answer {base:.4f})")
+    x = stretched(mixture_values(told), model.stretch_)
+    cluster, free = model.mixture_.predict(x), np.zeros(recorded.shape)
+    for c in np.unique(cluster):
+        own, z = half & one & (cluster == c), (x - x[cluster == c].mean(0)) / (x[cluster == c].std(0) + 1e-9)
+        q, w = PolynomialFeatures(2).fit_transform(z), recorded.to_numpy()[own].ravel()
+        rows, kind = np.repeat(q[own], len(types), axis=0)[w > 0], np.tile(np.arange(len(types)), own.sum())[w > 0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fitted = LogisticRegression(C=3.0, max_iter=150).fit(rows, kind, sample_weight=w[w > 0])
+        free[np.ix_(cluster == c, fitted.classes_)] = fitted.predict_proba(q[cluster == c])
+    best = agreement_of(pd.DataFrame(free, columns=types)[judged], recorded[judged]).loc["all"]
+    print(f"  any quadratic form in these clusters, fitted to the answers: same class {best['same class']:.3f}, difference {best['difference']:.4f}")
+    joined = {"AGN": "AGN", "QSO": "AGN", "Seyfert_1": "AGN", "Seyfert_2": "AGN"} | dict.fromkeys(("HMXB", "LMXB", "XB", "CV", "NS"), "compact")
+    joined |= dict.fromkeys(("YSO", "TTau*", "Orion_V*", "LM-STAR", "HM-STAR"), "star")
+    both = d.CSCv2_name.isin(told.name).to_numpy()
+    truth, published = d.True_Class[both].map(joined), recorded.set_axis(told.name).loc[d.CSCv2_name[both]]
+    print(f"  {both.sum()} sources in both tables: {truth.value_counts().to_dict()}")
+    head()
+    for name, p in (("published by umlcaxs", published), ("MUWCLASS's recipe, out of fold", muwclass[both]), ("ours, out of fold", ours[both])):
+        q = p.T.groupby(p.columns.map(joined)).sum().T.clip(lower=5e-4)
+        line(name, measures(truth, q.div(q.sum(axis=1), axis=0), q.columns))
+
+
+PARTS = {"loop": loop, "bars": bars, "none": none, "speed": speed, "choices": choices, "apart": taken_apart, "recipes": recipes}
 
 if __name__ == "__main__":
     table, what = labeled()

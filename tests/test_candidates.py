@@ -117,7 +117,9 @@ def test_too_few_photons_are_no_event():
 
 def test_resampled_photons_stay_in_their_stretch_and_good_time():
     gti = [[0, 400], [1000, 1600]]
-    one = EventList(np.r_[np.linspace(1, 399, 30), np.linspace(1001, 1599, 40)], np.linspace(600, 6000, 70), "a", gti)
+    rng = np.random.default_rng(0)
+    time = np.sort(np.r_[rng.uniform(1, 399, 30), rng.uniform(1001, 1599, 40)])  # regular times would be frames
+    one = EventList(time, np.linspace(600, 6000, 70), "a", gti)
     table = EventTable.from_lists([one])
     low, high = own_stretch(table)
     assert (low <= one.time).all() and (one.time <= high).all() and (low[1:] >= high[:-1]).all() and high[29] == 400 and low[30] == 1000
@@ -128,6 +130,27 @@ def test_resampled_photons_stay_in_their_stretch_and_good_time():
     assert stats.kstest(counts, stats.poisson(70).cdf).pvalue > 1e-6 and counts.var() == pytest.approx(70, rel=0.35)
     assert set(np.unique(again.energy)) <= set(one.energy)
     assert all(len(np.unique(x.time)) == len(x) for x in again)  # nobody stands on another
+
+
+def test_copies_of_many_lists_are_in_order_and_complete():
+    "Rows are the n copies of the first table, then of the second ...; each has the good times and facts of its list."
+    lists = [EventList(np.sort(np.random.default_rng(k).uniform(300, 500, 40)), None, f"a_{k}", [[0, 200], [300, 500 + k]][-k:],
+                       {"obsid": str(k)}) for k in range(1, 4)]
+    lists.append(EventList([], None, "a_none", [[0, 9]], {"obsid": "9"}))
+    table = EventTable.from_lists(lists)
+    again = resampled(table, 3, 5)
+    assert again.ids.tolist() == [f"{i}#{k}" for k in (1, 2, 3) for i in table.ids]
+    for i, one in zip(np.tile(table.ids, 3), again):
+        assert np.array_equal(one.gti, table[i].gti) and one.meta["obsid"] == table[i].meta["obsid"]
+        assert len(one) == 0 or np.isin(one.time, table[i].time).sum() > 10
+    assert resampled(table, 3, 5) == again and resampled(table, 3, 6) != again
+
+
+def test_stability_does_not_depend_on_who_else_is_looked_at(archive):
+    events, known = archive
+    one, three = (find_candidates(events, known=known, most=n, n_resamples=3) for n in (1, 3))
+    first = chosen(three, 0.05)[:1]
+    assert one.loc[first].equals(three.loc[first])
 
 
 def test_resampling_keeps_the_rate():
@@ -393,6 +416,7 @@ def test_the_command_makes_the_folder(run, tmp_path):
     done = shell("candidates", run, "--out", tmp_path / "c", "--most", 2, "--resamples", 1, "--cards", 1)
     assert done.exit_code == 0, done.output
     assert "candidates at q < 0.05" in done.stdout and "Chance alone would bring" in done.stdout and "index.html" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"next: xrt-nb app {run} ")
     assert (tmp_path / "c" / "candidates.fits").is_file()
     assert shell("candidates", run, "--out", tmp_path / "c", "--most", 2).exit_code == 1
 

@@ -1,5 +1,6 @@
 """Classes of sources: what scikit-learn asks of an estimator, trees against its own, files, bad input, other people's table."""
 
+import copy
 import json
 import os
 import warnings
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import votable
+from astropy.io.votable.ucd import check_ucd
 from astropy.table import Table
 from click.testing import CliRunner
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.inspection import permutation_importance
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -315,6 +318,52 @@ def test_a_table_in_other_units_or_with_other_columns_is_refused(model, table):
     for setting in (dict(kind="svm"), dict(n_folds=1), dict(n_trees=0), dict(draws=-1), dict(min_significance=-1)):
         with pytest.raises(ValueError, match=next(iter(setting))):
             SourceClassifier(**setting).fit(table, table.True_Class)
+
+
+def test_shuffled_columns_are_answered_and_a_wrong_unit_still_refused(model, table):
+    rows, columns = table[350:], sorted(set(model.columns_.values()))
+    grew = permutation_importance(model, rows[columns], table.True_Class[350:], scoring="neg_log_loss", n_repeats=1, random_state=0)
+    assert np.isfinite(grew.importances).all() and grew.importances.max() > 0.02
+    with pytest.raises(EventDataError, match=r"column 'rgeo' \(logarithm of distance\).*another unit"):
+        model.predict(rows.assign(rgeo=rows.rgeo / 1000))
+
+
+def test_what_only_several_columns_together_show_is_refused_at_the_border(model, table):
+    rows = table[350:]
+    slow = copy.copy(model)
+    slow.seen_ = model.seen_.copy()
+    slow.seen_[:, model.features_.index("log speed")] = -5.0, -4.0  # motions and distances like these, never together
+    assert slow.predict_proba(rows).equals(model.predict_proba(rows))
+    with pytest.raises(EventDataError, match="feature 'log speed'"):
+        classify(slow, rows)
+    with pytest.raises(EventDataError, match="'Hmag' and 'Kmag'.*swapped"):
+        read_measures(rows.rename(columns={"Jmag": "Kmag", "Kmag": "Jmag"}))
+
+
+def test_a_table_without_a_value_and_a_table_without_a_row(model, table):
+    empty = table.assign(**dict.fromkeys(model.columns_.values(), np.nan))
+    with pytest.raises(EventDataError, match="not a single value"):
+        SourceClassifier(**QUICK).fit(empty, table.True_Class)
+    for answer in (model.predict_proba(table[:0]), classify(model, table[:0]), nearest_labeled(model, table[:0])):
+        assert len(answer) == 0
+    assert list(classify(model, table[:0]).columns) == list(classify(model, table[:2]).columns)
+
+
+def test_the_whole_answer_holds_what_its_parts_say(model, table):
+    rows = table[350:400]
+    whole, p, near = classify(model, rows), model.predict_proba(rows), nearest_labeled(model, rows)
+    np.testing.assert_allclose(whole[[f"p_{c}" for c in p]], p, atol=1e-12)
+    np.testing.assert_allclose(whole.outlier, model.outlier_score(rows), atol=1e-12)
+    for own, said in (("name", "nearest"), ("label", "nearest_class")):
+        assert whole[said].tolist() == [", ".join(w) for w in near[own].to_numpy().reshape(50, 3)]
+
+
+def test_every_column_of_a_result_has_a_ucd_that_the_vocabulary_knows(model, table, tmp_path):
+    drawn = clone(model).set_params(draws=3).fit(table[:350], table.True_Class[:350])
+    path = write_classes(classify(drawn, table[350:360]), tmp_path / "t.vot", facts_of(drawn))
+    fields = votable.parse(path).get_first_table().fields
+    assert {"ct", "e_p_AGN", "p_group_star"} <= {f.name for f in fields}
+    assert [f.name for f in fields if not f.ucd or not check_ucd(f.ucd, check_controlled_vocabulary=True)] == []
 
 
 def test_a_cut_in_significance_leaves_faint_sources_out(table):

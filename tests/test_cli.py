@@ -1,6 +1,7 @@
 """The command line as a user meets it: a process of its own, exit status, what it says, what it leaves."""
 
 import gzip
+import inspect
 import subprocess
 import sys
 
@@ -199,3 +200,29 @@ def test_metric_train_hands_its_options_on(folder, monkeypatch):
     (out, options), = asked
     assert str(out) == "m.npz" and callable(options.pop("progress"))
     assert options == {"random_state": 3, "size": 0.5, "steps": 7, "exclude": ("dip", "qpe"), "overwrite": True}
+
+
+def commands(group=main, words=()):
+    "Every command that does something, with the words it is called by."
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, (*words, name))
+        else:
+            yield (*words, name), one
+
+
+def says_next(function, seen):
+    "Whether a function of the command line, or one that it calls, says what to do next."
+    from xrt_nb import cli
+
+    names = set(function.__code__.co_names)
+    if "say_next" in names:
+        return True
+    called = [f for n in names - seen if callable(f := getattr(cli, n, None)) and hasattr(f, "__code__")]
+    return any(says_next(f, seen | names) for f in called)
+
+
+def test_every_command_says_what_to_do_next():
+    "Except `app`, which serves until it is ended."
+    silent = {words for words, one in commands() if not says_next(inspect.unwrap(one.callback), set())}
+    assert silent == {("app",)}

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import threading
 
 import numpy as np
 import pandas as pd
@@ -370,6 +371,23 @@ def test_window_and_finder_agree(desk, jscatter, tmp_path):
     c["known-flare"].value = True; assert len(w.scatter.widget.annotations) == 2
     c["known-flare"].value = False; assert len(w.scatter.widget.annotations) == 0
     assert box is desk.widget
+
+
+def test_a_click_from_another_thread_waits_for_its_turn(desk, jscatter, monkeypatch):
+    "JupyterLab hands messages to several threads; one that came while the screen was drawn used to be lost."
+    import xrt_nb.window
+    desk.widget
+    w, drawing, go = desk._window, threading.Event(), threading.Event()
+    show = xrt_nb.window.show_legend
+    def slow(window): drawing.set(); assert go.wait(60); show(window)
+    monkeypatch.setattr(xrt_nb.window, "show_legend", slow)
+    first = threading.Thread(target=setattr, args=(w.scatter.widget, "selection", np.array([7], dtype=np.uint32)))
+    first.start(); assert drawing.wait(60)
+    second = threading.Thread(target=w.c["clear"].click)
+    second.start(); second.join(0.2); assert second.is_alive()  # it waits
+    go.set(); first.join(60); second.join(60)
+    assert desk.selection == drawn(desk) == [] and w.status.value.startswith("0 of 40") and not w.busy
+    desk.undo(); assert desk.selection == ["107_0"]  # and the click on the map was heard
 
 
 def test_colors_on_the_map(desk, jscatter):

@@ -10,7 +10,7 @@ from scipy.stats import chi2, kstest
 
 from xrt_nb.data import EventDataError, EventList, EventTable, XRTWarning
 from xrt_nb.flags import (BESIDE, FLAGS, SWINGS, Seen, _dither_powers, _glowing, _most_visits, _near_edges, _power_at, background_list,
-                          dither_chance, flag_table, frame_times_of, non_unique, risen, shared_gain, with_photons)
+                          dither_chance, flag_table, non_unique, risen, shared_gain, single_frame_chance, with_photons)
 from xrt_nb.fits import read_event_list
 from xrt_nb.simulation import simulate_source
 
@@ -48,11 +48,27 @@ def test_real_dithers_are_flagged(real):
 
 
 def test_real_steady_lists_are_left_alone(real):
-    # single_frame is apart: those lists hold real showers (benchmarks/bench_candidates.py); non_unique is a fact of the sky
+    # single_frame is apart: those lists hold real showers, see below
     _, label, frame = real
-    rest = frame[label == "steady"].drop(columns=["flag_single_frame", "flag_non_unique"])
+    rest = frame[label == "steady"].drop(columns=["flag_single_frame"])
     known = rest.loc[:, rest.notna().any()]
     assert len(known.columns) >= 7 and (known.mean() <= 0.03).all()
+
+
+def test_single_frames_of_real_steady_lists_are_no_chance(real):
+    # the same counts, good times and frames, but constant: hardly any; the real ones hold frames that no constant source fills
+    from xrt_nb.nulls import simulate_constant
+
+    events, label, frame = real
+    steady = events[(label == "steady").to_numpy()]
+    fake = FLAGS["single_frame"].of(simulate_constant(steady, 10, random_state=1))
+    assert fake.notna().all() and fake.sum() <= 10  # nominal: 3.4 of 3,420
+    assert frame.flag_single_frame[label == "steady"].sum() >= 10
+
+
+def test_one_source_is_listed_twice_in_few_real_observations(real):
+    _, label, frame = real
+    assert frame.flag_non_unique.notna().all() and frame.flag_non_unique.mean() < 0.03
 
 
 def test_the_real_burst_is_no_shower_and_its_background_is_read(shared):
@@ -157,11 +173,10 @@ def test_frame_times_are_told_or_found_or_unknown():
     framed = simulate_source(counts=200, frame_time=1.7, rng=1, id="a")
     bare = EventList(framed.time, id="b", gti=framed.gti)
     loose = EventList(np.sort(np.random.default_rng(0).uniform(0, 25e3, 200)), id="c", gti=framed.gti)
-    assert frame_times_of(EventTable.from_lists([bare]), np.array([0])) == pytest.approx([1.7], rel=1e-6)
-    assert np.isnan(frame_times_of(EventTable.from_lists([loose]), np.array([0]))).all()
-    assert frame_times_of(EventTable.from_lists([framed]), np.array([0])).tolist() == [1.7]
-    answer = FLAGS["single_frame"].of(loose)
-    assert answer.isna().all()
+    other = EventList(framed.time, id="d", gti=framed.gti, meta={"timedel": 1.7})
+    for one in (framed, bare, other):
+        assert Seen(one).frame == pytest.approx([1.7], rel=1e-6)
+    assert np.isnan(Seen(loose).frame).all() and FLAGS["single_frame"].of(loose).isna().all()
 
 
 def swung(period, **meta):
@@ -203,7 +218,7 @@ def test_non_unique_agrees_with_astropy():
     table = EventTable(ids, np.arange(81), np.arange(80.0))
     sky = SkyCoord(places.ra.to_numpy(), places.dec.to_numpy(), unit="deg")
     other = np.array([i.split("_")[0] for i in ids])
-    near = (sky[:, None].separation(sky[None]).arcsec <= 2) & (other[:, None] != other)
+    near = (sky[:, None].separation(sky[None]).arcsec <= 2) & (other[:, None] == other) & ~np.eye(80, dtype=bool)
     assert FLAGS["non_unique"].of(table, positions=places).tolist() == near.any(axis=1).tolist()
     assert non_unique(Seen(table, None, places)).tolist() == near.any(axis=1).tolist()
 
@@ -249,6 +264,36 @@ def test_a_shower_is_one_frame_and_a_burst_is_not():
     shower = with_photons(quiet, np.full(6, t0), "b")
     short = with_photons(quiet, t0 + 3.141 * np.repeat(np.arange(5), (2, 8, 4, 2, 1)), "c")
     assert FLAGS["single_frame"].of(EventTable.from_lists([quiet, shower, short])).tolist() == [False, True, False]
+
+
+def test_the_chance_of_a_single_frame_is_never_too_small(constant):
+    p, known = single_frame_chance(Seen(constant))
+    assert known.all()
+    for q in (0.3, 0.1, 0.03, 0.01):
+        assert (p < q).sum() <= len(p) * q + 4 * np.sqrt(len(p) * q)
+
+
+def test_the_chance_of_a_single_frame_by_hand():
+    from scipy.stats import poisson
+
+    frame, n_frames, rng = 2.0, 5000, np.random.default_rng(3)
+    own = np.sort(rng.choice(np.arange(0, n_frames, 12), 60, replace=False))  # never two within twelve frames
+    for k in (2, 3, 5):
+        t = np.sort(np.r_[own, np.full(k - 1, own[30])]) * frame + frame / 2
+        one = EventList(t, id="a_1", gti=[[0, n_frames * frame]], meta={"frame_time": frame})
+        rate = max(len(t) / n_frames, *(((np.abs(own - own[30]) <= w).sum() - 1) / (2 * w) for w in (20, 80, 320)))
+        by_hand = 1.0 if k < 3 else -np.expm1(n_frames * np.log1p(-poisson.sf(k - 1, rate)))
+        assert single_frame_chance(Seen(one))[0][0] == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_the_frames_of_a_bright_flare_are_no_single_frames():
+    "Flares up to one photon per frame for ten minutes: measured against the whole list each of them is impossible."
+    rng, flares = np.random.default_rng(5), []
+    for k in range(200):
+        late = 12e3 + rng.exponential(400, 150)
+        t = np.sort(np.floor(np.r_[rng.uniform(0, 25e3, 50), late] / 3.2) + 0.5) * 3.2
+        flares.append(EventList(t, id=f"{k}_1", gti=[[0, 25.6e3]], meta={"frame_time": 3.2}))
+    assert FLAGS["single_frame"].of(EventTable.from_lists(flares)).sum() <= 2
 
 
 def test_no_warning_on_ordinary_input(constant):

@@ -92,6 +92,26 @@ def test_photons_stay_on_frames_and_without_energies_none_appear():
     assert len(new.time) > 60
 
 
+@pytest.mark.parametrize("name", ["timedel", "frame_time", None])
+def test_frames_are_told_under_any_name_or_found(name):
+    table = steady(counts=80)
+    frame = 2.7
+    time = np.sort(np.floor(table.time / frame) * frame)
+    meta = None if name is None else pd.DataFrame({name: [frame] * len(table)}, index=table.ids)
+    framed = EventTable(table.ids, table.offsets, np.maximum(time, 0), None, table.gti - [frame, 0], table.gti_offsets, meta)
+    new, truth = inject(framed, "fred", 60, 500, random_state=2)
+    phase = new.time / frame
+    assert truth["seen"].sum() > 100 and np.abs(phase - np.round(phase)).max() < 0.01
+
+
+def test_a_told_frame_time_of_none_is_honored():
+    "Zero says that there are no frames, also where the photons seem to have some."
+    table = EventTable.from_lists([EventList(3.2 * np.arange(50.0), None, "a", [[0, 200]], {"timedel": 0.0})])
+    new, _ = inject(table, "box", 50, 100, random_state=1)
+    own = new.time[~np.isin(new.time, table.time)] / 3.2
+    assert (np.abs(own - np.round(own)) > 0.01).mean() > 0.9
+
+
 def test_hardness_is_what_was_asked():
     table = steady(n=50, counts=1)
     new, _ = inject(table, "box", 100, 1000, hardness=-0.5, random_state=1)

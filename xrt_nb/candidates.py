@@ -17,10 +17,12 @@ from .data import concat, EventTable
 from .default_search import default_score
 from .embedding import known_series
 from .flags import flag_table
-from .injection import frame_times_of, good_moments, on_frames
+from .detectors import frame_times_of
+from .injection import good_moments, on_frames
 from .nulls import false_alarm_probabilities
 from .properties import hardness_ratio
 from .representations import compiled
+from .scores import Projection
 from .shapes import as_table, clocked, half_ratio, search_features, shortest
 
 # %% ../nbs/05f_candidates.ipynb #a097c408
@@ -168,7 +170,7 @@ def on_the_clock(table, at, live, time_axis):
     return at + (table.windows()[:, 0] if time_axis == "exposure" else begin)
 
 # %% ../nbs/05f_candidates.ipynb #bf1fd8a7
-PIECE = 2_000_000  # photons at a time
+PIECE, STRETCH = 2_000_000, 5_000  # photons, detections at a time
 
 # %% ../nbs/05f_candidates.ipynb #4716baf4
 def detectors_in(frame):
@@ -247,26 +249,28 @@ def resampled(events, n, random_state=0):
     """
     table, rng = as_table(events), np.random.default_rng(random_state)
     low, high = own_stretch(table)
-    step, at, out = frame_times_of(table, None), table.detection_index, []
-    for k in range(whole(n, "n")):
-        copies = rng.poisson(1, table.n_events)
-        i = np.repeat(np.arange(table.n_events), copies)
-        again = np.r_[False, i[1:] == i[:-1]] if len(i) else np.zeros(0, bool)
-        moved = on_frames(table, low[i] + rng.random(len(i)) * (high - low)[i], at[i], step)
-        time = np.where(again, np.clip(moved, low[i], high[i]), table.time[i])
-        out.append(table_again(table, i, time, f"#{k + 1}"))
-    return concat(out)
+    n_lists, n_photons, step = len(table), table.n_events, frame_times_of(table)
+    copies = rng.poisson(1, whole(n, "n") * n_photons)
+    photon = np.repeat(np.arange(n * n_photons), copies)
+    again = np.r_[False, photon[1:] == photon[:-1]] if len(photon) else np.zeros(0, bool)
+    i = photon % n_photons if n_photons else photon
+    at = table.detection_index[i]
+    moved = on_frames(table, low[i] + rng.random(len(i)) * (high - low)[i], at, step)
+    time = np.where(again, np.clip(moved, low[i], high[i]), table.time[i])
+    return table_again(table, i, time, photon // max(n_photons, 1) * n_lists + at, n)
 
 # %% ../nbs/05f_candidates.ipynb #8199c8d5
-def table_again(table, i, time, ending):
-    "The events `i` of a table at new times, under new ids."
-    at = table.detection_index[i]
-    order = np.lexsort((time, at))
-    ids = [f"{name}{ending}" for name in table.ids]
-    offsets = np.r_[0, np.cumsum(np.bincount(at, minlength=len(table)))]
+def table_again(table, i, time, row, n):
+    "The events `i` of a table at new times, in rows of n copies of it, under new ids."
+    order = np.lexsort((time, row))
+    ids = [f"{name}#{k}" for k in range(1, n + 1) for name in table.ids]
+    offsets = np.r_[0, np.cumsum(np.bincount(row, minlength=len(ids)))]
     energy = table.energy[i][order] if table.has_energy else None
-    meta = table.meta.set_axis(pd.Index(ids, name="obsreg_id"))
-    return EventTable(ids, offsets, time[order], energy, table.gti, table.gti_offsets, meta)
+    meta = pd.concat([table.meta] * n).set_axis(pd.Index(ids, name="obsreg_id"))
+    gti, ends = table.gti, table.gti_offsets
+    if gti is not None:
+        gti, ends = np.tile(gti, (n, 1)), np.r_[0, np.cumsum(np.tile(np.diff(ends), n))]
+    return EventTable(ids, offsets, time[order], energy, gti, ends, meta)
 
 # %% ../nbs/05f_candidates.ipynb #2e8d3916
 class Likeness(NamedTuple):
@@ -278,19 +282,31 @@ class Likeness(NamedTuple):
     energies: bool
     time_axis: str
 
-    def values(self, rows):
-        "(Q, S) scores of rows of the archive, or of a table of new lists."
-        if isinstance(rows, EventTable):
-            return self.score.score(self.score.project(search_features(rows, self.time_axis)), self.ready)
-        return self.score.score(self.ready.take(rows), self.ready)
+# %% ../nbs/05f_candidates.ipynb #36494630
+def measured(events, time_axis):
+    "Search features of an archive, piece by piece into one array, as a frame by id."
+    out, at = None, 0
+    for part in events.chunks(PIECE):
+        frame = search_features(part, time_axis)
+        out = np.empty((len(events), frame.shape[1])) if out is None else out
+        out[at : at + len(part)] = frame
+        at += len(part)
+    return pd.DataFrame(out, pd.Index(events.ids, name="obsreg_id"), frame.columns, copy=False)
+
+# %% ../nbs/05f_candidates.ipynb #36494631
+def side_by_side(parts):
+    "Projections of pieces of an archive as one."
+    return Projection(
+        side_by_side(p) if isinstance(p[0], Projection) else np.concatenate(p) for p in zip(*parts)
+    )
 
 # %% ../nbs/05f_candidates.ipynb #36494629
 def likeness_of(events, time_axis="livetime", score="fusion"):
-    "Measure an archive for the search, in pieces."
-    parts = [search_features(part, time_axis) for part in events.chunks(PIECE)]
-    frame = pd.concat(parts)
+    "Measure an archive for the search; it is projected in pieces, so that no second copy is needed."
+    frame = measured(events, time_axis)
     fitted = default_score(score).fit(frame)
-    return Likeness(events.ids, fitted, fitted.project(frame), events.has_energy, time_axis)
+    parts = [fitted.project(frame.iloc[a : a + STRETCH]) for a in range(0, len(frame), STRETCH)]
+    return Likeness(events.ids, fitted, side_by_side(parts), events.has_energy, time_axis)
 
 # %% ../nbs/05f_candidates.ipynb #74216147
 def first_of(values, k):
@@ -334,17 +350,40 @@ def answer_of(values, own, k, rows, classes):
     rank = 1 + int((v > v[rows[best]]).sum())
     return Answer(near, v[near], int(rows[best]), classes[best], float(v[rows[best]]), rank)
 
+# %% ../nbs/05f_candidates.ipynb #68820334
+ROWS = 64  # queries that are ranked at a time
+
+# %% ../nbs/05f_candidates.ipynb #68820335
+def answers_of(like, queries, own, k, known):
+    "The answer of each query, rows of the archive or lists of a table, a few at a time; `own` (Q,) their rows."
+    if isinstance(queries, EventTable):
+        frame = search_features(queries, like.time_axis)
+        ready = like.score.project(frame)
+    else:
+        ready = like.ready.take(queries)
+    for a in range(0, len(own), ROWS):
+        part = np.arange(a, min(a + ROWS, len(own)))
+        for row, values in zip(own[part], like.score.score(ready.take(part), like.ready)):
+            yield answer_of(values, row, k, *known)
+
 # %% ../nbs/05f_candidates.ipynb #68820336
-def stability_of(table, own, like, answer, k, known, p_limit, n, rng):
-    "The three shares for one candidate, as a dict."
-    again = resampled(table, n, rng)
-    p = false_alarm_probabilities(again, random_state=int(rng.integers(2**31)))["p"]
-    rows, classes = known
-    answers = [answer_of(v, own, k, rows, classes) for v in like.values(again)]
+def stability_of(p, p_limit, answers, answer):
+    "The three shares for one candidate, from the p and the answers of its resampled lists, as a dict."
     kept = [len(np.intersect1d(a.neighbors, answer.neighbors)) / len(answer.neighbors) for a in answers]
     same = [a.known_class == answer.known_class for a in answers]
     out = {"stability": float((p <= p_limit).mean()), "stability_neighbors": float(np.mean(kept))}
     return out | {"stability_class": float(np.mean(same)) if answer.known >= 0 else np.nan}
+
+# %% ../nbs/05f_candidates.ipynb #68820337
+def blocks_of(photons, most):
+    "Stretches of rows with at most so many photons in all, one row at least."
+    first, total = 0, 0
+    for row, n in enumerate(photons):
+        if row > first and total + n > most:
+            yield np.arange(first, row)
+            first, total = row, 0
+        total += n
+    yield np.arange(first, len(photons))
 
 # %% ../nbs/05f_candidates.ipynb #93e22419
 def hardness_of(table, row, start, stop, clock):
@@ -380,23 +419,30 @@ LOOKED_AT = {
     "stability_class": np.nan,
 }
 
+# %% ../nbs/05f_candidates.ipynb #4f995cc4
+def told_of(answer, ids):
+    "An answer as columns: neighbors and the nearest known transient."
+    told = LOOKED_AT | {"neighbors": " ".join(ids[answer.neighbors])}
+    if answer.known >= 0:
+        told |= {"nearest_known": str(ids[answer.known]), "known_class": answer.known_class}
+        told |= {"known_score": answer.known_score, "known_rank": answer.known_rank}
+    return told
+
 # %% ../nbs/05f_candidates.ipynb #4f995cc5
 def look_at(table, ids, known, limit, k, n, random_state, time_axis, say):
     "What is only known of candidates: DataFrame by id."
-    like, out = likeness_of(table, time_axis), {}
-    rows = known_rows(table.ids, known)
-    for j, name in enumerate(ids):
-        own = table.position(name)
-        rng = np.random.default_rng([random_state, own])
-        answer = answer_of(like.values([own])[0], own, k, *rows)
-        told = {"neighbors": " ".join(table.ids[answer.neighbors])}
-        if answer.known >= 0:
-            told |= {"nearest_known": str(table.ids[answer.known]), "known_class": answer.known_class}
-            told |= {"known_score": answer.known_score, "known_rank": answer.known_rank}
-        one = table[[name]]
-        told |= stability_of(one, own, like, answer, k, rows, limit, n, rng)
-        out[name] = LOOKED_AT | told
-        say("stability", j + 1, len(ids))
+    like, known, out = likeness_of(table, time_axis), known_rows(table.ids, known), {}
+    own = np.array([table.position(name) for name in ids])
+    first = list(answers_of(like, own, own, k, known))
+    for rows in blocks_of(table.counts[own] * n, PIECE):
+        drawn = [resampled(table[[ids[j]]], n, np.random.default_rng([random_state, own[j]])) for j in rows]
+        again = concat(drawn)
+        p = false_alarm_probabilities(again, random_state=random_state)["p"].to_numpy()
+        answers = answers_of(like, again, np.repeat(own[rows], n), k, known)
+        for j, mine in zip(rows, p.reshape(-1, n)):
+            shares = stability_of(mine, limit, [next(answers) for _ in range(n)], first[j])
+            out[ids[j]] = told_of(first[j], table.ids) | shares
+            say("stability", j + 1, len(ids))
     return pd.DataFrame.from_dict(out, orient="index", columns=list(LOOKED_AT))
 
 # %% ../nbs/05f_candidates.ipynb #bd1cb9f1

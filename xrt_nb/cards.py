@@ -118,20 +118,22 @@ def dates_of(table, frame):
     out = pd.Series("", frame.index, dtype=object)
     if "mjdrefi" not in table.meta:
         return out
-    for name in frame.index[frame["peak_time"].notna()]:
-        one = table[name]
-        if pd.notna(one.meta.get("mjdrefi")):
-            out[name] = one_date(one.meta, frame.at[name, "peak_time"])
+    meta = table.meta.reindex(frame.index)
+    told = frame["peak_time"].notna() & meta["mjdrefi"].notna()
+    clock = pd.DataFrame({"day": meta["mjdrefi"], "part": meta.get("mjdreff", 0.0)}, frame.index)
+    clock = clock.astype(float).fillna(0.0).assign(scale=meta.get("timesys", "tt"))
+    clock["scale"] = clock["scale"].fillna("tt").astype(str).str.lower().replace("", "tt")
+    for key, part in clock[told].groupby(["day", "part", "scale"]):
+        out[part.index] = dates(*key, frame.loc[part.index, "peak_time"].to_numpy(float))
     return out
 
 # %% ../nbs/05h_cards.ipynb #b34075b8
-def one_date(meta, time):
-    "A time [s] of the file as a date in TT."
+def dates(day, part, scale, time):
+    "Times [s] of files with one reference day [MJD] as dates in TT."
     from astropy.time import Time, TimeDelta
 
-    scale = str(meta.get("timesys") or "tt").lower()
-    day = Time(float(meta["mjdrefi"]), float(meta.get("mjdreff") or 0), format="mjd", scale=scale)
-    return (day + TimeDelta(float(time), format="sec")).tt.isot[:19]
+    first = Time(day, part, format="mjd", scale=scale)
+    return [t[:19] for t in (first + TimeDelta(time, format="sec")).tt.isot]
 
 # %% ../nbs/05h_cards.ipynb #d6f5e0b9
 def catalog_frame(events, frame, q=0.05, positions=None):
@@ -300,11 +302,11 @@ def spark(
     from html import escape
 
     top, w, h = max(float(np.max(bars)), 1.0), 2.5, 24
-    rect = '<rect x="{:.1f}" y="{:.1f}" width="{}" height="{:.1f}"/>'
-    each = [(k * w, h - h * b / top, w - 0.5, h * b / top) for k, b in enumerate(bars) if b]
-    inside = "".join(rect.format(*one) for one in each)
+    bar = "M{:g} {}v-{:.1f}h2v{:.1f}z"
+    inside = "".join(bar.format(k * w, h, h * b / top, h * b / top) for k, b in enumerate(bars) if b)
     size = f'class="spark" viewBox="0 0 {BARS * w:g} {h}" width="{BARS * w:g}" height="{h}"'
-    return f'<svg {size} role="img" aria-label="{escape(label, quote=True)}">{inside}</svg>'
+    name = f'role="img" aria-label="{escape(label, quote=True)}"'
+    return f'<svg {size} {name}><path d="{inside}"/></svg>'
 
 # %% ../nbs/05h_cards.ipynb #83f9eb3a
 def event_span(table, row):
@@ -341,8 +343,10 @@ def card_figure(table, row):
 
     one, span = table[row.obsreg_id], event_span(table, row)
     n = 4 if table.has_energy else 3
-    fig = Figure(figsize=(2.9 * n, 2.7), layout="constrained")
-    axs = fig.subplots(1, n)
+    fig = Figure(figsize=(2.9 * n, 2.7))
+    axs = fig.subplots(
+        1, n, gridspec_kw=dict(left=0.2 / n, right=1 - 0.08 / n, bottom=0.19, top=0.89, wspace=0.36)
+    )
     draw_whole(one, axs[0], span)
     draw_close(one, axs[1], span)
     one.plot_cumulative(axs[2])
@@ -371,7 +375,7 @@ LOOK = """
  th button { all: unset; cursor: pointer } th button:focus-visible { outline: 2px solid #0058a3 }
  th[aria-sort=ascending] button::after { content: " ▲" }
  th[aria-sort=descending] button::after { content: " ▼" }
- .spark rect { fill: #0072B2 } .flag { background: #fbe3c0; border-radius: 3px; padding: 0 0.3em }
+ .spark path { fill: #0072B2 } .flag { background: #fbe3c0; border-radius: 3px; padding: 0 0.3em }
  .controls { margin: 1em 0; display: flex; gap: 1.2em; flex-wrap: wrap; align-items: center }
  .controls input[type=search] { font: inherit; width: 20em }
  dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(18em, 1fr)); gap: 0.3em 1.5em }
@@ -645,6 +649,26 @@ def expectation(frame, q):
         f"{n - flagged:,} of them have no flag, {flagged:,} have one or more; no flag removes a candidate.",
     ]
 
+# %% ../nbs/05h_cards.ipynb #3efc2015
+ROWS = 2000  # candidates that the index lists
+
+# %% ../nbs/05h_cards.ipynb #3efc2016
+def what_is_shown(
+    n: int,  # candidates
+    looked: int,  # that get hardness, neighbors and stability
+    cards: int,  # that have a card
+) -> list:  # sentences
+    "What the pages leave out of a long catalog."
+    out = (
+        [f"Hardness, neighbors and stability are given for the {looked:,} least probable."]
+        if n > looked
+        else []
+    )
+    out += [f"The {cards:,} least probable have a card."] if n > cards else []
+    return out + (
+        [f"The {ROWS:,} least probable are listed here, all {n:,} in the catalog."] if n > ROWS else []
+    )
+
 # %% ../nbs/05h_cards.ipynb #b1078aae
 FILES = (
     "index.html",
@@ -793,10 +817,8 @@ def write_candidates(
         write_json(work.path / "provenance.json", facts, overwrite=True, indent=1)
         with atomic(work.path / "detections.parquet", overwrite=True) as tmp:
             frame.to_parquet(tmp)
-        text = expectation(frame, q)
-        if len(catalog) > len(names):
-            text.append(f"The {len(names)} least probable have a card.")
-        page = index_page(f"Candidates in {source}", text, facts["remarks"], table, catalog, names)
+        text = expectation(frame, q) + what_is_shown(len(catalog), limits[1], len(names))
+        page = index_page(f"Candidates in {source}", text, facts["remarks"], table, catalog[:ROWS], names)
         write_text(work.path / "index.html", page, overwrite=True)
         work.publish(overwrite, keep=FILES)
     return out

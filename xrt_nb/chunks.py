@@ -237,7 +237,11 @@ def components_from(model, n, total, product):
     return as_fitted(model, n, mean, values[::-1], vectors.T[::-1], np.trace(covariance))
 
 # %% ../nbs/07d_chunks.ipynb #baeb6cbb
-WIDE, PASSES, SPARE = 2000, 10, 10  # columns from which passes are made; how many; columns beyond those wanted
+WIDE, PASSES, SPARE = (
+    2000,
+    10,
+    10,
+)  # columns from which passes are made; how many; columns beyond those wanted
 
 # %% ../nbs/07d_chunks.ipynb #48ff6140
 def summed(part):
@@ -553,7 +557,9 @@ def placed_at(span, features, rows, places, perplexity):
     new, y = np.ones(span.stop - span.start, dtype=bool), np.zeros((span.stop - span.start, 2))
     new[rows[mine] - span.start], y[rows[mine] - span.start] = False, places[mine]
     if new.any():
-        y[new] = map_for(str(features), len(x), x[rows], places, perplexity).place(x[span.start : span.stop][new])[0]
+        y[new] = map_for(str(features), len(x), x[rows], places, perplexity).place(
+            x[span.start : span.stop][new]
+        )[0]
     return {"embedding": y}
 
 # %% ../nbs/07d_chunks.ipynb #e8bec3c5
@@ -584,7 +590,9 @@ def make_embedding(job):
     arrays, settings = job.folder / "arrays", dict(job.parameters["embedding"])
     x, limit = np.load(arrays / "features.npy", mmap_mode="r"), settings.pop("sample")
     ids = np.load(arrays / "ids.npy")
-    counts = np.concatenate([10 ** f["log_counts"].to_numpy() for f in tables(job, "properties", ["log_counts"])])
+    counts = np.concatenate(
+        [10 ** f["log_counts"].to_numpy() for f in tables(job, "properties", ["log_counts"])]
+    )
     seed = settings["random_state"]
     rows = np.arange(len(x)) if len(x) <= limit else stratified(x, counts, limit, seed)
     np.save(arrays / "sample.npy", rows)
@@ -681,7 +689,9 @@ def spaces_in(job):
     names = {"search": JUDGED, "features": ["features.npy"], "summary": ["summary.0.npy"]}
     makers = {"search": default_score(), "features": clone(job.case.search), "summary": Euclidean()}
     for name, score in makers.items():
-        score.set_state({k.removeprefix(f"{name}."): v for k, v in fitted.items() if k.startswith(f"{name}.")})
+        score.set_state(
+            {k.removeprefix(f"{name}."): v for k, v in fitted.items() if k.startswith(f"{name}.")}
+        )
         rows = Projection(projection_of(n, lambda f: np.load(arrays / f, mmap_mode="r")) for n in names[name])
         ready = Mapped(ids, rows, random_scores(rows, score))
         out[name] = Space(ready, score, TITLES[name], shared if name == "search" else None)
@@ -732,7 +742,9 @@ def section(job):
     out, arrays = runs.embedding_section(job), job.folder / "arrays"
     rows, n = np.load(arrays / "sample.npy"), len(np.load(arrays / "ids.npy", mmap_mode="r"))
     if len(rows) < n:
-        said = f"t-SNE was made of a stratified sample of {len(rows):,} detections; the other {n - len(rows):,}"
+        said = (
+            f"t-SNE was made of a stratified sample of {len(rows):,} detections; the other {n - len(rows):,}"
+        )
         out["text"] = [*out["text"], f"{said} were placed among them, by their features."]
     return out
 
@@ -819,7 +831,9 @@ def run_in_parts(
     with Workspace(out, overwrite) as space:
         if space.open(header):
             return space.out
-        job = Job(space.work, archive, known, truth, case, params, header, Path(events), n_jobs=n_jobs, progress=say)
+        job = Job(
+            space.work, archive, known, truth, case, params, header, Path(events), n_jobs=n_jobs, progress=say
+        )
         job.cluster = cluster
         for step, mark in zip(steps, marks_of(header, steps).values()):
             say(step.name, 0, 0)

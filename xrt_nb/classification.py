@@ -264,14 +264,18 @@ def _check_bands(value, columns, where):
         why = f"the bands add up to {total.median():.2g} times the broad one as a rule"
         raise EventDataError(f"{where}columns {listed}: {why}; are they swapped?")
 
+# %% ../nbs/06d_classification.ipynb #60facee7
+_BLUEST = {("J", "H"): -0.25, ("H", "K"): -0.25}
+
 # %% ../nbs/06d_classification.ipynb #96536434
 def _check_colors(value, columns, where):
     "Refuse pairs of neighboring filters whose usual difference no source has."
     have = [f for f in FILTERS if f in value]
     for a, b in zip(have, have[1:]):
         color = (value[a] - value[b]).dropna()
-        if len(color) >= 10 and not -4 < color.median() < 9:
-            why = f"{color.median():.3g} mag is the usual difference of '{columns[a]}' and '{columns[b]}'"
+        usual, red = (color.median(), color.quantile(0.8)) if len(color) >= 10 else (0.0, np.inf)
+        if not -4 < usual < 9 or red < _BLUEST.get((a, b), -np.inf):
+            why = f"{usual:.3g} mag is the usual difference of '{columns[a]}' and '{columns[b]}'"
             raise EventDataError(f"{where}{why}, which no kind of source has; are columns swapped?")
 
 # %% ../nbs/06d_classification.ipynb #0f325130
@@ -693,9 +697,25 @@ def _lost_measures(wanted, found, columns):
         cure = "add them, empty where they are unknown, or take a model for the columns at hand"
         raise EventDataError(f"the model was fitted with columns that this table lacks: {named}; {cure}")
 
+# %% ../nbs/06d_classification.ipynb #8bb4e1f9
+_DECADES = tuple(f"flux_{b}" for b in BANDS) + ("pm", "distance")
+
+# %% ../nbs/06d_classification.ipynb #4ad887a2
+def _compared(value) -> pd.DataFrame:
+    "Measures as they are compared with those of the training sources: decades as logarithms, no positions."
+    kept = [m for m in sorted(value) if m not in ("ra", "dec")]
+    return pd.DataFrame({m: _log(value[m]) if m in _DECADES else value[m] for m in kept}, index=value.index)
+
+# %% ../nbs/06d_classification.ipynb #6c25dc26
+def _ranges(x) -> np.ndarray:
+    "Smallest and largest value of each column; NaN where it has none."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a value
+        return np.stack([np.nanmin(x, axis=0), np.nanmax(x, axis=0)])
+
 # %% ../nbs/06d_classification.ipynb #e2321db4
 def _unlike(x, seen, names):
-    "Refuse features that nearly all lie outside of what the training sources had."
+    "Refuse columns that nearly all lie outside of what the training sources had."
     for j, name in enumerate(names):
         if "S/N" in name:  # how well something was measured may be anything
             continue
@@ -705,9 +725,14 @@ def _unlike(x, seen, names):
         if len(v) >= 20 and np.isfinite(span) and out.mean() > 0.8:
             seen_in = f"{low:.4g} to {high:.4g}, where all training sources lie"
             why = f"{out.mean():.0%} of the values lie outside of {seen_in}"
-            raise EventDataError(
-                f"feature '{printable(name)}': {why}; is a column in another unit, or another column?"
-            )
+            raise EventDataError(f"{printable(name)}: {why}; is a column in another unit, or another column?")
+
+# %% ../nbs/06d_classification.ipynb #11f322c3
+def _unlike_columns(model, value):
+    "Refuse a table with a column unlike that of the training sources."
+    new = _compared(value[list(model.columns_)])
+    said = [f"column '{model.columns_[m]}' ({'logarithm of ' * (m in _DECADES)}{m})" for m in new]
+    _unlike(new.to_numpy(), model.seen_columns_, said)
 
 # %% ../nbs/06d_classification.ipynb #30b60368
 def drawn(measured: Measured, rng) -> Measured:
@@ -774,6 +799,8 @@ def _seen_by(model, table, reset):
 def _all_missing(frame, measured):
     "Columns without a value, said once."
     none = [c for m, c in measured.columns.items() if measured.value[m].isna().all()]
+    if len(frame) and len(none) == len(measured.columns):
+        raise EventDataError(f"not a single value in the columns {some_names(none)}; nothing can be learned")
     if none and len(frame):
         warnings.warn(
             f"columns without a single value are not used: {some_names(none)}", XRTWarning, stacklevel=5
@@ -825,6 +852,7 @@ def _fit(model, table, labels, groups):
     model.columns_ = measured.columns if measured else (None if own is None else {c: c for c in own})
     model.measured_, model.features_ = measured is not None, own
     _learn_rows(model, x, labels, groups, None if names is None else names[keep])
+    model.seen_columns_ = _ranges(_compared(measured.value[keep])) if measured else np.zeros((2, 0))
     return model
 
 # %% ../nbs/06d_classification.ipynb #78a594de
@@ -873,9 +901,7 @@ def _learn_rows(model, x, labels, groups, names):
     model.known_labels_ = k.astype(np.int32)
     named = [f"row {i}" for i in range(len(k))] if names is None else list(names)
     model.known_names_ = np.array(named, dtype=str)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        model.seen_ = np.stack([np.nanmin(x, axis=0), np.nanmax(x, axis=0)])
+    model.seen_ = _ranges(x)
     model.date_ = datetime.now(timezone.utc).replace(microsecond=0).isoformat()
 
 # %% ../nbs/06d_classification.ipynb #30881337
@@ -903,27 +929,31 @@ def _rows_of(model, table):
         return frame.to_numpy(), frame.index, None
     measured = read_measures(table)
     _lost_measures(model.columns_, measured.columns, columns_of(table))
-    x = features_of(measured, model.sky).to_numpy()
-    _unlike(x, model.seen_, model.features_)
-    return x, measured.value.index, measured
+    _unlike_columns(model, measured.value)
+    return features_of(measured, model.sky).to_numpy(), measured.value.index, measured
 
 # %% ../nbs/06d_classification.ipynb #67bec7f9
-def _answers(model, x):
-    "Calibrated probabilities for the shares asked for."
-    p = heated(together(model.trees_, x), model.temperature_)
+def _answers(model, x, bare=None):
+    "Calibrated probabilities for the shares asked for; `bare` are those of the trees, if they are at hand."
+    p = heated(together(model.trees_, x) if bare is None else bare, model.temperature_)
     return with_priors(p, model.shares_, model.priors, model.classes_)
 
 # %% ../nbs/06d_classification.ipynb #82d7deb8
-def _drawn_answers(model, x, measured):
+def _drawn_answers(model, x, measured, bare=None):
     "Mean and spread of the probabilities over draws from the errors; the plain answer without draws."
     if not model.draws or measured is None:
-        return _answers(model, x), None
+        return _answers(model, x, bare), None
     rng, total, squares = np.random.default_rng(_seed_of(model.random_state)), 0.0, 0.0
     for _ in range(model.draws):
         p = _answers(model, features_of(drawn(measured, rng), model.sky).to_numpy())
         total, squares = total + p, squares + p**2
     mean = total / model.draws
     return mean, np.sqrt(np.maximum(squares / model.draws - mean**2, 0))
+
+# %% ../nbs/06d_classification.ipynb #2f917f6f
+def _strangeness_of(model, x, bare):
+    "Outlier scores of rows with their bare probabilities."
+    return outlier_scores(strangeness(bare, placed(model.space_, x), model.shapes_), model.usual_)
 
 # %% ../nbs/06d_classification.ipynb #4a2d141b
 def _state(model):
@@ -933,6 +963,7 @@ def _state(model):
         f"shapes.{k}": v for k, v in model.shapes_.items()
     }
     out |= {"usual": model.usual_, "shares": model.shares_, "seen": model.seen_, "classes": model.classes_}
+    out |= {"seen_columns": model.seen_columns_}
     out |= {"known": model.known_, "known_labels": model.known_labels_, "known_names": model.known_names_}
     return out | {"temperature": np.array(model.temperature_)}
 
@@ -1079,8 +1110,7 @@ class SourceClassifier(ClassifierMixin, BaseEstimator):
             From 0 to 1; ranks among the labeled sources.
         """
         x, index, _ = _rows_of(self, table)
-        p = heated(together(self.trees_, x), 1.0)
-        score = outlier_scores(strangeness(p, placed(self.space_, x), self.shapes_), self.usual_)
+        score = _strangeness_of(self, x, together(self.trees_, x))
         return pd.Series(score, index=index, name="outlier") if _as_table(table) else score
 
     def save(self, path, overwrite=False):
@@ -1166,6 +1196,7 @@ def _fill(model, arrays, recipe, path):
     model.space_, model.shapes_ = _nested(arrays, "space"), _nested(arrays, "shapes")
     model.usual_, model.shares_, model.seen_ = arrays["usual"], arrays["shares"], arrays["seen"]
     model.classes_, model.temperature_ = arrays["classes"], float(arrays["temperature"])
+    model.seen_columns_ = arrays["seen_columns"]
     model.known_, model.known_labels_ = arrays["known"], arrays["known_labels"]
     model.known_names_, model.n_features_in_ = arrays["known_names"], int(recipe["n_features"])
     model.columns_, model.features_ = recipe["columns"], recipe["features"]
@@ -1215,17 +1246,25 @@ def hierarchical(p: pd.DataFrame, groups=None, sure: float = 0.8) -> pd.Series:
         np.where(p.max(axis=1) >= sure, p.idxmax(axis=1).astype(str), answer), p.index, dtype=object
     )
 
-# %% ../nbs/06d_classification.ipynb #4d62f517
-def nearest_labeled(model, table, k: int = 3) -> pd.DataFrame:
-    "The nearest labeled sources of each row: name, label and distance of `k` of them."
+# %% ../nbs/06d_classification.ipynb #71f79a44
+def neighbors_of(model, x, k: int = 3) -> tuple:
+    "Distances to the `k` nearest labeled sources of each row of features, and their numbers."
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
 
-    x, index, _ = _rows_of(model, table)
     k = min(whole(k, "k"), len(model.known_))
+    if not len(x):
+        return np.empty((0, k)), np.empty((0, k), dtype=int)
     with threadpool_limits(1):
         near = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(model.known_)
-        d, i = near.kneighbors(placed(model.space_, x).astype(np.float32))
+        return near.kneighbors(placed(model.space_, x).astype(np.float32))
+
+# %% ../nbs/06d_classification.ipynb #4d62f517
+def nearest_labeled(model, table, k: int = 3) -> pd.DataFrame:
+    "The nearest labeled sources of each row: name, label and distance of `k` of them."
+    x, index, _ = _rows_of(model, table)
+    d, i = neighbors_of(model, x, k)
+    k = d.shape[1]
     rows = np.repeat(np.arange(len(x)) if index is None else np.asarray(index), k)
     label = model.classes_[model.known_labels_[i]]
     out = {"name": model.known_names_[i].ravel(), "label": label.ravel(), "distance": d.ravel()}
@@ -1243,11 +1282,22 @@ def sureness(p, spread) -> np.ndarray:
     ct[rows, won] = np.inf
     return np.nan_to_num(ct, nan=0.0, posinf=np.inf).min(axis=1)
 
+# %% ../nbs/06d_classification.ipynb #ddb20443
+def _words_of(words, i) -> list:
+    "Words by number, those of a row joined."
+    out = pd.Series(words[i[:, 0]], dtype=object)
+    for j in range(1, i.shape[1]):
+        out = out + ", " + words[i[:, j]]
+    return out.tolist()
+
 # %% ../nbs/06d_classification.ipynb #33baf784
 def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.DataFrame:
     "Names, places, classes, probabilities by class and group, outlier score, nearest labeled sources."
     x, index, measured = _rows_of(model, table)
-    p, spread = _drawn_answers(model, x, measured)
+    if measured is not None:
+        _unlike(x, model.seen_, [f"feature '{f}'" for f in model.features_])
+    bare = together(model.trees_, x)
+    p, spread = _drawn_answers(model, x, measured, bare)
     p = pd.DataFrame(
         p, index=pd.RangeIndex(len(x)) if index is None else index, columns=model.classes_.astype(str)
     )
@@ -1263,11 +1313,10 @@ def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.Dat
     out |= {f"p_group_{g}": v.to_numpy() for g, v in group_probabilities(p, groups).items()}
     if spread is not None:
         out |= {f"e_p_{c}": spread[:, j] for j, c in enumerate(p)} | {"ct": sureness(p.to_numpy(), spread)}
-    out["outlier"] = np.asarray(model.outlier_score(table))
-    near = nearest_labeled(model, table, k)
-    for column in ("name", "label"):
-        words = near[column].astype(str).to_numpy().reshape(len(x), -1)
-        out["nearest" if column == "name" else "nearest_class"] = [", ".join(w) for w in words]
+    out["outlier"] = _strangeness_of(model, x, bare)
+    near = neighbors_of(model, x, k)[1]
+    out["nearest"] = _words_of(model.known_names_.astype(object), near)
+    out["nearest_class"] = _words_of(model.classes_.astype(str).astype(object)[model.known_labels_], near)
     return pd.DataFrame(out, index=p.index)
 
 # %% ../nbs/06d_classification.ipynb #805a93ac

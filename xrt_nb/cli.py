@@ -1051,6 +1051,7 @@ def info(path, verify):
         click.echo(f"{what:12s} {value}")
     whole = verify or made.shelf.packed
     click.echo("every byte is as it was written" if whole else "large files were not read; --verify does")
+    say_next(f"xrt-nb place events.parquet --in {quoted(path)}", "where do my detections belong?")
 
 # %% ../nbs/07c_cli.ipynb #f734fa2a
 @reference.command("append")
@@ -1174,10 +1175,10 @@ def candidates(run, out, background, positions, seed, resamples, overwrite, rest
         done = write_candidates(
             events, out, known=found.known, source=source, progress=bars, **given, **how, **limits
         )
-    say_candidates(done)
+    say_candidates(done, run)
 
 # %% ../nbs/07c_cli.ipynb #b434934f
-def say_candidates(out):
+def say_candidates(out, run):
     "How many candidates there are, what chance explains, what was not given, and where the pages are."
     import pandas as pd
     from xrt_nb._store import read_json
@@ -1189,6 +1190,7 @@ def say_candidates(out):
     for line in told["remarks"]:
         click.echo(f"note: {line}", err=True)
     click.echo(f"The pages begin at {out / 'index.html'}; programs read {out / 'candidates.vot'}")
+    say_next(f"xrt-nb app {quoted(run)}", "look at the candidates among all others")
 
 # %% ../nbs/07c_cli.ipynb #e563b959
 @main.group()
@@ -1279,6 +1281,8 @@ def classify_table(table, model, out, labels, label, draws, seed, overwrite):
     click.echo(f"{len(result)} sources: {counts}")
     share = (result["certainty"] >= 0.8).mean()
     click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
+    more = f"xrt-nb classify others.csv --model {quoted(model)} --out others.vot"
+    say_next(more, "classes of other sources by the same model")
 
 # %% ../nbs/07c_cli.ipynb #3c5df7d9
 PORT = "Port to listen on. Default: the first free one from 8866 on."

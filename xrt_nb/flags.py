@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import binom, chi2, poisson
 
 from .data import EventDataError, EventList, XRTWarning
-from .detectors import told_frames
+from .detectors import frame_times_of, log_at_least
 from .features import block_edges
 from .fits import as_region, read_event_list
 from .regions import Region
@@ -90,41 +90,6 @@ def good_times(table):
         return table.gti, a
     rows = [table.gti[a[s] : a[s + 1]] if n[s] else window[s : s + 1] for s in range(len(table))]
     return np.concatenate(rows), np.r_[0, np.cumsum(np.maximum(n, 1))]
-
-# %% ../nbs/05d_flags.ipynb #cda62f23
-@compiled
-def _shortest_wait(time, offsets, out):
-    "Shortest waiting time of each detection between 0.01 and 10 s; infinite without any."
-    for s in range(len(offsets) - 1):
-        for i in range(offsets[s] + 1, offsets[s + 1]):
-            wait = time[i] - time[i - 1]
-            if 0.01 < wait < min(out[s], 10.0):
-                out[s] = wait
-
-# %% ../nbs/05d_flags.ipynb #7abf9f45
-@compiled
-def _whole_waits(time, offsets, frame, whole, tried):
-    "Of each detection's waiting times below 1000 frames: whole multiples of its frame, and all."
-    for s in range(len(offsets) - 1):
-        for i in range(offsets[s] + 1, offsets[s + 1]):
-            wait = (time[i] - time[i - 1]) / frame[s]
-            if 0.1 < wait < 1000:
-                tried[s] += 1
-                whole[s] += abs(wait - np.round(wait)) < 0.05
-
-# %% ../nbs/05d_flags.ipynb #d6c80ab3
-def frame_times_of(table, code):
-    "(S,) frame time of each detection [s], NaN where unknown; `code` numbers the observations."
-    told = told_frames(table.meta)
-    told = np.where(np.isfinite(told) & (told > 0), told, np.nan)
-    shortest, n = np.full(len(table), np.inf), int(code.max(initial=-1)) + 1
-    _shortest_wait(table.time, table.offsets, shortest)
-    frame, whole, tried = np.full(n, np.inf), np.zeros(len(table)), np.zeros(len(table))
-    np.minimum.at(frame, code, shortest)
-    _whole_waits(table.time, table.offsets, frame[code], whole, tried)
-    whole, tried = np.bincount(code, whole, n), np.bincount(code, tried, n)
-    sure = (tried >= 5) & (whole >= 0.95 * tried) & np.isfinite(frame)
-    return np.where(np.isfinite(told), told, np.where(sure, frame, np.nan)[code])
 
 # %% ../nbs/05d_flags.ipynb #cd3bd9c8
 def places_of(events, positions):
@@ -207,7 +172,8 @@ class Seen:
     @cached_property
     def frame(self):
         "(S,) frame time [s], NaN where unknown."
-        return frame_times_of(self.events, self.observation)
+        found = frame_times_of(self.events)
+        return np.where(found > 0, found, np.nan)
 
     @cached_property
     def pixels(self):
@@ -452,37 +418,56 @@ def with_photons(x, time, id=None, **columns):
     columns = {k: v[order] for k, v in joined.items()}
     return type(x)(t[order], e, id or x.id, x.gti, x.meta, columns)
 
+# %% ../nbs/05d_flags.ipynb #9027c9d1
+AROUND, CALM = (20, 80, 320), np.log(0.01)  # frames on each side; of the ten frames about a single one
+
+# %% ../nbs/05d_flags.ipynb #9027c9d2
+@compiled
+def _rate_about(t, first, last, frame, mean):
+    "Photons per frame about the frame that holds t[first:last], without it: the highest of several rates."
+    rate = mean
+    for n in AROUND:
+        low = np.searchsorted(t, t[first] - (n + 0.25) * frame)
+        high = np.searchsorted(t, t[first] + (n + 0.75) * frame)
+        rate = max(rate, (high - low - (last - first)) / (2 * n))
+    return rate
+
 # %% ../nbs/05d_flags.ipynb #9027c9d0
 @compiled
-def _fullest_frame(time, offsets, frame, most, beside):
-    "Photons of the fullest frame, and those of the five frames on each side of it."
+def _least_probable_frame(time, offsets, frame, mean, out):
+    "Log of the chance of the least probable frame of three photons or more whose neighbors are calm."
     for s in range(len(offsets) - 1):
-        if not frame[s] > 0:
-            continue
         t, i = time[offsets[s] : offsets[s + 1]], 0
-        while i < len(t):
-            j = i
+        while frame[s] > 0 and i < len(t):
+            j = i + 1
             while j < len(t) and t[j] - t[i] < frame[s] / 2:
                 j += 1
-            if j - i > most[s]:
+            if j - i >= 3:
                 low = np.searchsorted(t, t[i] - 5.25 * frame[s])
                 high = np.searchsorted(t, t[i] + 5.75 * frame[s])
-                most[s], beside[s] = j - i, high - low - (j - i)
+                if log_at_least(high - low - (j - i), 10 * mean[s]) > CALM:
+                    rate = _rate_about(t, i, j, frame[s], mean[s])
+                    out[s] = min(out[s], log_at_least(j - i, rate))
             i = j
+
+# %% ../nbs/05d_flags.ipynb #9027c9d3
+def single_frame_chance(seen):
+    "(S,) chance of a frame as improbable as the list's least probable one, 1 without a suspicious one; known."
+    frame, n, log_p = seen.frame, seen.counts, np.zeros(len(seen.counts))
+    frames = np.maximum(seen.clock.live / np.where(np.isfinite(frame), frame, 1.0), 1.0)
+    _least_probable_frame(seen.events.time, seen.events.offsets, np.nan_to_num(frame), n / frames, log_p)
+    p = -np.expm1(frames * np.log1p(-np.exp(np.minimum(log_p, -1e-12))))
+    return p, np.isfinite(frame) & (n > 0)
 
 # %% ../nbs/05d_flags.ipynb #256f4813
 @flagged(
-    "One frame holds three or more photons, too many for chance (p < 0.001), and the ten about it no excess.",
+    "One frame holds three or more photons, too many for the list's own rate about it (p < 0.001), and the "
+    "ten frames beside it no excess.",
     "good times, a frame time",
 )
 def single_frame(seen):
-    frame, n = seen.frame, seen.counts
-    most, beside = np.zeros(len(n), np.int64), np.zeros(len(n), np.int64)
-    _fullest_frame(seen.events.time, seen.events.offsets, np.nan_to_num(frame), most, beside)
-    frames = seen.clock.live / np.where(np.isfinite(frame), frame, 1)
-    mean = np.maximum(n / frames, 1e-9)
-    full = (most >= 3) & (frames * poisson.sf(most - 1, mean) < CHANCE)
-    return answers(full & (poisson.sf(beside - 1, 10 * mean) > 0.01), np.isfinite(frame) & (n > 0))
+    p, known = single_frame_chance(seen)
+    return answers(p < CHANCE, known)
 
 # %% ../nbs/05d_flags.ipynb #b24406e8
 PILED = 0.1  # share of frames with photons that hold more than one
@@ -738,7 +723,7 @@ def image_radius(off_axis):
 
 # %% ../nbs/05d_flags.ipynb #833e5157
 @flagged(
-    "Another observation of the table has a detection at its place.",
+    "Another list of the same observation lies at its place: one source, listed twice.",
     "ra and dec, in positions or meta",
     clock=False,
 )
@@ -755,7 +740,7 @@ def non_unique(seen):
         pairs = cKDTree(x).query_pairs(np.radians(r.max() / 3600), output_type="ndarray")
         i, j = pairs.T
         apart = np.degrees(np.linalg.norm(x[i] - x[j], axis=1)) * 3600
-        hit = pairs[(observation[i] != observation[j]) & (apart <= np.maximum(r[i], r[j]))]
+        hit = pairs[(observation[i] == observation[j]) & (apart <= np.maximum(r[i], r[j]))]
         yes[rows[hit.ravel()]] = True
     return answers(yes, known)
 

@@ -14,6 +14,7 @@ from scipy.special import expit, logit, ndtri
 from ._checks import one_of, real
 from ._style import axes, OKABE_ITO
 from .data import EventDataError, EventTable, outside_gti
+from .detectors import frame_times_of
 from .shapes import as_table
 from .simulation import spectrum_library
 
@@ -79,11 +80,10 @@ def on_frames(table, time, detection, frame_time):
     return np.where(step > 0, zero + np.round((time - zero) / width) * width, time)
 
 # %% ../nbs/05e_injection.ipynb #4d8446f0
-def frame_times_of(table, frame_time):
-    "(S,) frame times [s]: given, else `frame_time` of meta, else 0 (times as they come)."
+def frame_steps(table, frame_time):
+    "(S,) frame times [s]: as given, else told or found (`frame_times_of`); 0 for times as they come."
     if frame_time is None:
-        known = table.meta.get("frame_time")
-        return np.zeros(len(table)) if known is None else known.fillna(0).to_numpy(float)
+        return frame_times_of(table)
     return np.full(len(table), real(frame_time, "frame_time", 0, unit="s"))
 
 # %% ../nbs/05e_injection.ipynb #e3882ba4
@@ -212,7 +212,8 @@ def inject(
     peak : (S,) array, optional
         When it is brightest [s]; by default anywhere in the good time.
     frame_time : float, optional
-        Readout time, for photons on the list's own frames [s]; by default that of `meta`, 0 for none.
+        Readout time, for photons on the list's own frames [s]; 0 for none; by default that of `meta` (timedel or
+        frame_time), else what the photons of the observation tell.
     random_state : int, numpy Generator or None
         Seed.
 
@@ -245,7 +246,7 @@ def inject(
     if shape == "dip":
         out, number, duration = take_light(table, fluence, duration, when, rng)
     else:
-        steps = frame_times_of(table, frame_time)
+        steps = frame_steps(table, frame_time)
         out, number = add_light(table, shape, fluence, duration, hardness, when, steps, rng)
     truth = {"shape": shape, "peak_time": when, "duration": duration, "fluence": fluence, "seen": number}
     truth["hardness"] = np.nan if hardness is None else hardness

@@ -9,6 +9,7 @@ __all__ = []
 import base64
 import io
 import re
+import threading
 import warnings
 from html import escape
 from pathlib import Path
@@ -220,8 +221,13 @@ class Maker:
 
     def do(self, action, *args):
         "Carry out what a control asks for; whatever goes wrong goes into the status line."
-        if self.busy:
-            return
+        with self.turn:  # JupyterLab may ask from another thread
+            if not self.busy:
+                self.carry_out(action, args)
+                self.refresh()
+
+    def carry_out(self, action, args):
+        "Do it; errors and warnings become the finder's message."
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", XRTWarning)
             try:
@@ -231,7 +237,6 @@ class Maker:
         for s in said:
             if issubclass(s.category, XRTWarning):
                 self.f.message = str(s.message)
-        self.refresh()
 
 # %% ../nbs/08c_window.ipynb #22e4c6bf
 MOUSE = {
@@ -742,24 +747,9 @@ def lay_out(w):
         box.add_class(name)
     return box
 
-# %% ../nbs/08c_window.ipynb #b061bf86
-class Window(Listener, Maker):
-    "The face of a finder: controls, map, panels."
-
-    def __init__(self, finder):
-        import ipywidgets
-
-        self.f, self.w, self.c, self.acts, self.panels = finder, ipywidgets, {}, {}, {}
-        self.busy, self.drawn, self.map_of, self.scatter = True, {}, None, None
-        self.canvas = self.w.VBox(layout=self.w.Layout(width="100%"))
-        self.known = self.w.HBox(layout=self.w.Layout(flex_flow="row wrap"))
-        self.canvas.add_class("xrt-canvas")
-        self.known.add_class("xrt-known")
-        self.legend, self.status = self.html("legend", width="100%"), self.html("status", width="100%")
-        self.bridge = bridge()
-        self.bridge.on_msg(self.heard)
-        self.box = lay_out(self)
-        self.refresh()
+# %% ../nbs/08c_window.ipynb #fc536d77
+class Screen:
+    "The map of a window, and what of it has to be drawn anew."
 
     def once(self, what, key):
         "True if `what` has to be drawn anew because its key changed."
@@ -787,24 +777,49 @@ class Window(Listener, Maker):
             self.scatter.lasso(type=kind)
         self.scatter.mouse(mouse)
 
+    def show(self):
+        "Controls, map, legend and the panel on show."
+        f = self.f
+        if self.map_of is not f.archive:
+            new_choices(self)
+            self.new_map()
+        state_to_controls(self)
+        show_map(self)
+        show_legend(self)
+        if self.once(f.tab, panel_key(f)):
+            self.panels[f.tab].value = panel_html(f)
+
+# %% ../nbs/08c_window.ipynb #b061bf86
+class Window(Listener, Maker, Screen):
+    "The face of a finder: controls, map, panels."
+
+    def __init__(self, finder):
+        import ipywidgets
+
+        self.f, self.w, self.c, self.acts, self.panels = finder, ipywidgets, {}, {}, {}
+        self.busy, self.drawn, self.map_of, self.scatter = True, {}, None, None
+        self.turn = threading.RLock()
+        self.canvas = self.w.VBox(layout=self.w.Layout(width="100%"))
+        self.known = self.w.HBox(layout=self.w.Layout(flex_flow="row wrap"))
+        self.canvas.add_class("xrt-canvas")
+        self.known.add_class("xrt-known")
+        self.legend, self.status = self.html("legend", width="100%"), self.html("status", width="100%")
+        self.bridge = bridge()
+        self.bridge.on_msg(self.heard)
+        self.box = lay_out(self)
+        self.refresh()
+
     def from_map(self, change):
         "Take over what was drawn; a click on one of several selected sources moves the focus only."
-        if not self.busy:
-            rows = np.asarray(change["new"] if change["new"] is not None else [], dtype=np.int64)
-            self.do(self.f.take_drawn, rows)
+        rows = np.asarray(change["new"] if change["new"] is not None else [], dtype=np.int64)
+        self.do(self.f.take_drawn, rows)
 
     def refresh(self):
         "Make everything on the screen agree with the finder; the status line comes last."
-        f, self.busy = self.f, True
-        try:
-            if self.map_of is not f.archive:
-                new_choices(self)
-                self.new_map()
-            state_to_controls(self)
-            show_map(self)
-            show_legend(self)
-            if self.once(f.tab, panel_key(f)):
-                self.panels[f.tab].value = panel_html(f)
-        finally:
-            self.busy = False
-        self.status.value = escape(printable(f.status, 400))
+        with self.turn:
+            self.busy = True
+            try:
+                self.show()
+            finally:
+                self.busy = False
+            self.status.value = escape(printable(self.f.status, 400))

@@ -1,0 +1,244 @@
+"""Work in parts, here and on workers: the same results, nothing lost, what fails is named."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xrt_nb._store import StoreBusy, StoreError, StoreExists, StoreMissing, XRTError, locked
+from xrt_nb.data import EventTable
+from xrt_nb.scale import Cluster, ClusterProblem, as_address, cuts, map_parts, parts_of, read_part
+from xrt_nb.tables import ParquetEvents
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def archive(path, pieces, seed=3, each=20):
+    "An archive with a row group for every piece."
+    rng = np.random.default_rng(seed)
+    with ParquetEvents(path) as out:
+        for k in range(pieces):
+            n = rng.integers(1, 60, each)
+            t = np.concatenate([np.sort(rng.uniform(0, 1e4, m)) for m in n])
+            out.write(EventTable([f"{k}_{i}" for i in range(each)], np.r_[0, np.cumsum(n)], t, rng.uniform(500, 7000, len(t))))
+    return path
+
+
+def measure(part, power=1.0, broken=()):
+    "Numbers of each detection; fails for some groups."
+    if part.group in broken:
+        raise XRTError(f"group {part.group} is broken")
+    table = read_part(part)
+    return pd.DataFrame({"counts": table.counts, "sum": np.add.reduceat(table.time**power, table.offsets[:-1])}, index=table.ids)
+
+
+def arrays(part, weights):
+    "Arrays of a part; a product of matrices, whose last bits depend on the threads."
+    x = np.random.default_rng(part.start).normal(size=(200, len(weights)))
+    return {"x": x @ weights, "ids": read_part(part).ids}
+
+
+def as_is(part):
+    return part.value
+
+
+def napping(part, seconds, folder, deadly=None, always=()):
+    "Sleep; the deadly part kills its worker."
+    time.sleep(seconds)
+    if part == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"part": np.array(part), "pid": np.array(os.getpid())}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return archive(tmp_path_factory.mktemp("scale") / "archive.parquet", 6)
+
+
+def test_parts_hold_each_detection_once(made):
+    for n in (None, 1, 1000, 2000, 10**9):
+        parts = parts_of(made, n)
+        assert [p.start for p in parts] == [0, *(p.stop for p in parts[:-1])] and parts[-1].stop == 120
+        assert all(p.events == read_part(p).n_events for p in parts)
+        assert n is None or all(p.events >= n for p in parts[:-1])
+    assert len(parts_of([made, made])) == 12
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cuts_are_where_row_groups_begin(seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 30, rng.integers(1, 50)) * rng.integers(0, 2, 1)
+    total = int(counts.sum())
+    sizes = np.diff(np.unique(np.r_[0, rng.integers(0, total + 1, 5), total]))
+    at = cuts(counts, sizes)
+    assert at[0] == 0 and at[-1] == len(counts) and (np.diff(at) > 0).all()
+    first, edges = np.cumsum(counts) - counts, np.cumsum(sizes)
+    for a, b in zip(at[:-1], at[1:]):  # the brute-force rule: detections of a part begin in the same row group
+        begin = {int(np.searchsorted(edges, f, side="right")) for f, c in zip(first[a:b], counts[a:b]) if c}
+        assert len(begin) <= 1
+
+
+def test_a_file_of_another_program_is_one_part(tmp_path):
+    frame = pd.DataFrame({"obsreg_id": ["b", "a", "b"], "time": [2.0, 1.0, 3.0], "energy": [1e3] * 3})
+    frame.to_parquet(tmp_path / "theirs.parquet", row_group_size=1)
+    (part,) = parts_of(tmp_path / "theirs.parquet")
+    assert (part.start, part.stop, part.events) == (0, 2, 3) and read_part(part).ids.tolist() == ["b", "a"]
+
+
+def test_no_archive_no_parts(tmp_path):
+    with pytest.raises(StoreMissing, match="nowhere.parquet"):
+        parts_of(tmp_path / "nowhere.parquet")
+
+
+def test_an_archive_without_detections(tmp_path):
+    EventTable([], [0], []).write(tmp_path / "none.parquet")
+    done = map_parts(measure, parts_of(tmp_path / "none.parquet"), tmp_path / "out")
+    assert done.complete() == [] and list(done.results()) == []
+
+
+def test_results_come_back_as_they_were(made, tmp_path):
+    parts, weights = parts_of(made), np.arange(12.0).reshape(4, 3)
+    done = map_parts(arrays, parts, tmp_path / "arrays", weights=weights)
+    for got, part in zip(done.results(), parts):
+        assert all(np.array_equal(v, arrays(part, weights)[k]) for k, v in got.items())
+    frames = map_parts(measure, parts, tmp_path / "frames")
+    assert pd.concat(frames.results()).equals(pd.concat([measure(p) for p in parts]))
+    assert [p.name for p in frames.complete()][:2] == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_a_repeat_does_what_is_missing_and_nothing_else(made, tmp_path):
+    parts = parts_of(made)
+    first = map_parts(measure, parts, tmp_path / "out", power=2.0)
+    assert (first.made, first.reused) == (6, 0)
+    before = [p.read_bytes() for p in first.paths]
+    first.paths[1].unlink()
+    first.paths[3].write_bytes(before[3][:-1])
+    (tmp_path / "out" / "part-00004.done").write_text("{}")
+    again = map_parts(measure, parts, tmp_path / "out", power=2.0)
+    assert (again.made, again.reused) == (3, 3) and [p.read_bytes() for p in again.paths] == before
+    with pytest.raises(StoreExists, match="restart=True"):
+        map_parts(measure, parts, tmp_path / "out", power=3.0)
+    assert [p.read_bytes() for p in again.paths] == before
+    other = map_parts(measure, parts, tmp_path / "out", restart=True, power=3.0)
+    assert other.made == 6
+
+
+def test_a_changed_archive_is_seen(tmp_path):
+    path = archive(tmp_path / "a.parquet", 2)
+    map_parts(measure, parts_of(path), tmp_path / "out")
+    archive(path, 2, seed=4)
+    assert map_parts(measure, parts_of(path), tmp_path / "out").made == 2
+
+
+def test_what_fails_is_named_and_the_rest_is_done(made, tmp_path):
+    done = map_parts(measure, parts_of(made), tmp_path / "out", broken=[1, 4])
+    assert done.failed.part.tolist() == ["part-00001", "part-00004"] and done.made == 4
+    assert "group 1 is broken" in repr(done) and "detections 20 to 39" in repr(done)
+    with pytest.raises(XRTError, match="2 of 6 parts failed; the first: part-00001"):
+        done.complete()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["failed"] == {
+        "part-00001": "group 1 is broken", "part-00004": "group 4 is broken"}
+
+
+class Named(tuple):
+    "A part with a name of its own."
+
+    name = property(lambda self: self[0])
+    value = property(lambda self: self[1])
+
+
+@pytest.mark.parametrize("value, why", [
+    (3, "DataFrame"), ({}, "DataFrame"), (None, "DataFrame"), ({"a": np.array([{}])}, "objects"), ([1], "DataFrame")])
+def test_results_that_cannot_be_kept(value, why, tmp_path):
+    done = map_parts(as_is, [Named(("one", 1))], tmp_path / "out")
+    assert "DataFrame" in done.failed.reason[0]
+    from xrt_nb.scale import as_files
+
+    with pytest.raises(ValueError, match=why):
+        as_files("one", value)
+
+
+def test_bad_names_functions_and_folders(made, tmp_path):
+    for name in ("a/b", "..", "", "a.b", "x" * 101):
+        with pytest.raises(ValueError, match="name"):
+            map_parts(as_is, [Named((name, 1))], tmp_path / "out")
+    with pytest.raises(ValueError, match="same name"):
+        map_parts(as_is, [Named(("a", 1)), Named(("a", 2))], tmp_path / "out")
+    for function in (lambda part: 1, print, Cluster, test_bad_names_functions_and_folders.__call__):
+        with pytest.raises(ValueError, match="function of a module"):
+            map_parts(function, [], tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(StoreExists, match="something else"):
+        map_parts(measure, [], tmp_path / "full", restart=True)
+    with pytest.raises(StoreMissing, match="make it first"):
+        map_parts(measure, [], tmp_path / "no" / "out")
+    with pytest.raises(TypeError, match="fingerprint"):
+        map_parts(measure, [], tmp_path / "out", power=object())
+    (tmp_path / "link").symlink_to(tmp_path / "full")
+    with pytest.raises(StoreExists, match="no folder"):
+        map_parts(measure, [], tmp_path / "link")
+
+
+def test_two_calls_do_not_share_a_folder(made, tmp_path):
+    map_parts(measure, parts_of(made), tmp_path / "out")
+    with locked(tmp_path / "out" / "manifest.json"), pytest.raises(StoreBusy):
+        map_parts(measure, parts_of(made), tmp_path / "out")
+
+
+def test_a_full_disk_ends_the_call(made, tmp_path, monkeypatch):
+    from xrt_nb import scale
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scale, "write_part", full)
+    with pytest.raises(StoreError, match="No space"):
+        map_parts(measure, parts_of(made), tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["", "local:", "local:x", "local:0", "tcp://", "tcp://host", "host:1", "local:99999", "tcp://a b:1"])
+def test_what_is_no_address(text):
+    with pytest.raises(ValueError, match="local:N or tcp://host:port"):
+        as_address(text)
+
+
+def test_an_address_that_does_not_answer(made, tmp_path):
+    pytest.importorskip("distributed")
+    begin = time.monotonic()
+    with pytest.raises(ClusterProblem, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        map_parts(measure, parts_of(made), tmp_path / "out", "tcp://127.0.0.1:9")
+    assert time.monotonic() - begin < 60  # it gives up after 8 s; machines may be busy
+
+
+def test_without_the_extra_the_command_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r'pip install "xrt_nb\[scale\]"'):
+        Cluster("local:1").__enter__()
+
+
+def test_workers_give_the_same_bytes_and_survive(made, tmp_path, capfd):
+    pytest.importorskip("distributed")
+    parts, weights = parts_of(made), np.random.default_rng(0).normal(size=(300, 40))
+    here = map_parts(arrays, parts, tmp_path / "here", weights=weights)
+    with Cluster("local:2", tmp_path) as cluster:
+        there = map_parts(arrays, parts, tmp_path / "there", cluster, weights=weights)
+        assert [p.read_bytes() for p in there.paths] == [p.read_bytes() for p in here.paths]
+        failed = map_parts(measure, parts, tmp_path / "failed", cluster, broken=[2])
+        assert failed.failed.part.tolist() == ["part-00002"] and failed.made == 5
+
+        def kill(step, done, total):
+            if done == 2:
+                os.kill(next(iter(cluster.client.run(os.getpid).values())), signal.SIGKILL)
+
+        done = map_parts(napping, range(8), tmp_path / "naps", cluster, progress=kill, seconds=0.1, folder="", deadly=4)
+    assert done.failed.part.tolist() == ["part-00004"] and "died" in done.failed.reason[0]
+    assert [int(r["part"]) for r in done.results()] == [0, 1, 2, 3, 5, 6, 7]
+    assert not list(tmp_path.glob(".dask-*"))
+    assert "distributed" not in capfd.readouterr().err
