@@ -248,7 +248,7 @@ def one(given):
             old["peak"] = peak()
             now[:] = [step, spent(), time.perf_counter()]
 
-    out = run_in_parts(path, given.data / f"run{given.rows}", known, progress=say, sample=given.sample, n_jobs=2)
+    out = run_in_parts(path, given.data / f"run{given.rows}", known=known, progress=say, sample=given.sample, n_jobs=2)
     say("end", 0, 0)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file() and p.name != "events.parquet")
     archive = EventFile(path)

@@ -353,6 +353,10 @@ def suits(case, events, most):
     except XRTError:
         return False
 
+# %% ../nbs/07d_chunks.ipynb #451c290e
+class PassStopped(XRTError, OSError):
+    "A pass over an archive in which a part failed."
+
 # %% ../nbs/07d_chunks.ipynb #d23bcc1a
 def pass_over(job, function, parts, name, **fixed):
     "A pass over the archive, shared out as the job says; the files of the parts."
@@ -362,7 +366,12 @@ def pass_over(job, function, parts, name, **fixed):
     cluster = getattr(job, "cluster", None)
     say = lambda _, i, n: job.progress(name, i, n)  # noqa: E731
     job.progress(name, 0, len(parts))
-    return map_parts(function, parts, out, cluster, progress=say, **fixed).complete()
+    try:
+        return map_parts(function, parts, out, cluster, progress=say, **fixed).complete()
+    except OSError:
+        raise
+    except XRTError as err:
+        raise PassStopped(f"{err}; what is finished is kept for the next call") from err
 
 # %% ../nbs/07d_chunks.ipynb #43360e6e
 def recipe_in(job):
