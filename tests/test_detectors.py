@@ -221,3 +221,18 @@ def test_tables_can_be_made_again():
 def test_uniform_lists_are_sorted():
     p = uniform_lists(7, np.full(5, 100.0), np.random.default_rng(0))
     assert all((np.diff(p.u[a:b]) >= 0).all() for a, b in zip(p.offsets[:-1], p.offsets[1:]))
+
+
+def test_a_list_of_no_observation_hides_nobodys_frames():
+    rng = np.random.default_rng(2)
+    t = [np.sort(rng.integers(0, 9000, 80) * 3.2), np.sort(rng.uniform(0, 28_800, 80))]
+    table = EventTable(["framed", "loose"], [0, 80, 160], np.concatenate(t), None, [[0, 28_800]] * 2, [0, 1, 2])
+    np.testing.assert_allclose(det.frame_times_of(table), [3.2, 0], atol=1e-6)
+
+
+def test_likeness_to_known_ones_does_not_depend_on_the_lists_beside_it():
+    table = lists(11, 6, 90)
+    for score in ("learned", "label-free"):
+        analog = det.Analog(score).fit(table[:2])
+        np.testing.assert_allclose(analog.score_samples(table)[3:4], analog.score_samples(table[3:4]), atol=1e-4)
+    with pytest.raises(ValueError, match="score"): det.Analog("fusion").fit(table)

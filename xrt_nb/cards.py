@@ -345,7 +345,7 @@ def card_figure(table, row):
     n = 4 if table.has_energy else 3
     fig = Figure(figsize=(2.9 * n, 2.7))
     axs = fig.subplots(
-        1, n, gridspec_kw=dict(left=0.2 / n, right=1 - 0.08 / n, bottom=0.19, top=0.89, wspace=0.36)
+        1, n, gridspec_kw=dict(left=0.28 / n, right=1 - 0.08 / n, bottom=0.19, top=0.89, wspace=0.38)
     )
     draw_whole(one, axs[0], span)
     draw_close(one, axs[1], span)

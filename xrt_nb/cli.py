@@ -1001,6 +1001,7 @@ reference_options = add(
     click.option("--out", type=FOLDER, required=True, help="The new reference; appears when complete."),
     overwrite_option,
 )
+INDEX = "How neighbors are searched: exactly, or by faiss (extra ann). Default: by size, beyond a million."
 there_option = click.option("--skip-known", is_flag=True, help="Leave out ids that are already there.")
 
 # %% ../nbs/07c_cli.ipynb #08e4f446
@@ -1015,7 +1016,8 @@ def say_reference(made):
 @reference_options
 @case_option
 @click.option("--name", help="What to call it. Default: the name of the run or of the archive.")
-def build(source, out, overwrite, case, name):
+@click.option("--index", type=click.Choice(("auto", "exact", "ann")), default="auto", help=INDEX)
+def build(source, out, overwrite, case, name, index):
     """Make a reference of a finished run; or of an archive of events, which is run first.
 
     \b
@@ -1029,10 +1031,10 @@ def build(source, out, overwrite, case, name):
 
     chosen = DEFAULT_CASE if case is None else case_named(case)
     if source.is_dir():
-        return say_reference(Reference.build(run_at(source, "RUN"), out, name, overwrite))
+        return say_reference(Reference.build(run_at(source, "RUN"), out, name, overwrite, index))
     with tempfile.TemporaryDirectory(prefix=".xrt_nb_reference_", dir=out.absolute().parent) as folder:
         made = run(chosen, source, Path(folder) / "run")
-        say_reference(Reference.build(made, out, name or source.stem, overwrite))
+        say_reference(Reference.build(made, out, name or source.stem, overwrite, index))
 
 # %% ../nbs/07c_cli.ipynb #b82b6ac5
 @reference.command()

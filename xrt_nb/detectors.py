@@ -95,9 +95,10 @@ def told_frames(meta):
 # %% ../nbs/05b_detectors.ipynb #5d0e7c12
 def _found_frames(events):
     "Frame time of each detection [s] from the times of its observation; 0: none."
-    step, src = np.diff(events.time), events.detection_index
+    step, src, name = np.diff(events.time), events.detection_index, observation_of(events)
     step = np.where(src[1:] == src[:-1], step, 0.0)
-    _, code = np.unique(observation_of(events), return_inverse=True)
+    alone = np.char.add("\n", events.ids.astype(str))
+    _, code = np.unique(np.where(name == "", alone, name), return_inverse=True)
     of, order = code[src[1:]], np.argsort(code[src[1:]], kind="stable")
     ends = np.searchsorted(of[order], np.arange(code.max(initial=-1) + 2))
     frame = [_found_frame(step[order[a:b]]) for a, b in zip(ends[:-1], ends[1:])]
@@ -105,7 +106,18 @@ def _found_frames(events):
 
 # %% ../nbs/05b_detectors.ipynb #3e137684
 def frame_times_of(events):
-    "Frame time of each detection [s], from meta (timedel, frame_time) or its observation; 0: none."
+    """Frame time of each detection: what is told, else what the photons of its observation show.
+
+    Parameters
+    ----------
+    events : EventTable
+        S detections. `meta` may tell `timedel` or `frame_time` [s], of all or of some.
+
+    Returns
+    -------
+    (S,) float array
+        Frame time [s]; 0 where there is none, or one above 30 s (a light curve).
+    """
     told = told_frames(events.meta)
     if np.isnan(told).any():
         told = np.where(np.isnan(told), _found_frames(events), told)
@@ -771,14 +783,18 @@ class Analog(BaseEstimator):
 
     def fit(self, X, y=None):
         "Learn the known detections (EventTable)."
+        one_of(self.score, "score", ("learned", "label-free"))
         self.known_ = timing_features(X, self.energies)
+        self.judge_ = default_score(self.score).fit(self.known_)
+        if hasattr(self.judge_, "shift_"):
+            self.judge_.shift_ = np.float64(0)
         return self
 
     def score_samples(self, X):
         "Best score with any known detection; (S,)."
         check_is_fitted(self)
         rows = timing_features(X, self.energies)
-        return np.asarray(default_score(self.score).fit(rows).score(self.known_, rows)).max(axis=0)
+        return np.asarray(self.judge_.score(self.known_, rows)).max(axis=0)
 
 # %% ../nbs/05b_detectors.ipynb #fd05fa7a
 class Outlier(BaseEstimator):

@@ -753,10 +753,10 @@ class AskedTwice:
 # %% ../nbs/03_embedding.ipynb #81441551
 def descended(placer, x, perplexity, n_iter):
     "Where the descent of new features, in the unit of the reference, ends in a fixed embedding, (M, 2)."
-    width = np.ptp(placer.embedding, axis=0).max()
-    if width > 5000:
+    if placer.width > 5000:
         raise XRTError(
-            f"the embedding is {width:g} wide, too wide for a descent (at most 5,000); use method='median'"
+            f"the embedding is {placer.width:g} wide, too wide for a descent (at most 5,000); "
+            "use method='median'"
         )
     if placer.tsne.interp_coeffs is None:
         placer.tsne.prepare_interpolation_grid()
@@ -801,6 +801,11 @@ class Placer:
         "The search for neighbors in the unit of the reference."
         made = self.given or NearestNeighbors(n_neighbors=self.k).fit(self.reference[0])
         return AskedTwice(made)
+
+    @cached_property
+    def width(self):
+        "The longer side of the bounding box."
+        return max(np.ptp(self.embedding[:, k]) for k in (0, 1))
 
     @cached_property
     def middle(self):
