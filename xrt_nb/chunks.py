@@ -745,18 +745,6 @@ class Archive(EventFile):
         k = self.at[rows]
         return super().__getitem__(slice(k, k + 1))[rows]
 
-# %% ../nbs/07d_chunks.ipynb #7c637174
-def section(job):
-    "The embedding, and what of it is a sample."
-    out, arrays = runs.embedding_section(job), job.folder / "arrays"
-    rows, n = np.load(arrays / "sample.npy"), len(np.load(arrays / "ids.npy", mmap_mode="r"))
-    if len(rows) < n:
-        said = (
-            f"t-SNE was made of a stratified sample of {len(rows):,} detections; the other {n - len(rows):,}"
-        )
-        out["text"] = [*out["text"], f"{said} were placed among them, by their features."]
-    return out
-
 # %% ../nbs/07d_chunks.ipynb #dd81d8cf
 MAKERS = {
     "representations": (represent, ["quality.csv"]),
@@ -772,8 +760,7 @@ def steps_in_parts():
     out = []
     for step in runs.STEPS:
         make, files = MAKERS.get(step.name, (step.make, None))
-        more = {"section": section} if step.name == "embedding" else {}
-        out.append(replace(step, make=make, files=files or step.files, **more))
+        out.append(replace(step, make=make, files=files or step.files))
     return out
 
 # %% ../nbs/07d_chunks.ipynb #ea8746c2

@@ -1227,6 +1227,8 @@ def embedding_section(job):
         f"perplexity {e['perplexity']}, learning rate {e['learning_rate']}, {e['max_iter']} iterations, "
         f"seed {e['random_state']}."
     ]
+    if (of := e.get("sample", len(frame))) < len(frame):
+        text.append(f"It was made of a stratified sample of {of:,} detections; the others are placed in it.")
     text += [f"{left} detections are not on the embedding, {LEFT_OUT}"] * bool(left)
     picture = png(embedding_figure(frame, here))
     caption = "Embedding colored by counts, hardness and variability; symbols are known transients"
