@@ -1,14 +1,16 @@
 """A million detections: references, searches and files, with CPU time beside wall time.
 
-    python benchmarks/bench_scale.py --part reference [--rows 1000000] [--columns 60] [--new 100000]
+    python benchmarks/bench_scale.py --part reference [--rows 1000000] [--columns 60] [--new 100000] [--keep FOLDER]
     python benchmarks/bench_scale.py --part search [--rows 1000000]
     python benchmarks/bench_scale.py --part files [--small 200000] [--large 2000000]
 
 The features of a million detections are drawn between those of neighbors among 20,000 simulated ones (--base), so
-that they are as crowded as real ones; new detections are simulated anew. All seeds are printed.
+that they are as crowded as real ones; new detections are simulated anew. All seeds are printed. With --keep the large
+reference stays in a folder, and is taken from there the next time. Neighbors are searched exactly, and by faiss.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -41,6 +43,7 @@ def main():
     parser.add_argument("--columns", type=int, default=60)
     parser.add_argument("--new", type=int, default=100_000)
     parser.add_argument("--base", type=int, default=20_000, help="simulated detections behind the million")
+    parser.add_argument("--keep", type=Path, help="folder of the large reference")
     parser.add_argument("--small", type=int, default=200_000)
     parser.add_argument("--large", type=int, default=2_000_000)
     given = parser.parse_args()
@@ -87,24 +90,57 @@ def large_reference(folder, given):
         return finish(work, kept | {"n": given.rows, "n_fitted": given.rows}, folder / "large", True)
 
 
+def with_index(path, out):
+    "The same reference with an index of faiss; its other files are links."
+    from xrt_nb._store import WorkFolder
+    from xrt_nb.reference import Reference, finish, write_neighbors
+
+    old = Reference(path).manifest
+    with WorkFolder(out, restart=True) as work:
+        for name in old["files"]:
+            os.link(path / name, work.path / name)
+        about = timed("index made", lambda: write_neighbors(work.path, True))
+        kept = {k: v for k, v in old.items() if k not in ("files", "seal")}
+        return finish(work, kept | {"neighbors": about}, out, True)
+
+
+def placed(path, new):
+    "Times of opening a reference and of placing one detection and many."
+    from xrt_nb.reference import Reference, facts_about
+
+    ref = timed("opened", lambda: Reference(path))
+    print(f"neighbors are {facts_about(ref)['neighbors']}")
+    timed("first detection placed", lambda: ref.place(new[:1], k=0))
+    each = []
+    for _ in range(5):
+        start = time.process_time()
+        for k in range(10):
+            ref.place(new[k : k + 1], k=0)
+        each.append((time.process_time() - start) * 100)
+    print(f"one detection placed, warm: {np.median(each):.0f} ms CPU ({min(each):.0f} to {max(each):.0f}; bar 50 ms)")
+    at = timed(f"{len(new):,} detections placed (bar 120 s)", lambda: ref.place(new, k=0)).placement
+    print(f"{at.extrapolated.mean():.1%} extrapolated; peak memory {peak():.1f} GB")
+    return ref, at[["tsne1", "tsne2"]].to_numpy()
+
+
 def reference(given):
-    "Opening, placing one and many, searching for analogs, verifying."
-    from xrt_nb.reference import Reference
+    "Opening, verifying, placing one and many, by both searches for neighbors; analogs."
     from xrt_nb.simulation import simulate_archive
 
     with tempfile.TemporaryDirectory() as folder:
-        path = large_reference(Path(folder), given)
+        folder = given.keep or Path(folder)
+        path = folder / "large" if (folder / "large").is_dir() else large_reference(folder, given)
         size = sum(p.stat().st_size for p in path.iterdir()) / 1e9
+        print(f"reference of {size:.1f} GB")
         new = simulate_archive(given.new, random_state=6)[0]
         new.meta["name"] = None
-        ref = timed(f"open {given.rows:,} × {given.columns} ({size:.1f} GB)", lambda: Reference(path))
-        timed("verify every byte", ref.verify)
-        ref = Reference(path)
-        timed("first detection placed", lambda: ref.place(new[:1], k=0))
-        timed("one detection placed, warm", lambda: [ref.place(new[k : k + 1], k=0) for k in range(20)], 20, "ms")
+        ref, exact = placed(path, new)
         timed("one detection with its ten analogs", lambda: [ref.place(new[:1], k=10) for _ in range(2)], 2)
-        placed = timed(f"{len(new):,} detections placed", lambda: ref.place(new, k=0))
-        print(f"{placed.placement.extrapolated.mean():.1%} extrapolated; peak memory {peak():.1f} GB")
+        timed("every byte verified", ref.verify)
+        quick = folder / "indexed"
+        _, fast = placed(quick if quick.is_dir() else with_index(path, quick), new)
+        apart = np.abs(exact - fast).max(axis=1)
+        print(f"{(apart < 1e-4).mean():.3%} of the places are the same by both searches, {(apart < 1).mean():.3%} within 1")
 
 
 # ---- searches
@@ -112,7 +148,8 @@ def search(given):
     "Exact neighbors among many rows on disk, and brute force on 1,000 queries."
     from scipy.spatial.distance import cdist
     from sklearn.decomposition import PCA
-    from xrt_nb.index import ExactNeighbors
+    from xrt_nb.index import ApproximateNeighbors, ExactNeighbors, make_index, read_index
+    from xrt_nb.reference import threads
     from xrt_nb.runs import SearchCoordinates
     from xrt_nb.shapes import search_features
     from xrt_nb.simulation import simulate_archive
@@ -126,7 +163,7 @@ def search(given):
         np.save(f"{folder}/rows.npy", old[a] + u * (old[b] - old[a]))
         np.save(f"{folder}/screen.npy", np.load(f"{folder}/rows.npy").astype(np.float32))
         rows, screen = (np.load(f"{folder}/{n}.npy", mmap_mode="r") for n in ("rows", "screen"))
-        near = ExactNeighbors(rows, screen)
+        near = ExactNeighbors(rows, screen, threads())
         timed("first search", lambda: near.kneighbors(queries[:1], 15))
         timed("one query alone", lambda: [near.kneighbors(queries[k : k + 1], 15) for k in range(50)], 50, "ms")
         distance, index = timed("a query of 1,000", lambda: near.kneighbors(queries, 15), len(queries), "ms")
@@ -137,7 +174,16 @@ def search(given):
             d = np.sort(np.take_along_axis(brute, best, 1), axis=1)
             same += sum(set(p) == set(q) for p, q in zip(best, index[k : k + 20]))
             worst = max(worst, np.abs(d - distance[k : k + 20]).max())
-    print(f"{same} of {len(queries)} lists are those of brute force, distances to {worst:.1e}; peak {peak():.1f} GB")
+        print(f"{same} of {len(queries)} lists are those of brute force, distances to {worst:.1e}; peak {peak():.1f} GB")
+        about = timed("index made", lambda: make_index(rows, screen, Path(folder) / "a.faiss", threads()))
+        print(about)
+        index = timed("index opened", lambda: read_index(f"{folder}/a.faiss"), unit="ms")
+        near = ApproximateNeighbors(rows, index, about["probes"], threads())
+        timed("one query alone", lambda: [near.kneighbors(queries[k : k + 1], 15) for k in range(50)], 50, "ms")
+        found = timed("a query of 1,000", lambda: near.kneighbors(queries, 15), len(queries), "ms")[0]
+        each = (found <= distance[:, -1:]).mean(axis=1)
+        spread = each.std() / np.sqrt(len(each))
+        print(f"recall of 15 neighbors of queries that are no rows: {each.mean():.5f} ± {spread:.5f} (bar 0.999)")
 
 
 # ---- files

@@ -1,10 +1,13 @@
 """The loop of looking and learning: what it finds against chance, labels as they come, bad input."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from xrt_nb.active import ActiveLoop, distance_to, play, usefulness
+from xrt_nb._optional import MissingExtra
+from xrt_nb.active import ActiveLoop, anomaly_ranking, distance_to, play, possible, usefulness, with_background
 from xrt_nb.data import EventDataError
 from xrt_nb.labels import Labels
 
@@ -33,6 +36,56 @@ def test_twenty_labels_find_a_planted_class_among_the_next_hundred(planted):
         shares.append(left[loop.ranking("planted").index[:100]].sum() / max(left.sum(), 1))
     assert min(found) >= 0.8 > 5 * 120 / 800  # of all, in the looks and the next hundred
     assert np.mean(shares) > 4 * 100 / 780  # of those left after the looks
+
+
+def test_the_hundred_after_the_twenty_are_looked_at_while_it_goes_on_learning(planted):
+    frame, kinds = planted
+    loop = ActiveLoop(frame, {kinds.index[kinds == "planted"][2]: "planted"}, n_trees=45)
+    play(loop, kinds, "planted", 19)
+    left = (kinds == "planted").drop(list(loop.labels))
+    hundred = play(loop, kinds, "planted", 100, batch=25)
+    assert len(set(hundred)) == 100 and len(loop.labels) == 120
+    assert left[hundred].sum() >= 0.8 * left.sum() > 5 * left.sum() * 100 / 780
+
+
+def test_looking_ends_where_the_archive_ends(planted):
+    frame, kinds = planted
+    few = frame.loc[[*kinds.index[:9], kinds.index[-1]]]
+    loop = ActiveLoop(few, {kinds.index[-1]: "planted"}, n_trees=9)
+    assert sorted(play(loop, kinds, "planted", 50, batch=4)) == sorted(kinds.index[:9])
+    assert loop.suggest(3, "planted") == [] and loop.ranking("planted").empty
+
+
+def test_a_background_is_never_one_of_the_labeled_and_weighs_as_promised():
+    rng = np.random.default_rng(0)
+    for own, others in [([3], []), ([3, 4], [5, 6, 7]), (list(range(6)), [40])]:
+        free = np.setdiff1d(np.arange(60), [*own, *others])
+        rows, y, weights, back = with_background(own, others, free, 300, rng)
+        assert len(back) == len(free) // 5 and not set(back) & {*own, *others} and len(set(rows)) == len(rows)
+        np.testing.assert_allclose([weights[y].sum(), weights[~y].sum()], [1, 1 if others else 0.5])
+
+
+def test_what_is_possible_is_all_of_what_a_column_tells_and_chance_of_what_none_tells():
+    rng, k = np.random.default_rng(1), np.arange(600) < 60
+    assert possible(np.c_[k + 0.1 * rng.normal(size=600)], k, 60, n_trees=20) == 1
+    assert possible(rng.normal(size=(600, 3)), k, 60, n_trees=20) < 0.35
+
+
+def test_without_coniferest_a_sentence_says_how_to_get_it(planted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "coniferest", None)
+    with pytest.raises(MissingExtra, match=r"coniferest is not installed: pip install .xrt_nb\[active\]"):
+        anomaly_ranking(ActiveLoop(planted[0], {planted[0].index[0]: "planted"}), "planted")
+
+
+def test_coniferest_ranks_what_has_no_label_by_the_same_labels(planted):
+    pytest.importorskip("coniferest")
+    frame, kinds = planted
+    some = {i: kinds[i] for i in [*kinds.index[:10], *kinds.index[-10:]]}
+    loop = ActiveLoop(frame, some)
+    order = anomaly_ranking(loop, "planted")
+    assert len(order) == 780 and not set(order.index) & set(some) and order.is_monotonic_decreasing
+    assert order.equals(anomaly_ranking(loop, "planted"))
+    assert (kinds[order.index[:100]] == "planted").sum() > 3 * 15 * 100 / 780  # three times chance
 
 
 def test_the_same_seed_suggests_the_same_and_order_of_rows_is_no_matter(planted):

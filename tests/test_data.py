@@ -240,8 +240,8 @@ def test_one_source_is_read_without_the_rest(tmp_path, monkeypatch):
     n, k = 4000, 200
     table = EventTable([f"{i}_1" for i in range(n)], np.arange(n + 1) * k, np.sort(rng.uniform(0, 1e4, (n, k)), axis=1).ravel(), rng.uniform(500, 7000, n * k))
     path, asked = table.write(tmp_path / "t.parquet"), []
-    real = pq.ParquetFile.read_row_groups
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", lambda self, groups, *a, **kw: asked.extend(groups) or real(self, groups, *a, **kw))
+    real = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, group, *a, **kw: asked.append(group) or real(self, group, *a, **kw))
     some = read_events(path, ids=["3999_1", "7_1"])
     assert some == table[["3999_1", "7_1"]] and len(asked) == 2
     with pytest.raises(UnknownSourceError, match="no detection 'x'"):

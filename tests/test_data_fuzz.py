@@ -104,6 +104,87 @@ def test_files_of_version_0_1_are_read(tmp_path):
     assert read_events(first_format(old, tmp_path / "older.parquet")).meta.target.tolist() == ["M31"] * len(table)
 
 
+def second_format(table, path):
+    "A file as it was written before detections had tables of several parts: one of all detections, one of all GTIs."
+    class Old(tables.ParquetEvents): pass
+    def finish(out):
+        meta, counts, n_gti, gti = out.waiting[0]
+        index = {"format": 2, "groups": out.groups}
+        src = tables._source_table([meta], [counts], [] if gti is None else [n_gti])
+        for name, rows in (("sources", src), ("gtis", None if gti is None else tables._gti_table([gti]))):
+            if rows is None: continue
+            out.sink.write(tables._parquet_bytes(rows))
+            index[name] = [rows.num_rows, *out.sink.cut()]
+        text, at = json.dumps(index).encode(), out.sink.at
+        out.sink.write(text)
+        out.sink.write(bytes(tables.SEAL.size))
+        out.writer.close()
+        out.sink.file.close()
+        tables._put_seal(out.path, at, text)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(tables, "_finish", finish)
+        with Old(path) as out: out.write(table)
+    return path
+
+
+def test_files_of_the_second_format_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROW_GROUP", 50)
+    table = archive(np.random.default_rng(2))
+    path = second_format(table, tmp_path / "old.parquet")
+    assert b'{"format": 2' in path.read_bytes() and read_events(path) == table and digest(read_events(path)) == digest(table)
+    some = [table.ids[30], table.ids[3]]
+    assert read_events(path, ids=some) == table[some] == tables.EventFile(path)[:][some]
+    with pytest.raises(KeyError, match="no detection 'x' among its 40"): read_events(path, ids=["x"])
+
+
+@pytest.mark.parametrize("gtis", [True, False])
+def test_one_detection_reads_only_what_holds_it(tmp_path, monkeypatch, gtis):
+    monkeypatch.setattr(tables, "ROW_GROUP", 64)
+    monkeypatch.setattr(tables, "SOURCES", 16)
+    n, rng = 1000, np.random.default_rng(0)
+    each, span = np.arange(0, 5 * n + 1, 5), np.tile([0.0, 100.0], (n, 1)) if gtis else None
+    meta = pd.DataFrame({"ra": rng.uniform(0, 360, n)}, index=[f"s{k}" for k in rng.permutation(n)])
+    table = EventTable(list(meta.index), each, np.sort(rng.uniform(0, 100, (n, 5)), axis=1).ravel(), np.full(5 * n, 700.0), span,
+                       np.arange(n + 1) if gtis else None, meta)
+    path, read, real = table.write(tmp_path / "t.parquet"), [], tables._part
+    monkeypatch.setattr(tables, "_part", lambda path, part: (read.append(part[2] - part[1]), real(path, part))[1])
+    assert read_events(path) == table and len(read) > (200 if gtis else 130)
+    whole = sum(read)
+    for k in (0, 15, 16, 500, 999):
+        read.clear()
+        one = read_events(path, ids=[table.ids[k]])
+        assert one == table[[k]] and one.meta.equals(table.meta.iloc[[k]])
+        assert len(read) <= 5 + gtis and sum(read) < whole / 20  # ids, detections, GTIs, and a row group or two
+    opened = tables.EventFile(path)
+    read.clear()
+    assert opened[990:] == table[990:] and sum(read) < whole / 20
+
+
+def test_ids_of_one_checksum_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "SOURCES", 4)
+    ids = [f"s{k}" for k in range(11)] + ["plumless", "buckeroo"]  # a known pair of equal CRC-32
+    import zlib
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    table = EventTable(ids, np.arange(14), np.arange(13.0))
+    path = table.write(tmp_path / "t.parquet")
+    for i in ids: assert read_events(path, ids=[i])[i] == table[i]
+    monkeypatch.setattr(tables, "_keys", lambda ids: np.full(len(ids), 7, np.uint32))  # the worst case: one checksum for all
+    path = table.write(tmp_path / "all.parquet")
+    assert read_events(path, ids=["s3", "buckeroo"]) == table[["s3", "buckeroo"]]
+    with pytest.raises(KeyError, match="no detection 'z'"): read_events(path, ids=["z"])
+
+
+def test_tables_written_in_pieces_are_the_whole_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "SOURCES", 7)
+    table = archive(np.random.default_rng(3))
+    table.meta["odd"] = [None if k < 20 else k for k in range(len(table))]
+    for size in (1, 3, 7, 8, 40):
+        with tables.ParquetEvents(tmp_path / f"{size}.parquet") as out:
+            for a in range(0, len(table), size): out.write(table[a:a + size])
+        back = read_events(out.path)
+        assert back == table and back.meta.odd.isna().sum() == 20 and digest(back) == digest(read_events(table.write(tmp_path / "w.parquet", overwrite=True)))
+
+
 @pytest.mark.slow
 def test_a_footer_of_version_0_1_over_the_readers_limit_is_read(tmp_path):
     n = 170_000
@@ -158,10 +239,11 @@ def sealed(path, change):
 
 
 @pytest.mark.parametrize("change", [
-    lambda i: i["sources"].__setitem__(0, 10**15), lambda i: i["groups"][0].__setitem__(0, 2**62), lambda i: i["groups"][0].__setitem__(0, -1),
+    lambda i: i["sources"][0].__setitem__(0, 10**15), lambda i: i["sources"][0].__setitem__(3, 7), lambda i: i["sources"][0].pop(),
+    lambda i: i["ids"][0].__setitem__(0, 3), lambda i: i.update(format=2), lambda i: i["sources"].append(i["sources"][0]), lambda i: i["groups"][0].__setitem__(0, 2**62), lambda i: i["groups"][0].__setitem__(0, -1),
     lambda i: i["groups"][0].__setitem__(1, 10**12), lambda i: i["groups"].clear(), lambda i: i.pop("sources"), lambda i: i.update(groups=None),
-    lambda i: i.update(groups={}), lambda i: i.update(format="2"), lambda i: i["gtis"].__setitem__(0, 0), lambda i: i["groups"][0].__setitem__(1, None),
-    lambda i: i["groups"][0].__setitem__(1, 2), lambda i: i["groups"].append(i["groups"][0]), lambda i: i["gtis"].__setitem__(1, "x")])
+    lambda i: i.update(groups={}), lambda i: i.update(format="2"), lambda i: i["gtis"][0].__setitem__(0, 0), lambda i: i["groups"][0].__setitem__(1, None),
+    lambda i: i["groups"][0].__setitem__(1, 2), lambda i: i["groups"].append(i["groups"][0]), lambda i: i["gtis"][0].__setitem__(1, "x")])
 def test_an_index_that_lies_is_refused(change, tmp_path):
     path = sealed(archive(np.random.default_rng(4)).write(tmp_path / "t.parquet"), lambda i: None)
     assert len(read_events(path)) == 40

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from xrt_nb._store import XRTError
 from xrt_nb.cli import main
 from xrt_nb.data import XRTWarning
-from xrt_nb.reference import TOLERANCE, Reference, seal_of
+from xrt_nb.reference import INDEX, TOLERANCE, Reference, facts_about, neighbors_in, seal_of
 from xrt_nb.runs import read_run, run
 from xrt_nb.simulation import known_ids, simulate_archive
 
@@ -231,6 +231,101 @@ def test_a_full_disk_is_said_and_leaves_nothing(made, tmp_path):
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.zip").exists()
 
 
+@pytest.fixture(scope="module")
+def indexed(made):
+    "A reference that searches its neighbors by an index."
+    pytest.importorskip("faiss")
+    return Reference.build(made[0] / "run", made[0] / "ann", index="ann")
+
+
+def test_an_index_is_told_and_places_alike(made, indexed, tmp_path):
+    folder, new = made
+    about = indexed.manifest["neighbors"]
+    assert about["kind"] == "ann" and about["recall"] >= 0.999 and Reference(folder / "ref").manifest["neighbors"] == {"kind": "exact"}
+    assert "lists of faiss" in facts_about(indexed)["neighbors"] and facts_about(Reference(folder / "ref"))["neighbors"] == "searched exactly"
+    exact = Reference(folder / "ref").place(new, k=0).placement
+    for ref in (indexed, Reference(indexed.pack(tmp_path / "a.zip")), Reference(indexed.path, index="exact")):
+        at = ref.place(new, k=0).placement
+        assert np.abs(at[PLACES] - exact[PLACES]).to_numpy().max() < TOLERANCE and (at["extrapolated"] == exact["extrapolated"]).all()
+    again = Reference.build(folder / "run", tmp_path / "again", name="run", index="ann")
+    assert (again.path / INDEX).read_bytes() == (indexed.path / INDEX).read_bytes()
+
+
+def test_an_index_grows_with_its_reference(made, indexed, tmp_path):
+    _, new = made
+    one, two = (indexed.append(new[a:b], tmp_path / str(a)) for a, b in ((0, 12), (12, 30)))
+    both = one.merge(two, tmp_path / "both")
+    for ref in (one, two, both):
+        assert neighbors_in(ref).index.ntotal == len(ref) and ref.manifest["neighbors"]["recall"] >= 0.999
+        assert (neighbors_in(ref).kneighbors(ref.array("features.npy"), 1)[0] == 0).all()
+
+
+def test_a_changed_index_is_refused_before_it_is_read(made, indexed, tmp_path, monkeypatch):
+    copy = shutil.copytree(indexed.path, tmp_path / "ann")
+    data = bytearray((copy / INDEX).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / INDEX).write_bytes(data)
+    with pytest.raises(XRTError, match=f"{INDEX} was changed"): Reference(copy)
+    monkeypatch.setattr("xrt_nb.reference.SMALL", 0)  # a large file isn't hashed when a reference is opened
+    monkeypatch.setattr("xrt_nb.reference.read_index", lambda *a, **k: pytest.fail("faiss was given changed bytes"))
+    with pytest.raises(XRTError, match=f"{INDEX} was changed"): Reference(copy).place(made[1][:1], k=0)
+    assert len(Reference(copy, index="exact").place(made[1][:1], k=0)) == 1
+    for wrong in ({"kind": "other"}, {"kind": "ann"}, {"kind": "ann", "probes": 0, "recall": 1.0}, 7):
+        edited(copy, lambda m: m.update(neighbors=wrong))
+        with pytest.raises(XRTError, match="neighbors that this version can't search"): Reference(copy).place(made[1][:1], k=0)
+
+
+def test_without_faiss_it_is_said_what_to_do(made, indexed, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(XRTError, match=r"xrt_nb\[ann\].*index='exact'"): Reference(indexed.path).place(made[1][:1], k=0)
+    with pytest.raises(XRTError, match=r"xrt_nb\[ann\]"): Reference.build(made[0] / "run", tmp_path / "a", index="ann")
+    monkeypatch.setattr("xrt_nb.reference.MANY", 10)
+    with pytest.warns(XRTWarning, match="200 detections are searched exactly"):
+        assert Reference.build(made[0] / "run", tmp_path / "b").manifest["neighbors"] == {"kind": "exact"}
+
+
+FULL_INDEX = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from xrt_nb.index import add_rows, trained, write_index
+x = np.random.default_rng(0).normal(size=(3000, 20)).astype(np.float32)
+index = trained(x)
+add_rows(index, x)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+try: write_index(index, Path(sys.argv[1]))
+except OSError as err: print(err)
+"""
+
+
+def test_a_disk_too_full_for_an_index_is_said(tmp_path):
+    pytest.importorskip("faiss")
+    said = subprocess.run([sys.executable, "-c", FULL_INDEX, str(tmp_path / "a.faiss")], capture_output=True, text=True, timeout=400)
+    assert "the disk is full" in said.stdout, said
+
+
+def test_approximate_neighbors_are_those_of_brute_force(tmp_path):
+    pytest.importorskip("faiss")
+    from scipy.spatial.distance import cdist
+    from xrt_nb.index import ApproximateNeighbors, ExactNeighbors, make_index, read_index
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(6000, 12)) * np.arange(1, 13) ** -0.5
+    x[3000:3100] = x[:100]  # equal rows
+    q, brute = rng.normal(size=(300, 12)) * np.arange(1, 13) ** -0.5, None
+    about = make_index(x, x.astype(np.float32), tmp_path / "a.faiss")
+    near, brute = ApproximateNeighbors(x, read_index(tmp_path / "a.faiss"), about["probes"]), cdist(q, x)
+    order = np.argsort(brute, axis=1, kind="stable")[:, :15]
+    for n_jobs in (1, 2):
+        d, r = ExactNeighbors(x, n_jobs=n_jobs).kneighbors(q, 15)
+        np.testing.assert_array_equal(r, order)
+        np.testing.assert_allclose(d, np.take_along_axis(brute, order, 1), rtol=1e-12)
+    one = [ExactNeighbors(x).kneighbors(row[None], 15)[1][0] for row in q[:50]]
+    np.testing.assert_array_equal(one, order[:50])
+    d, r = near.kneighbors(q, 15)
+    assert (d <= np.take_along_axis(brute, order, 1)[:, -1:] * (1 + 1e-12)).mean() >= 0.995 and about["recall"] >= 0.999
+    assert (np.diff(d, axis=1) >= 0).all() and near.kneighbors(x[:100], 2)[1].tolist() == [[k, 3000 + k] for k in range(100)]
+
+
 def test_the_same_reference_is_the_same_bytes(made, tmp_path):
     again = Reference.build(made[0] / "run", tmp_path / "again", name="run")
     assert all((again.path / n).read_bytes() == (made[0] / "ref" / n).read_bytes() for n in [*again.manifest["files"], "manifest.json"])
@@ -245,6 +340,7 @@ def test_the_command_line_builds_extends_packs_and_places(made, tmp_path):
     assert "30 of" not in shell("reference", "info", folder / "ref")
     shell("reference", "append", folder / "ref", folder / "new.parquet", "--out", tmp_path / "more")
     assert "230" in shell("reference", "info", tmp_path / "more", "--verify")
+    assert "searched exactly" in shell("reference", "info", tmp_path / "more")
     shell("reference", "pack", tmp_path / "more", tmp_path / "more.zip")
     shell("place", folder / "new.parquet", "--in", tmp_path / "more.zip", "--out", tmp_path / "placed", "-k", 2)
     assert "other_mission" in pd.read_csv(tmp_path / "placed" / "placement.csv")

@@ -581,6 +581,14 @@ def _tidy_column(name, column, where=""):
         return column.astype(np.float64)
     return pd.Series([_measure(v, name, where) for v in column], index=column.index, dtype=np.float64)
 
+# %% ../nbs/below/06_columns.ipynb #9ccd587e
+def _shared(column):
+    "A column in which equal texts are one object."
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return column
+    code, seen = pd.factorize(column.to_numpy(), use_na_sentinel=True)
+    return pd.Series(np.array([*seen, None], dtype=object)[code], index=column.index, dtype=object)
+
 # %% ../nbs/below/06_columns.ipynb #2d1072c2
 def tidy_meta(
     meta: pd.DataFrame,
@@ -608,7 +616,7 @@ def tidy_meta(
     names = [str(c) for c in meta.columns]
     if twice := {c for c in names if names.count(c) > 1}:
         raise EventDataError(f"{where}meta column '{min(twice)}' is duplicated")
-    columns = {c: _tidy_column(c, meta.iloc[:, k], where) for k, c in enumerate(names)}
+    columns = {c: _shared(_tidy_column(c, meta.iloc[:, k], where)) for k, c in enumerate(names)}
     return pd.DataFrame(columns, index=meta.index, columns=pd.Index(names, dtype=object))
 
 # %% ../nbs/below/06_columns.ipynb #b1748056

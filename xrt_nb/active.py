@@ -11,6 +11,7 @@ import pandas as pd
 
 from ._checks import one_of, real, whole
 from ._columns import EventDataError, is_missing, some_names
+from ._optional import need
 from ._text import printable
 from .classification import placed, space_of
 
@@ -43,7 +44,18 @@ def trees_on(z, y, weights, n_trees, seed):
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        return ExtraTreesClassifier(n_trees, random_state=seed).fit(z, y, sample_weight=weights)
+        trees = ExtraTreesClassifier(n_trees, max_features=0.3, random_state=seed)
+        return trees.fit(z, y, sample_weight=weights)
+
+# %% ../nbs/06f_active.ipynb #3aa18dc5
+def line_on(z, y, weights):
+    "Logistic regression with a strong penalty, in one thread."
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        line = LogisticRegression(C=0.1, max_iter=300)
+        return line.fit(z, y, sample_weight=weights * len(y) / weights.sum())
 
 # %% ../nbs/06f_active.ipynb #acb16ddd
 def forest_of(z, rows, labels, n_trees, seed):
@@ -53,25 +65,32 @@ def forest_of(z, rows, labels, n_trees, seed):
         return kinds, None
     return kinds, trees_on(z[rows], k, 1 / np.bincount(k)[k], n_trees, seed).predict_proba(z)
 
+# %% ../nbs/06f_active.ipynb #782e3d10
+def with_background(own, others, free, n_background, rng):
+    "Rows to learn from, whether each is wanted, its weight, and which were drawn as background."
+    back = rng.choice(free, min(n_background, len(free) // 5), replace=False)
+    sizes = [len(own), len(others), len(back)]
+    weights = np.repeat(np.array([1.0, 0.5, 0.5]) / np.maximum(sizes, 1), sizes)
+    rows = np.concatenate([own, others, back]).astype(int)
+    return rows, np.arange(len(rows)) < len(own), weights, back
+
 # %% ../nbs/06f_active.ipynb #101097d9
 def wanted_probability(z, own, others, n_trees, seed, n_background=300, n_draws=3) -> np.ndarray:
-    "Probability of being of the wanted kind, by trees that know labels and a background of other sources."
+    "Probability of being of the wanted kind, by trees and a line that know labels and a background."
     rng, total, count = np.random.default_rng(seed), np.zeros(len(z)), np.zeros(len(z))
     free = np.setdiff1d(np.arange(len(z)), np.r_[own, others])
     for draw in range(n_draws):
-        back = rng.choice(free, min(n_background, len(free) // 5), replace=False)
-        rows = np.r_[own, others, back].astype(int)
-        y = np.arange(len(rows)) < len(own)
-        weights = np.repeat([1.0, 0.5, 0.5], [len(own), len(others), len(back)])
-        weights /= np.repeat(
-            np.maximum([len(own), len(others), len(back)], 1), [len(own), len(others), len(back)]
-        )
-        if not len(back) and not len(others):
+        rows, y, weights, back = with_background(own, others, free, n_background, rng)
+        if y.all():
             return np.ones(len(z))
-        p = trees_on(z[rows], y, weights, -(-n_trees // n_draws), seed + draw).predict_proba(z)[:, 1]
+        judges = (
+            trees_on(z[rows], y, weights, -(-n_trees // n_draws), seed + draw),
+            line_on(z[rows], y, weights),
+        )
         unseen = np.ones(len(z), dtype=bool)
         unseen[back] = False
-        total, count = total + p * unseen, count + unseen
+        total += unseen * np.mean([judge.predict_proba(z)[:, 1] for judge in judges], axis=0)
+        count += unseen
     return total / np.maximum(count, 1)
 
 # %% ../nbs/06f_active.ipynb #51643f3c
@@ -167,16 +186,44 @@ class ActiveLoop:
         own = wanted_probability(self.z, *sides, self.n_trees, self.random_state)
         out = pd.DataFrame({"p": own, "likeness": near}, index=pd.Index(self.ids, name="obsreg_id"))
         out = out.drop(index=list(self.labels))
-        return out.assign(score=out.p + 0.3 * out.likeness).sort_values(
+        return out.assign(score=out.p + 0.15 * out.likeness).sort_values(
             "score", ascending=False, kind="stable"
         )
 
 # %% ../nbs/06f_active.ipynb #b7d1684a
-def play(loop: ActiveLoop, truth, wanted: str, n: int = 20, other: str = "other") -> list:
-    "Look at `n` suggested sources one by one, answering with the truth; the ids in the order of looking."
-    seen = []
-    for _ in range(whole(n, "n")):
-        (i,) = loop.suggest(1, wanted)
-        seen.append(i)
-        loop.tell({i: wanted if truth[i] == wanted else other})
+def play(loop: ActiveLoop, truth, wanted: str, n: int = 20, other: str = "other", batch: int = 1) -> list:
+    "Look at `n` suggested sources, `batch` at a time, answering with the truth; the ids in the order of looking."
+    seen, n = [], whole(n, "n")
+    while len(seen) < n:
+        now = loop.suggest(min(whole(batch, "batch"), n - len(seen)), wanted)
+        if not now:
+            break
+        seen += now
+        loop.tell({i: wanted if truth[i] == wanted else other for i in now})
     return seen
+
+# %% ../nbs/06f_active.ipynb #48fe8620
+def possible(z, is_wanted, n, n_trees=100, seed=0) -> float:
+    "Share of the wanted sources among the `n` likeliest, by trees that know all labels but of what they judge."
+    from sklearn.model_selection import StratifiedKFold
+
+    k, p = np.asarray(is_wanted, dtype=bool), np.zeros(len(z))
+    for a, b in StratifiedKFold(5, shuffle=True, random_state=seed).split(z, k):
+        weights = np.where(k[a], 1 / k[a].sum(), 1 / (~k[a]).sum())
+        p[b] = trees_on(z[a], k[a], weights, n_trees, seed).predict_proba(z[b])[:, 1]
+    return k[np.argsort(-p, kind="stable")[:n]].sum() / k.sum()
+
+# %% ../nbs/06f_active.ipynb #16d0df54
+def anomaly_ranking(loop, wanted: str) -> pd.Series:
+    "Sources without a label, likeliest first, by coniferest's AAD forest with the labels of a loop."
+    need("coniferest", "active")
+    from coniferest.aadforest import AADForest
+    from threadpoolctl import threadpool_limits
+
+    rows, words = loop._labeled()
+    one_of(wanted, "wanted", sorted(set(words.tolist())))
+    forest = AADForest(n_trees=100, random_seed=loop.random_state, n_jobs=1)
+    with threadpool_limits(1):
+        forest.fit_known(loop.z, loop.z[rows], np.where(words == wanted, -1, 1))
+        score = pd.Series(-forest.score_samples(loop.z), pd.Index(loop.ids, name="obsreg_id"))
+    return score.drop(list(loop.labels)).sort_values(ascending=False, kind="stable")

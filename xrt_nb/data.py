@@ -63,7 +63,7 @@ def _gti_array(gti, where=""):
         flat = np.empty(1)
     if len(flat) % 2:
         raise EventDataError(f"{where}GTIs must be (start, stop) pairs in seconds, shape (G, 2)")
-    return np.array(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
+    return np.asarray(as_numbers(flat, "gti", "s", where)).reshape(-1, 2)
 
 # %% ../nbs/00_data.ipynb #bc3b072b
 def check_gti(
@@ -123,9 +123,15 @@ def offsets_of(counts):
     "Where each of the parts with these counts begins, and where the last one ends."
     return np.r_[0, np.cumsum(counts)].astype(np.int64)
 
-# %% ../nbs/00_data.ipynb #f58530e4
-def _started(time, offsets, begin, gti_offsets):
-    "How many intervals of its own detection have begun by each event, in any order of events."
+# %% ../nbs/00_data.ipynb #19b4612f
+def _pieces(size, most=2_000_000):
+    "Ranges of detections that hold about `most` together; `size` counts up over them."
+    cuts = np.unique([0, *np.searchsorted(size, np.arange(most, size[-1], most)), len(size) - 1])
+    return list(zip(cuts[:-1].tolist(), cuts[1:].tolist()))
+
+# %% ../nbs/00_data.ipynb #01626441
+def _started_of_some(time, offsets, begin, gti_offsets):
+    "`_started` for a few detections."
     n, g = np.diff(offsets), np.diff(gti_offsets)
     detection = np.r_[np.repeat(np.arange(len(g)), g), np.repeat(np.arange(len(n)), n)]
     order = np.lexsort((np.r_[begin, time], detection))  # stable: a start comes before an event at its time
@@ -133,6 +139,16 @@ def _started(time, offsets, begin, gti_offsets):
     out = np.empty(len(time), dtype=np.int64)
     out[order[event] - len(begin)] = np.cumsum(~event)[event]
     return out - np.repeat(gti_offsets[:-1], n)
+
+# %% ../nbs/00_data.ipynb #f58530e4
+def _started(time, offsets, begin, gti_offsets):
+    "How many intervals of its own detection have begun by each event, in any order of events."
+    out = np.empty(len(time), dtype=np.int64)
+    for a, b in _pieces(offsets + gti_offsets):  # sorting all at once would take several times the memory
+        e, g = slice(*offsets[[a, b]]), slice(*gti_offsets[[a, b]])
+        own, parts = offsets[a : b + 1] - offsets[a], gti_offsets[a : b + 1] - gti_offsets[a]
+        out[e] = _started_of_some(time[e], own, begin[g], parts)
+    return out
 
 # %% ../nbs/00_data.ipynb #802db153
 def outside_gti(
@@ -562,33 +578,34 @@ def _check_gtis(ids, gti, gti_offsets):
         raise ValueError("give `gti` and `gti_offsets` together, or neither")
     g = _gti_array(gti)
     o = _check_offsets(gti_offsets, len(ids), len(g), "gti_offsets")
-    detection = np.repeat(np.arange(len(ids)), np.diff(o))
-    same = detection[1:] == detection[:-1]
-    if not (np.isfinite(g).all() and (g[:, 1] > g[:, 0]).all() and (g[1:, 0] >= g[:-1, 1])[same].all()):
+    apart = g[1:, 0] >= g[:-1, 1]
+    apart[o[1:-1][(o[1:-1] > 0) & (o[1:-1] < len(g))] - 1] = True  # the next one is of another detection
+    if not (np.isfinite(g).all() and (g[:, 1] > g[:, 0]).all() and apart.all()):
         rows = zip(ids, o[:-1], o[1:])
         g = np.concatenate([check_gti(g[a:b], f"detection '{i}': ") for i, a, b in rows])
     return g, o
 
 # %% ../nbs/00_data.ipynb #ebe60063-2
-def _check_meta(ids, meta):
-    "The frame of facts, aligned to `ids`."
+def _check_meta(index, meta):
+    "The frame of facts, aligned to the index of ids."
     if meta is None:
-        return pd.DataFrame(index=pd.Index(ids, name="obsreg_id", dtype=object))
-    meta = meta.copy()
-    meta.index = pd.Index([str(i) for i in meta.index], name="obsreg_id", dtype=object)
-    if meta.index.has_duplicates:
-        raise EventDataError(f"meta has duplicated ids, first '{meta.index[meta.index.duplicated()][0]}'")
-    if lost := [i for i in ids if i not in meta.index]:
-        raise EventDataError(f"meta has no row for {len(lost)} of {len(ids)} detections, first '{lost[0]}'")
-    return tidy_meta(meta.loc[ids])
+        return pd.DataFrame(index=index)
+    if meta.index.equals(index):
+        return tidy_meta(meta.set_axis(index))
+    given = pd.Index([str(i) for i in meta.index], dtype=object)
+    if (twice := given.duplicated()).any():
+        raise EventDataError(f"meta has duplicated ids, first '{given[twice][0]}'")
+    rows = given.get_indexer(index)
+    if len(lost := index[rows < 0]):
+        raise EventDataError(f"meta has no row for {len(lost)} of {len(index)} detections, first '{lost[0]}'")
+    return tidy_meta(meta.iloc[rows].set_axis(index))
 
 # %% ../nbs/00_data.ipynb #70151177
 def _numbered(ids):
-    "Position of each id; a duplicated one is refused."
-    index = {i: k for k, i in enumerate(ids.tolist())}
-    if len(index) != len(ids):
-        names, n = np.unique(ids, return_counts=True)
-        raise EventDataError(f"ids must be unique; duplicated: {', '.join(names[n > 1][:5])}")
+    "The ids as an index, which finds their positions when it is asked; a duplicated one is refused."
+    index = pd.Index(ids, name="obsreg_id", dtype=object)
+    if (twice := index.duplicated()).any():
+        raise EventDataError(f"ids must be unique; duplicated: {', '.join(sorted(set(index[twice]))[:5])}")
     return index
 
 # %% ../nbs/00_data.ipynb #85eb4cb1
@@ -763,15 +780,15 @@ class EventTable(_Ragged):
     """
 
     def __init__(self, ids, offsets, time, energy=None, gti=None, gti_offsets=None, meta=None, columns=None):
-        self.ids = np.array(clean_ids(ids), dtype=np.str_)
+        self._index = _numbered(clean_ids(ids))
+        self.ids = np.array(self._index, dtype=np.str_)
         self.time, self.energy, self.columns = _check_columns(time, energy, columns)
         self.offsets = _check_offsets(offsets, len(self.ids), len(self.time), "offsets")
-        self._index = _numbered(self.ids)
         _refuse_bad(self, lambda row: self.ids[np.searchsorted(self.offsets, row, side="right") - 1])
         _sort_table(self)
         self.gti, self.gti_offsets = _check_gtis(self.ids, gti, gti_offsets)
         _cut_to_gti(self)
-        self.meta = _check_meta(self.ids.tolist(), meta)
+        self.meta = _check_meta(self._index, meta)
 
     def __eq__(self, other) -> bool:
         return (
@@ -912,11 +929,10 @@ def _similar(table, id):
 # %% ../nbs/00_data.ipynb #106ef66c
 def _position(table, id):
     "Position of an id, or an error that tells similar ones."
-    k = table._index.get(str(id))
-    if k is None:
-        text = f"no detection '{printable(id)}' among the {len(table)} of this table"
-        raise UnknownSourceError(text + _similar(table, str(id)))
-    return k
+    if str(id) in table._index:
+        return table._index.get_loc(str(id))
+    text = f"no detection '{printable(id)}' among the {len(table)} of this table"
+    raise UnknownSourceError(text + _similar(table, str(id)))
 
 # %% ../nbs/00_data.ipynb #106ef66c-1
 def list_at(table, k):
@@ -942,8 +958,8 @@ def take(table, which):
     out = EventTable.__new__(EventTable)
     rows, out.offsets = ragged_rows(table.offsets, which)
     out.ids = table.ids[which]
-    out._index = {i: k for k, i in enumerate(out.ids.tolist())}
-    if len(out._index) != len(which):
+    out._index = table._index[which]
+    if len(np.unique(which)) != len(which):
         raise ValueError("a detection was asked for twice; ids of a table are unique")
     out.time, out.energy = table.time[rows], None if table.energy is None else table.energy[rows]
     out.columns, out.meta = {k: v[rows] for k, v in table.columns.items()}, table.meta.iloc[which]

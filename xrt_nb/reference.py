@@ -20,6 +20,8 @@ import numpy as np
 import pandas as pd
 
 from . import __version__
+from ._checks import one_of
+from ._optional import install_command, installed, need_installed
 from ._store import StoreError, WorkFolder, XRTError, atomic, file_hash, fingerprint, inside
 from ._store import ordinary, read_json, write_json, writing
 from ._text import plain, printable
@@ -28,7 +30,7 @@ from .data import EventDataError, XRTWarning
 from .default_search import default_score
 from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
-from .index import ExactNeighbors
+from .index import ApproximateNeighbors, ExactNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
 from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
 from .runs import read_run, recipe_in, score_in
@@ -36,6 +38,7 @@ from .scores import Projection
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
 import hashlib
+import os
 import warnings
 
 # %% ../nbs/07a_reference.ipynb #beb85e54
@@ -277,6 +280,40 @@ def projection_of(names, array):
         return array(names)
     return Projection(projection_of(n, array) for n in names)
 
+# %% ../nbs/07a_reference.ipynb #71c74447
+INDEX, MANY = "neighbors.faiss", 1_000_000  # its file, and the detections beyond which it is made unasked
+
+# %% ../nbs/07a_reference.ipynb #b844eaff
+def threads():
+    "Processors that this process may use, or fewer if OMP_NUM_THREADS says so."
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(own, int(told)) if told.isdigit() and int(told) else own
+
+# %% ../nbs/07a_reference.ipynb #da8f9489
+def index_wanted(index, n):
+    "Whether `n` detections get an index of faiss."
+    if one_of(index, "index", ("auto", "exact", "ann")) == "exact" or (index == "auto" and n <= MANY):
+        return False
+    if index == "ann":
+        need_installed("faiss", "ann")
+    elif not installed("faiss"):
+        warnings.warn(
+            f"{n:,} detections are searched exactly, one by one, since faiss is not installed: "
+            f"{install_command('ann')}; index='exact' says that it is meant",
+            XRTWarning,
+            stacklevel=4,
+        )
+    return installed("faiss")
+
+# %% ../nbs/07a_reference.ipynb #9586f8db
+def write_neighbors(folder, wanted, index=None):
+    "What the manifest says of the search for neighbors, after its index was written, if it is to have one."
+    if not wanted:
+        return {"kind": "exact"}
+    rows, screen = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("features", "screen"))
+    return make_index(rows, screen, folder / INDEX, threads(), index)
+
 # %% ../nbs/07a_reference.ipynb #83cf0753
 def detections_of(run, ids):
     "Who the detections of a run are: source, mission, class, cluster, counts, and that all were fitted."
@@ -336,10 +373,11 @@ def write_spaces(folder, spaces):
     return out
 
 # %% ../nbs/07a_reference.ipynb #48114339
-def build_reference(run, out, name=None, overwrite=False):
+def build_reference(run, out, name=None, overwrite=False, index="auto"):
     "Make a reference of a run; see `Reference.build`."
     run = run if isinstance(run, Run) else read_run(run)
     ids = run.embedding["obsreg_id"].tolist()
+    wanted = index_wanted(index, len(ids))
     x, y = run.features.loc[ids].to_numpy(np.float64), run.embedding[["tsne1", "tsne2"]].to_numpy(np.float64)
     detections = detections_of(run, ids)
     with WorkFolder(out, restart=True) as work:
@@ -354,8 +392,9 @@ def build_reference(run, out, name=None, overwrite=False):
                 (work.path / file).write_bytes((run.path / file).read_bytes())
         write_frame(work.path / "detections.parquet", detections)
         write_frame(work.path / "properties.parquet", run.properties.loc[ids])
-        kept = write_spaces(work.path, spaces_to_keep(run, ids))
-        return finish(work, manifest_of(run, name, x, y, detections) | {"spaces": kept}, out, overwrite)
+        kept = {"spaces": write_spaces(work.path, spaces_to_keep(run, ids))}
+        kept["neighbors"] = write_neighbors(work.path, wanted)
+        return finish(work, manifest_of(run, name, x, y, detections) | kept, out, overwrite)
 
 # %% ../nbs/07a_reference.ipynb #0b8b37eb
 class InUnit:
@@ -370,6 +409,38 @@ class InUnit:
             return self.near.kneighbors(x, n_neighbors)
         distance, rows = self.near.kneighbors(np.ldexp(x, -self.power), n_neighbors)
         return np.ldexp(distance, self.power), rows
+
+# %% ../nbs/07a_reference.ipynb #609032d5
+def told_neighbors(ref):
+    "What a reference says of its search for neighbors."
+    about = ref.manifest.get("neighbors", {"kind": "exact"})  # the first references said nothing
+    if ref.index == "exact" or about == {"kind": "exact"}:
+        return {"kind": "exact"}
+    try:
+        fine = about["kind"] == "ann" and about["probes"] >= 1 and 0 <= about["recall"] <= 1
+    except (KeyError, TypeError):
+        fine = False
+    if not fine or INDEX not in ref.manifest["files"]:
+        raise changed(ref.path, "manifest.json", "tells of neighbors that this version can't search")
+    return about
+
+# %% ../nbs/07a_reference.ipynb #64145b5b
+def index_in(ref, writable=False):
+    "The index of a reference, after its hash was compared; in memory if rows are to be added."
+    need_installed("faiss", "ann", otherwise="or open it with index='exact', which searches without")
+    if hash_of(ref.shelf, INDEX) != ref.manifest["files"][INDEX]["sha256"]:
+        raise changed(ref.path, INDEX, "was changed: its hash is another one")
+    if writable or ref.shelf.packed:
+        return read_index(data=bytes_of(ref.shelf, INDEX, 1 << 40))
+    return read_index(ref.shelf.place(INDEX)[0])
+
+# %% ../nbs/07a_reference.ipynb #fc3afd7c
+def neighbors_in(ref):
+    "The search for neighbors of a reference."
+    about, x = told_neighbors(ref), ref.array("features.npy")
+    if about["kind"] == "exact":
+        return ExactNeighbors(x, ref.array("screen.npy"), threads())
+    return ApproximateNeighbors(x, index_in(ref), about["probes"], threads())
 
 # %% ../nbs/07a_reference.ipynb #86b13a92
 def space_in(ref, name):
@@ -444,7 +515,7 @@ def write_grown(ref, out, more, frames, overwrite):
         for name in ref.manifest["files"]:
             if name in more:
                 write_array(work.path / name, [ref.array(name), more[name]])
-            elif name not in ("detections.parquet", "properties.parquet"):
+            elif name not in ("detections.parquet", "properties.parquet", INDEX):
                 with writing(work.path / name):
                     (work.path / name).write_bytes(bytes_of(ref.shelf, name))
         tables = {n: pd.concat([getattr(ref, n), frames[n]]) for n in ("detections", "properties")}
@@ -452,6 +523,8 @@ def write_grown(ref, out, more, frames, overwrite):
             write_frame(work.path / f"{name}.parquet", frame)
         n, missions = len(tables["detections"]), missions_of(tables["detections"])
         kept = {k: v for k, v in ref.manifest.items() if k not in ("files", "seal")}
+        old = index_in(ref, writable=True) if told_neighbors(ref)["kind"] == "ann" else None
+        kept["neighbors"] = write_neighbors(work.path, old is not None, old)
         return finish(work, kept | {"n": n, "missions": missions}, out, overwrite)
 
 # %% ../nbs/07a_reference.ipynb #2357ae1f
@@ -506,6 +579,11 @@ def merge_into(ref, other, out, there, overwrite):
     frames = {name: getattr(other, name).iloc[rows] for name in ("detections", "properties")}
     return write_grown(ref, out, more, frames, overwrite)
 
+# %% ../nbs/07a_reference.ipynb #991f79a5
+def padding(at):
+    "An extra field that fills a header, which ends at byte `at` without it, up to a multiple of 64."
+    return struct.pack("<HH", 0xD935, -(at + 4) % 64) + bytes(-(at + 4) % 64)
+
 # %% ../nbs/07a_reference.ipynb #d04e0dfc
 def pack(ref, path, overwrite=False):
     "Write a reference as one zip; see `Reference.pack`."
@@ -516,7 +594,8 @@ def pack(ref, path, overwrite=False):
             source, offset, left = ref.shelf.place(name)
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.external_attr = (stat.S_IFREG | 0o644) << 16
-            with open(source, "rb") as f, archive.open(info, "w", force_zip64=left > 2**31) as member:
+            info.extra = padding(archive.fp.tell() + 30 + len(name) + 20 * (large := left > 2**31))
+            with open(source, "rb") as f, archive.open(info, "w", force_zip64=large) as member:
                 f.seek(offset)
                 while left and (part := f.read(min(left, 2**22))):
                     member.write(part)
@@ -529,8 +608,8 @@ class ReferenceFiles:
 
     events, truth = None, None
 
-    def __init__(self, path, verify=None):
-        self.path = Path(path)
+    def __init__(self, path, verify=None, index=None):
+        self.path, self.index = Path(path), one_of(index, "index", (None, "exact"))
         if not self.path.exists():
             raise ReferenceProblem(f"{path} does not exist; `xrt-nb reference build` makes a reference")
         self.shelf = FolderShelf(self.path) if self.path.is_dir() else ZipShelf(ordinary(self.path))
@@ -670,7 +749,7 @@ class ReferenceNumbers(ReferenceTables):
         "The embedding, ready to take new detections."
         x, y = self.array("features.npy"), np.array(self.array("embedding.npy"))
         about = self.manifest["placing"]
-        near = InUnit(ExactNeighbors(x, self.array("screen.npy")), about["power"])
+        near = InUnit(neighbors_in(self), about["power"])
         return map_of(Placer(x, y, neighbors=near, numbers=about), self.manifest["perplexity"])
 
 # %% ../nbs/07a_reference.ipynb #2c16fd62
@@ -684,6 +763,14 @@ def looks_like_one(path):
     except StoreError:
         return False
 
+# %% ../nbs/07a_reference.ipynb #a1466ab0
+def words_of(about):
+    "How neighbors are searched, in words."
+    if about["kind"] == "exact":
+        return "searched exactly"
+    of = f"{about['probes']} of {about['lists']} lists of faiss {plain(str(about['faiss']))}"
+    return f"searched in {of}, which find {about['recall']:.2%} of the {about['nearest']} nearest"
+
 # %% ../nbs/07a_reference.ipynb #c27c53fc
 def facts_about(ref):
     "What one wants to know of a reference: fact -> value, as text."
@@ -692,6 +779,7 @@ def facts_about(ref):
     out = {"name": plain(m["name"]), "case": plain(m["case"]), "detections": f"{m['n']:,}"}
     out |= {"placed": f"{m['n'] - m['n_fitted']:,} of them, the others were fitted", "missions": missions}
     out |= {"features": f"{len(m['columns'])}", "spaces": ", ".join(m["spaces"])}
+    out["neighbors"] = words_of(told_neighbors(ref))
     return out | {"size": f"{size / 1e6:,.1f} MB", "made by": f"xrt_nb {m['version']}, format {m['format']}"}
 
 # %% ../nbs/07a_reference.ipynb #5b94c8e5
@@ -704,6 +792,8 @@ class Reference(ReferenceNumbers):
         Its folder, or its zip.
     verify : bool, optional
         Whether every byte is compared with its hash now; default for a zip only.
+    index : "exact", optional
+        Search neighbors exactly, even if the reference has an index.
 
     Attributes
     ----------
@@ -730,7 +820,7 @@ class Reference(ReferenceNumbers):
         return f"Reference '{self.manifest['name']}': {self.case}, {len(self):,} detections ({of})"
 
     @staticmethod
-    def build(run, out, name=None, overwrite=False) -> "Reference":
+    def build(run, out, name=None, overwrite=False, index="auto") -> "Reference":
         """Make a reference of a run.
 
         Parameters
@@ -743,12 +833,15 @@ class Reference(ReferenceNumbers):
             What to call it; default as the run.
         overwrite : bool
             Replace what is there.
+        index : {"auto", "exact", "ann"}
+            How neighbors are searched: exactly, or by an index of faiss (extra `ann`), which finds at least
+            999 of 1,000 of them; "auto" takes the index beyond a million detections.
 
         Returns
         -------
         Reference
         """
-        return Reference(build_reference(run, out, name, overwrite))
+        return Reference(build_reference(run, out, name, overwrite, index))
 
     def verify(self) -> "Reference":
         """Compare every byte with its hash.

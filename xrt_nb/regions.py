@@ -42,6 +42,8 @@ def open_file(path):
     def opener(p, flags):
         return os.open(p, flags | getattr(os, "O_NONBLOCK", 0))
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise EventFileError(f"{path!r}: not a file name but a {type(path).__name__}; give a text or a Path")
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
         if kind in _KINDS:

@@ -8,6 +8,7 @@ __all__ = ['ShapeFeatures', 'SearchFeatures', 'search_features']
 # %% ../nbs/02f_shapes.ipynb #d937c13c
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -1005,6 +1006,7 @@ BLOCKS = (  # name, pattern of its columns, weight
 )
 
 # %% ../nbs/02f_shapes.ipynb #862be5b4-1
+@cache
 def block_of(column):
     "Name of the block of a column: the first whose pattern fits its beginning."
     return next(name for name, pattern, _ in BLOCKS if re.match(pattern, column))

@@ -17,8 +17,10 @@ import re
 import struct
 import warnings
 import zlib
+from bisect import bisect_left, bisect_right
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from ._columns import UNITS, XRTWarning, as_column, bad_rows, id_codes, join_met
 from ._columns import plain_series, some_names, tidy_meta, why_bad
 from ._store import XRTError, atomic, ordinary
 from ._text import csv_cell, csv_text, printable
-from .data import EventDataError, EventTable, UnknownSourceError, ragged_rows
+from .data import EventDataError, EventTable, UnknownSourceError, offsets_of, ragged_rows
 
 # %% ../nbs/00b_tables.ipynb #e926434a
 def _fits_column(frame, name):
@@ -454,6 +456,7 @@ def _read_csv(path, id, time, energy, bad, decimal=".", **units):
 
 # %% ../nbs/00b_tables.ipynb #569276e7
 ROW_GROUP = 131_072  # events in a row group: a detection is read back through one or two of them
+SOURCES = 16_384  # detections in a table of them, and ids in a part of those
 MARK = b"xrt_nb.2"  # begins and ends the seal
 SEAL = struct.Struct("<8sII16s16sI4x8s")  # mark, sizes and digests of index and footer, checksum, mark
 
@@ -530,7 +533,7 @@ def _source_table(metas, counts, n_gti):
     "Ids, counts, numbers of GTIs and meta as one Arrow table."
     import pyarrow as pa
 
-    meta = tidy_meta(join_meta(metas))
+    meta = tidy_meta(join_meta(metas) if len(metas) > 1 else metas[0])
     cols = {
         "obsreg_id": pa.array(meta.index.tolist(), pa.string()),
         "counts": pa.array(np.concatenate(counts)),
@@ -577,7 +580,7 @@ def _check_fits(out, table):
             f"tables of one file need the same columns, got {some_names(names)} after "
             f"{some_names(out.schema.names)}"
         )
-    if out.metas and (table.gti is None) != (not out.n_gti):
+    if out.with_gti not in (None, table.gti is not None):
         raise EventDataError("tables of one file have either all GTIs or none")
 
 # %% ../nbs/00b_tables.ipynb #6530851e
@@ -606,16 +609,71 @@ def _begin(out, table):
     )
     out.sink.cut()  # what Parquet begins with is no part
 
+# %% ../nbs/00b_tables.ipynb #da92754c
+def _block(out, meta, counts, n_gti, gti):
+    "Make the bytes of some detections and their GTIs, and read them back."
+    tables = [_source_table([meta], [counts], [] if gti is None else [n_gti])]
+    tables += [] if gti is None else [_gti_table([gti])]
+    made = [_parquet_bytes(table) for table in tables]
+    for data, table in zip(made, tables):
+        if not _decoded(out.path, data, table.num_rows).equals(table):
+            raise _damaged(out.path, "its detections")
+    out.blocks.append((made, len(meta), int(counts.sum()), 0 if gti is None else len(gti)))
+
+# %% ../nbs/00b_tables.ipynb #2db044ee
+def _settle(out, last=False):
+    "Make full tables of the detections that wait; of all of them, at the `last`."
+    n = sum(len(w[0]) for w in out.waiting)
+    if n < SOURCES and not last:
+        return
+    metas, counts, n_gti, gtis = zip(*out.waiting)
+    meta = join_meta(metas) if len(metas) > 1 else metas[0]
+    counts, n_gti = np.concatenate(counts), np.concatenate(n_gti)
+    gti, first = (np.concatenate(gtis), offsets_of(n_gti)) if out.with_gti else (None, None)
+    for a in range(0, max(n, 1), SOURCES):
+        b = min(a + SOURCES, n)
+        some = None if gti is None else gti[first[a] : first[b]]
+        part = meta.iloc[a:b], counts[a:b], n_gti[a:b], some
+        if b - a < SOURCES and not last:
+            out.waiting = [part] * (b > a)
+            return
+        _block(out, *part)
+    out.waiting = []
+
+# %% ../nbs/00b_tables.ipynb #d050702f
+def _keys(ids):
+    "The CRC-32 of each id."
+    return np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint32, len(ids))
+
+# %% ../nbs/00b_tables.ipynb #62fc3903
+def _put_ids(out):
+    "Write the checksums of all ids with their rows; gives where they are."
+    keys = np.concatenate(out.keys)
+    order, parts = np.argsort(keys, kind="stable"), []
+    for a in range(0, len(keys), SOURCES):
+        rows = order[a : a + SOURCES]
+        out.sink.write(np.c_[keys[rows], rows].astype("<u4").tobytes())
+        parts.append([len(rows), *out.sink.cut(), int(keys[rows[0]])])
+    return parts
+
+# %% ../nbs/00b_tables.ipynb #ffd643e1
+def _put_blocks(out):
+    "Write the tables of detections, and those of GTIs; gives where they are."
+    sources, gtis = [], []
+    for made, n, n_events, n_gti in out.blocks:
+        out.sink.write(made[0])
+        sources.append([n, *out.sink.cut(), n_events, n_gti])
+    for made, _, _, n_gti in out.blocks if out.with_gti else ():
+        out.sink.write(made[1])
+        gtis.append([n_gti, *out.sink.cut()])
+    return {"sources": sources} | ({"gtis": gtis} if gtis else {})
+
 # %% ../nbs/00b_tables.ipynb #121e4209
 def _finish(out):
-    "Write the table of detections, GTIs, index, footer and seal."
-    out.sources = _source_table(out.metas, out.counts, out.n_gti)
-    index = {"format": 2, "groups": out.groups}
-    for name, table in (("sources", out.sources), ("gtis", _gti_table(out.gtis))):
-        if table is None:
-            continue
-        out.sink.write(_parquet_bytes(table))
-        index[name] = [table.num_rows, *out.sink.cut()]
+    "Write the tables of detections, GTIs and ids, index, footer and seal."
+    _settle(out, last=True)
+    index = {"format": 3, "groups": out.groups} | _put_blocks(out)
+    index["ids"] = _put_ids(out)
     index, at = json.dumps(index).encode(), out.sink.at
     out.sink.write(index)
     out.sink.write(bytes(SEAL.size))
@@ -629,16 +687,16 @@ def _append(out, table):
     if out.writer is None:
         _begin(out, table)
     _check_fits(out, table)
+    out.with_gti = table.gti is not None
     for a in range(0, table.n_events, ROW_GROUP):
         rows = _event_rows(table, a, min(a + ROW_GROUP, table.n_events))
         out.writer.write_table(_as_schema(rows, out.schema), row_group_size=ROW_GROUP)
         out.groups.append([rows.num_rows, *out.sink.cut()])
         out.sums.append(_sums(rows))
-    out.metas.append(table.meta)
-    out.counts.append(table.counts)
-    if table.gti is not None:
-        out.n_gti.append(np.diff(table.gti_offsets))
-        out.gtis.append(table.gti)
+    n_gti = np.diff(table.gti_offsets) if out.with_gti else np.zeros(len(table), dtype=np.int64)
+    out.keys.append(_keys(table.meta.index))
+    out.waiting.append((table.meta, table.counts, n_gti, table.gti))
+    _settle(out)
 
 # %% ../nbs/00b_tables.ipynb #0a66c9ba
 class ParquetEvents:
@@ -658,8 +716,8 @@ class ParquetEvents:
     """
 
     def __init__(self, path):
-        self.path, self.writer, self.sink = Path(path), None, None
-        self.groups, self.sums, self.metas, self.counts, self.n_gti, self.gtis = [], [], [], [], [], []
+        self.path, self.writer, self.sink, self.with_gti = Path(path), None, None, None
+        self.groups, self.sums, self.keys, self.waiting, self.blocks = [], [], [], [], []
 
     def __enter__(self):
         return self
@@ -701,7 +759,7 @@ def _tail(path):
         f.seek(max(size - 8 - length - SEAL.size, 0))
         seal, footer = f.read(SEAL.size), f.read(length)
         f.seek(max(size - 2**23, 0))
-        ours = b"xrt_nb.2" in f.read()
+        ours = seal.startswith(MARK) or MARK in f.read()
     return footer, seal if ours else None, size
 
 # %% ../nbs/00b_tables.ipynb #3bb196d7
@@ -724,28 +782,45 @@ def _index(path):
     return _checked_index(path, index, at)
 
 # %% ../nbs/00b_tables.ipynb #4f3ce894
+KINDS = {"groups": 3, "sources": 5, "gtis": 3, "ids": 4}  # parts in their order, and how many facts each has
+
+# %% ../nbs/00b_tables.ipynb #98b6ffdf
 def _parts(index):
-    "An index as its parts in order: (kind, rows, end, digest)."
-    parts = {"groups": index["groups"], **{k: [index[k]] for k in ("sources", "gtis") if k in index}}
-    return [(str(k), int(n), int(stop), str(d)) for k, v in parts.items() for n, stop, d in v]
+    "An index as its parts in order: (kind, rows, end, digest, further numbers)."
+    if index["format"] == 2:  # one table of all detections, and no ids
+        gtis, n_events = [index[k] for k in ("gtis",) if k in index], sum(int(g[0]) for g in index["groups"])
+        sources = [[*index["sources"], n_events, sum(int(g[0]) for g in gtis)]]
+        index = {"groups": index["groups"], "sources": sources, "gtis": gtis}
+    flat = [(k, part) for k in KINDS for part in index.get(k, ())]
+    if any(len(part) != KINDS[k] for k, part in flat):
+        raise ValueError("facts are missing")
+    return [(k, int(n), int(stop), str(d), *map(int, more)) for k, (n, stop, d, *more) in flat]
+
+# %% ../nbs/00b_tables.ipynb #0d3eb69b
+def _adds_up(out):
+    "Whether the parts of an index agree on how many events, intervals and detections there are."
+    n, n_events, n_gti = (sum(p[k] for p in out["sources"]) for k in (0, 4, 5))
+    fine = n_events == sum(p[0] for p in out["groups"]) and bool(out["sources"])
+    beside = [p[0] for p in out["gtis"]] == [p[5] for p in out["sources"]] if out["gtis"] else n_gti == 0
+    return fine and beside and (not out["ids"] or n == sum(p[0] for p in out["ids"]))
 
 # %% ../nbs/00b_tables.ipynb #d9fd9091
 def _checked_index(path, text, at):
-    "The index as parts with their bytes: name -> [(rows, start, stop, digest)]."
+    "The index as parts with their bytes: name -> [(rows, start, stop, digest, further numbers)]."
+    out = {k: [] for k in KINDS}
     try:
         index = json.loads(text)
         flat = _parts(index)
-        stops = [stop for _, _, stop, _ in flat]
+        stops = [part[2] for part in flat]
         starts = [4, *stops[:-1]]
-        fine = index["format"] == 2 and "sources" in index and stops[-1] == at
-        fine = fine and all(n >= 0 for _, n, _, _ in flat)
+        for (k, n, stop, *rest), start in zip(flat, starts):
+            out[k].append((n, start, stop, *rest))
+        fine = index["format"] in (2, 3) and stops[-1] == at and _adds_up(out)
+        fine = fine and all(v >= 0 for part in flat for v in (part[1], *part[4:]))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError):
         fine = False
     if not fine or any(a > b for a, b in zip(starts, stops)):
         raise _damaged(path, "its index is not one")
-    out = {"groups": [], "sources": [], "gtis": []}
-    for (k, n, stop, d), start in zip(flat, starts):
-        out[k].append((n, start, stop, d))
     if any(n > ROW_GROUP for n, *_ in out["groups"]):
         raise _damaged(path, "a row group is too large")
     return out
@@ -753,7 +828,7 @@ def _checked_index(path, text, at):
 # %% ../nbs/00b_tables.ipynb #bbdb80b2
 def _part(path, part):
     "The bytes of a part of the file, if they are what was written."
-    _, start, stop, digest = part
+    _, start, stop, digest, *_ = part
     with open(path, "rb") as f:
         f.seek(start)
         data = f.read(stop - start)
@@ -787,17 +862,16 @@ def _fits_memory(path, n_bytes):
         raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
 
 # %% ../nbs/00b_tables.ipynb #8c4ddbfb
-def _small_table(path, parts):
-    "One of the tables before the footer."
+def _decoded(path, data, n, columns=None):
+    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = _part(path, parts[0])
     with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
-        if f.metadata.num_rows != parts[0][0]:
+        if f.metadata.num_rows != n:
             raise _damaged(path, "rows are missing")
         _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
-        table = f.read()
+        table = f.read(columns)
         table.validate(full=True)
     return table
 
@@ -810,6 +884,11 @@ def _lengths(path, column, total, what):
         raise _damaged(path, f"the numbers of {what} don't add up to {total:,}")
     return n
 
+# %% ../nbs/00b_tables.ipynb #22f6e13a
+def _small_tables(path, parts, columns=None):
+    "Some of the tables before the footer."
+    return [_decoded(path, _part(path, part), part[0], columns) for part in parts]
+
 # %% ../nbs/00b_tables.ipynb #04a287f0
 def _facts_of(src, ids):
     "The columns of facts in the table of detections as a frame."
@@ -818,20 +897,42 @@ def _facts_of(src, ids):
     meta.columns, meta.index = [c[5:] for c in names], pd.Index(ids, dtype=object)
     return meta
 
+# %% ../nbs/00b_tables.ipynb #0f51587e
+def _all_facts(tables, each):
+    "The facts of all detections as one frame; tables may lack columns, or have them in other types."
+    import pyarrow as pa
+
+    try:
+        return _facts_of(pa.concat_tables(tables, promote_options="permissive"), [*chain(*each)])
+    except pa.ArrowException:
+        return join_meta([_facts_of(src, ids) for src, ids in zip(tables, each)])
+
 # %% ../nbs/00b_tables.ipynb #6605a495
-def _sources(path, index):
-    "Ids, counts, GTIs with their offsets, and meta from the tables before the footer."
-    src = _small_table(path, index["sources"])
-    if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count:
-        raise _damaged(path, "ids are missing")
-    counts = _lengths(path, src["counts"], sum(g[0] for g in index["groups"]), "events")
-    gti = gti_offsets = None
-    if index["gtis"]:
-        rows = _small_table(path, index["gtis"])
-        gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
-        gti_offsets = np.r_[0, np.cumsum(_lengths(path, src["n_gti"], len(gti), "intervals"))]
-    ids = src["obsreg_id"].to_pylist()
-    return ids, counts, gti, gti_offsets, _facts_of(src, ids)
+def _sources(path, index, blocks):
+    "Ids, counts, first events, GTIs with their offsets, and meta from some tables before the footer."
+    parts = [index["sources"][k] for k in blocks]
+    tables, ends = _small_tables(path, parts), np.cumsum([p[4] for p in index["sources"]])
+    counts, starts = [], []
+    for src, part, k in zip(tables, parts, blocks):
+        if src.column_names[:2] != ["obsreg_id", "counts"] or src["obsreg_id"].null_count:
+            raise _damaged(path, "ids are missing")
+        counts.append(_lengths(path, src["counts"], part[4], "events"))
+        starts.append(offsets_of(counts[-1])[:-1] + ends[k] - part[4])
+    ids = [src["obsreg_id"].to_pylist() for src in tables]
+    gti, gti_offsets = _gtis(path, index, blocks, tables)
+    meta = _all_facts(tables, ids)
+    return meta.index, np.concatenate(counts), np.concatenate(starts), gti, gti_offsets, meta
+
+# %% ../nbs/00b_tables.ipynb #d25ec68a
+def _gtis(path, index, blocks, tables):
+    "The GTIs of some tables of detections, and their offsets; None where there are none."
+    if not index["gtis"]:
+        return None, None
+    n, gtis = [], []
+    for src, rows in zip(tables, _small_tables(path, [index["gtis"][k] for k in blocks])):
+        gtis.append(np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1))
+        n.append(_lengths(path, src["n_gti"], len(gtis[-1]), "intervals"))
+    return np.concatenate(gtis), offsets_of(np.concatenate(n))
 
 # %% ../nbs/00b_tables.ipynb #a08ad1cf
 def _check_groups(path, f, index, groups):
@@ -846,22 +947,41 @@ def _check_groups(path, f, index, groups):
     return names
 
 # %% ../nbs/00b_tables.ipynb #3d42526c
-def _events(path, index, groups):
-    "The events of chosen row groups, after their bytes were checked: name -> array."
+def _row_groups(path, index, groups):
+    "The events of chosen row groups, one after the other, after their bytes were checked, as Arrow tables."
     import pyarrow.parquet as pq
 
-    for g in groups:
-        _part(path, index["groups"][g])
     with _decoding(path), pq.ParquetFile(path, page_checksum_verification=True) as f:
         names = _check_groups(path, f, index, groups)
-        if len(groups):
-            rows = f.read_row_groups(list(groups), columns=names)
-        else:
-            rows = f.schema_arrow.empty_table().select(names)
-        rows.validate(full=True)
-        if any(str(rows.schema.field(c).type) != "double" for c in names if c in UNITS):
+        if any(str(f.schema_arrow.field(c).type) != "double" for c in names if c in UNITS):
             raise _damaged(path, "times aren't numbers")
-        return {c: rows[c].to_numpy() for c in names}
+        yield f.schema_arrow.empty_table().select(names)
+        for g in groups:
+            _part(path, index["groups"][g])
+            rows = f.read_row_group(g, columns=names)
+            rows.validate(full=True)
+            yield rows
+
+# %% ../nbs/00b_tables.ipynb #11174172
+def _events(path, index, groups):
+    "The events of chosen row groups: name -> array."
+    n, at = sum(index["groups"][g][0] for g in groups), 0
+    found = _row_groups(path, index, groups)
+    schema = next(found).schema
+    plain = {c: np.empty(n) for c in schema.names if str(schema.field(c).type) == "double"}
+    others = {c: [schema.field(c).type.to_pandas_dtype()] for c in schema.names if c not in plain}
+    for rows in found:
+        for c, room in plain.items():
+            room[at : at + len(rows)] = rows[c].to_numpy()
+        for c, parts in others.items():
+            parts.append(rows[c].to_numpy())
+        at += len(rows)
+    return {c: plain[c] if c in plain else _end_to_end(*others[c]) for c in schema.names}
+
+# %% ../nbs/00b_tables.ipynb #1ee37aab
+def _end_to_end(kind, *parts):
+    "Arrays one after the other; without any, an empty one of that kind."
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
 # %% ../nbs/00b_tables.ipynb #3c72d79d
 def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
@@ -872,43 +992,74 @@ def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
     except EventDataError as err:
         raise EventDataError(f"{path}: {err}") from None
 
+# %% ../nbs/00b_tables.ipynb #4992ee2a
+def _near(path, index, ids):
+    "Which tables of detections may hold some ids: all of those with an id of the same checksum."
+    if not index["ids"]:
+        return list(range(len(index["sources"])))
+    first, rows, seen = [part[4] for part in index["ids"]], [], {}
+    for key in _keys(ids).tolist():
+        for k in range(max(bisect_left(first, key) - 1, 0), bisect_right(first, key)):
+            if k not in seen:
+                seen[k] = np.frombuffer(_part(path, index["ids"][k]), "<u4").reshape(-1, 2)
+            a, b = np.searchsorted(seen[k][:, 0], key), np.searchsorted(seen[k][:, 0], key, side="right")
+            rows.extend(seen[k][a:b, 1].tolist())
+    last = np.cumsum([part[0] for part in index["sources"]])
+    return np.unique(np.searchsorted(last, rows, side="right")).tolist()
+
 # %% ../nbs/00b_tables.ipynb #3ed61264
-def _wanted(path, names, ids):
+def _wanted(path, names, ids, total):
     "Positions of the detections asked for."
     at = {s: k for k, s in enumerate(names)}
-    ids = [str(i) for i in ids]
     if lost := [i for i in ids if i not in at]:
         raise UnknownSourceError(
-            f"{path}: no detection '{printable(lost[0])}' among its {len(at)} ({len(lost)} unknown in all)"
+            f"{path}: no detection '{printable(lost[0])}' among its {total} ({len(lost)} unknown in all)"
         )
     return np.array([at[i] for i in ids], dtype=np.int64)
 
 # %% ../nbs/00b_tables.ipynb #f7e82ef4
 def _some_events(path, index, rows):
     "Events by their row numbers in the file."
-    starts = np.r_[0, np.cumsum([g[0] for g in index["groups"]])].astype(np.int64)
+    starts = offsets_of([g[0] for g in index["groups"]])
     g = np.searchsorted(starts, rows, side="right") - 1
     groups = np.unique(g)
     base = np.zeros(len(starts), dtype=np.int64)
-    base[groups] = np.r_[0, np.cumsum(np.diff(starts)[groups])][:-1]
+    base[groups] = offsets_of(np.diff(starts)[groups])[:-1]
     columns = _events(path, index, groups.tolist())
     return {c: v[base[g] + rows - starts[g]] for c, v in columns.items()}
+
+# %% ../nbs/00b_tables.ipynb #c610e59e
+def _give_back():
+    "Give memory that Arrow holds and no longer needs back to the system."
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 # %% ../nbs/00b_tables.ipynb #27bf230d
 def _read_own(path, index, ids=None):
     "All detections of a file of ours, or some."
-    names, counts, gti, gti_offsets, meta = _sources(path, index)
-    offsets = np.r_[0, np.cumsum(counts)].astype(np.int64)
-    if ids is None:
-        columns = _events(path, index, range(len(index["groups"])))
-        return _build(path, names, offsets, columns, gti, gti_offsets, meta)
-    which = _wanted(path, names, ids)
-    rows, offsets = ragged_rows(offsets, which)
-    columns = _some_events(path, index, rows)
+    if ids is not None:
+        return _read_some(path, index, [str(i) for i in ids])
+    names, counts, _, gti, gti_offsets, meta = _sources(path, index, range(len(index["sources"])))
+    columns = _events(path, index, range(len(index["groups"])))
+    for part in index["ids"]:
+        _part(path, part)
+    _give_back()
+    return _build(path, names, offsets_of(counts), columns, gti, gti_offsets, meta)
+
+# %% ../nbs/00b_tables.ipynb #0b7a2653
+def _read_some(path, index, ids):
+    "Some detections of a file of ours, in the order of their ids."
+    blocks = [k for k in _near(path, index, ids) if k < len(index["sources"])] or [0]
+    names, counts, first, gti, gti_offsets, meta = _sources(path, index, blocks)
+    which = _wanted(path, names, ids, sum(part[0] for part in index["sources"]))
+    offsets = offsets_of(counts[which])
+    rows = np.arange(offsets[-1]) + np.repeat(first[which] - offsets[:-1], counts[which])
     if gti is not None:
         mine, gti_offsets = ragged_rows(gti_offsets, which)
         gti = gti[mine]
-    return _build(path, [names[k] for k in which], offsets, columns, gti, gti_offsets, meta.iloc[which])
+    columns = _some_events(path, index, rows)
+    return _build(path, names[which], offsets, columns, gti, gti_offsets, meta.iloc[which])
 
 # %% ../nbs/00b_tables.ipynb #e3480ec9
 _NUMBERS = ("double", "int64", "int32", "int16", "float")  # Arrow's names of what has a checksum of ours
@@ -925,15 +1076,14 @@ def _read_back(out):
     index = _index(out.path)
     if index is None or [list(g[::3]) for g in index["groups"]] != [g[::2] for g in out.groups]:
         raise _damaged(out.path, "the index")
-    for g, sums in enumerate(out.sums):
-        got = _events(out.path, index, [g])
-        if any(zlib.crc32(np.ascontiguousarray(got[c])) != s for c, s in sums.items()):
+    found = _row_groups(out.path, index, range(len(out.sums)))
+    next(found)
+    for g, (rows, sums) in enumerate(zip(found, out.sums)):
+        if any(zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) != s for c, s in sums.items()):
             raise _damaged(out.path, f"group {g}")
-    if not _small_table(out.path, index["sources"]).equals(out.sources):
-        raise _damaged(out.path, "its detections")
-    gtis = _gti_table(out.gtis)
-    if gtis is not None and not _small_table(out.path, index["gtis"]).equals(gtis):
-        raise _damaged(out.path, "its GTIs")
+    for kind in ("sources", "gtis", "ids"):
+        for part in index[kind]:
+            _part(out.path, part)
 
 # %% ../nbs/00b_tables.ipynb #c512a106
 def _first_facts(path, src, names):
@@ -962,7 +1112,7 @@ def _read_first_format(path, f, blob, ids):
     columns = {c: rows[c].to_numpy() for c in rows.column_names if c != "obsreg_id"}
     offsets, meta = np.r_[0, np.cumsum(counts)], _first_facts(path, src, names)
     table = _build(path, names, offsets, columns, gti, gti_offsets, meta)
-    return table if ids is None else table[_wanted(path, names, ids)]
+    return table if ids is None else table[_wanted(path, names, list(map(str, ids)), len(names))]
 
 # %% ../nbs/00b_tables.ipynb #c4c3124f
 def _sound(path, f, size):
@@ -1084,16 +1234,11 @@ class EventFile:
         self.index = _index(self.path) if _kind_of(self.path) == "parquet" else None
         if self.index is None:
             raise EventDataError(f"{path}: {NOT_OURS}")
-        self.sources = _small_table(self.path, self.index["sources"])
-        total = sum(n for n, *_ in self.index["groups"])
-        self.counts = _lengths(self.path, self.sources["counts"], total, "events")
-        self.offsets = np.r_[0, np.cumsum(self.counts)].astype(np.int64)
-        self.gti = self.gti_offsets = None
-        if self.index["gtis"]:
-            rows = _small_table(self.path, self.index["gtis"])
-            self.gti = np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1)
-            each = _lengths(self.path, self.sources["n_gti"], len(self.gti), "intervals")
-            self.gti_offsets = np.r_[0, np.cumsum(each)].astype(np.int64)
+        parts = self.index["sources"]
+        counts = _small_tables(self.path, parts, ["counts"])
+        counts = [_lengths(self.path, t["counts"], p[4], "events") for t, p in zip(counts, parts)]
+        self.counts, self.held = np.concatenate(counts), (None, None)
+        self.offsets, self.first = offsets_of(self.counts), offsets_of([p[0] for p in parts])
 
     def __len__(self):
         return len(self.counts)
@@ -1106,7 +1251,8 @@ class EventFile:
     @cached_property
     def ids(self):
         "(S,) array of str."
-        return np.array(self.sources["obsreg_id"].to_pylist(), dtype=str)
+        tables = _small_tables(self.path, self.index["sources"], ["obsreg_id"])
+        return np.array([*chain(*(t["obsreg_id"].to_pylist() for t in tables))], dtype=str)
 
     @cached_property
     def groups(self):
@@ -1119,25 +1265,27 @@ class EventFile:
         parts = [p[3] for k in ("groups", "sources", "gtis") for p in self.index[k]]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
+    def _around(self, start, stop):
+        "What the tables that hold a run of detections say, and the run's place in them."
+        i, j = np.searchsorted(self.first, (start, max(stop, start + 1) - 1), side="right") - 1
+        blocks = range(min(i, len(self.first) - 2), min(j, len(self.first) - 2) + 1)
+        if self.held[0] != blocks:
+            self.held = blocks, _sources(self.path, self.index, blocks)
+        return self.held[1], slice(start - self.first[blocks[0]], stop - self.first[blocks[0]])
+
     def facts(self, rows=slice(None)):
         "What is known of the detections of a slice, by id: the rows of `EventTable.meta`."
         start, stop, _ = rows.indices(len(self))
-        part = self.sources.slice(start, max(stop - start, 0))
-        return _facts_of(part, part["obsreg_id"].to_pylist())
+        (*_, meta), run = self._around(start, max(start, stop))
+        return meta.iloc[run]
 
     def __getitem__(self, rows):
         "The detections of a slice (without a step) as an EventTable."
         start, stop, _ = rows.indices(len(self))
-        stop, starts = max(start, stop), np.r_[0, np.cumsum([n for n, _ in self.groups])].astype(np.int64)
-        first, last = self.offsets[start], self.offsets[stop]
-        i, j = np.searchsorted(starts, (first, max(last, first + 1) - 1), side="right") - 1
-        chosen = list(range(i, j + 1)) if last > first else []
-        base = starts[i] if chosen else first
-        columns = _events(self.path, self.index, chosen)
-        columns = {c: v[first - base : last - base] for c, v in columns.items()}
-        gti = gti_offsets = None
-        if self.gti is not None:
-            gti_offsets = self.gti_offsets[start : stop + 1]
-            gti, gti_offsets = self.gti[gti_offsets[0] : gti_offsets[-1]], gti_offsets - gti_offsets[0]
-        meta, offsets = self.facts(slice(start, stop)), self.offsets[start : stop + 1] - first
-        return _build(self.path, list(meta.index), offsets, columns, gti, gti_offsets, meta)
+        (*_, gti, ends, meta), run = self._around(start, stop := max(start, stop))
+        columns = _some_events(self.path, self.index, np.arange(*self.offsets[[start, stop]]))
+        if gti is not None:
+            ends = ends[run.start : run.stop + 1]
+            gti, ends = gti[ends[0] : ends[-1]], ends - ends[0]
+        meta, offsets = meta.iloc[run], self.offsets[start : stop + 1] - self.offsets[start]
+        return _build(self.path, meta.index, offsets, columns, gti, ends, meta)
