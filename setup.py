@@ -12,7 +12,7 @@ cfg = config["DEFAULT"]
 
 suffix = "_requirements"
 extras = {key.removesuffix(suffix): value.split() for key, value in cfg.items() if key.endswith(suffix)}
-extras["all"] = sorted({r for name, rs in extras.items() if name not in ("dev", "docs") for r in rs})
+extras["all"] = sorted({r for name, rs in extras.items() if name not in ("dev", "docs", "active") for r in rs})
 statuses = ["1 - Planning", "2 - Pre-Alpha", "3 - Alpha", "4 - Beta", "5 - Production/Stable", "6 - Mature"]
 readme = here / "README.md"
 package = here / cfg["lib_path"]

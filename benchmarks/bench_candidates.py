@@ -104,11 +104,29 @@ def dither_by_counts(n, seed):
         print(f"  dither, {counts} photons: {share(FLAGS['dither'].of(EventTable.from_lists(lists)).sum(), n)}")
 
 
+def single_frames(n, seed):
+    "Single frames: found by photons of frame and list, and raised for nothing in lists that vary."
+    from xrt_nb.flags import FLAGS, with_photons
+    from xrt_nb.simulation import simulate_source
+
+    rng = np.random.default_rng(seed)
+    flag = lambda lists: FLAGS["single_frame"].of(EventTable.from_lists(lists)).sum()
+    for counts in (30, 100, 300, 1000):
+        quiet = [simulate_source("steady", counts, background=3, rng=seed + k, id=str(k)) for k in range(n)]
+        for m in (3, 4, 5, 6, 8):
+            shot = [with_photons(x, np.full(m, rng.choice(x.time))) for x in quiet]
+            print(f"  single frame of {m} photons more, lists of {counts}: {share(flag(shot), n)}")
+    for kind in ("flare", "flares", "burst", "qpe", "dip", "pulsar"):
+        lists = [simulate_source(kind, 30 + 5 * (k % 100), background=3, rng=seed + k, id=str(k)) for k in range(n)]
+        print(f"  single frame raised for nothing, {kind}: {share(flag(lists), n)}")
+
+
 def real_flags():
     "Flags on the real lists by label, with the dither flag at periods that nothing has."
     from unittest.mock import patch
 
     from xrt_nb import flags
+    from xrt_nb.nulls import simulate_constant
 
     found = real_lists()
     if found is None:
@@ -123,9 +141,11 @@ def real_flags():
     print("  bars: background flares in common mode", share(frame.flag_common_mode[label == "bkgflare"].sum(), (label == "bkgflare").sum()))
     print("        dithered lists flagged dither   ", share(frame.flag_dither[label == "dither"].sum(), (label == "dither").sum()))
     steady = label == "steady"
-    print("        flags on steady lists:")
+    print("        flags on steady lists, and on constant lists with their counts, good times and frames, ten each:")
+    same = flags.flag_table(simulate_constant(events[steady.to_numpy()], 10, random_state=1))
     for c in shown:
-        print(f"          {c.removeprefix('flag_'):17s}{share(frame[c][steady].sum(), frame[c][steady].count())}")
+        print(f"          {c.removeprefix('flag_'):17s}{share(frame[c][steady].sum(), frame[c][steady].count())}"
+              f"   {share(same[c].sum(), same[c].count())}")
     never = {"acis before": (617.3, 873.1), "acis after": (1234.6, 1746.2), "hrc": (660.0, 947.0)}
     with patch.object(flags, "SWINGS", never):
         print("  dither at periods that nothing has:", share(flags.FLAGS["dither"].of(events).sum(), len(events)))
@@ -165,6 +185,7 @@ def flags(args):
     for c, v in frame.items():
         print(f"  {c.removeprefix('flag_'):17s}{share(v.sum(), v.count())}")
     dither_by_counts(300, args.random_state)
+    single_frames(300, args.random_state)
     real_flags()
 
 

@@ -14,6 +14,24 @@ all others may be found but other observations of the query's own source; detect
 kind are right. Every number with the standard deviation between archives, beside the distance of version
 0.1.0, the score alone, and chance. Real lists (`$XRT_NB_SHARED/data/real_lists`, labels by eye) are queries and
 archive in turn, whole and thinned; unclear ones are left out.
+
+A kind never trained: what was tried. On archives of seeds 21 to 28 (judged is on others), with metrics that
+never saw any of the five kinds, 600 steps, at most 4,000 shapes of a sort; precision of the default and of the
+metric alone. The label-free score has 0.509 there; two runs of the same differ by about 0.01.
+
+    shapes of 02h and broader ones in equal parts (random steps, wandering rates, bumps in bumps,
+        fading spectra, dips cut by an edge, members less alike)                             0.561  0.525
+    the same; trends, pulsars and dithered ones no anchors of supervised contrast            0.573  0.550
+    the same; plain sources (these and quiet ones) among the negatives of the shapes         0.597  0.570
+    both, NT-Xent twice as heavy                                                             0.619  0.595
+    both, NT-Xent four times as heavy                                                        0.623  0.612
+    both, twice as heavy: the shapes of 02h alone (shipped, with 12,000 of them)             0.609  0.590
+    both, twice as heavy: the broader shapes alone                                           0.612  0.581
+    both, twice as heavy: the shapes of 02h with wider dips, cut by an edge                  0.608  0.583
+
+So it wasn't the shapes. Without its own kind, a half-eclipse was drawn to the trends (63 % of its first ten, of
+metrics trained without dips) and an eclipse that returns to the pulsars (51 %): supervised contrast gathers what
+it knows, and what it doesn't know goes along, unless the shapes are told to stay away.
 """
 
 import argparse
@@ -152,8 +170,8 @@ def found(truth, score, frame, only=None):
         first = np.argsort(-np.where(free, value, -np.inf), kind="stable")[:50]
         n = member.sum()
         right_ones = member[first[:10]].mean(), member[first].sum() / max(min(50, n), 1)
-        out.append((kind[r], *right_ones, min(n, 10) / 10))
-    return pd.DataFrame(out, columns=["kind", "precision", "recall", "best"])
+        out.append((kind[r], *right_ones, min(n, 10) / 10, n))
+    return pd.DataFrame(out, columns=["kind", "precision", "recall", "best", "members"])
 
 
 def scores_of(events):
@@ -180,8 +198,22 @@ def lines(tables):
         for other in [name for name in tables if name not in ("default", "chance")]:
             more = mine - pd.concat(tables[other]).precision.to_numpy()
             print(f"default − {other}: {more.mean():+.3f} ± {more.std() / np.sqrt(len(more)):.3f} per query")
-        best = pd.concat(tables["default"]).groupby("kind").best.mean().round(2).to_dict()
-        print(f"the best that can be, since some kinds have fewer than ten members: {best}")
+        bounds(pd.concat(tables["default"]))
+
+
+def bounds(each):
+    "What a perfect search would reach in the same archives, beside what the default does, kind by kind."
+    print("P@10 can't exceed (members to be found) / 10; by kind, of the default:")
+    for kind, rows in each.groupby("kind"):
+        many = rows[rows.members >= 10]
+        full = f"{many.precision.mean():.2f} ({len(many)} queries)" if len(many) else "no such query"
+        print(f"  {kind:7s} {rows.members.mean():5.1f} members; a perfect search has {rows.best.mean():.2f}, "
+              f"the default {rows.precision.mean():.2f}; where ten or more are there: {full}; "
+              f"R@50 {rows.recall.mean():.2f}; {len(rows)} queries")
+    eruptions = each[each.kind == "qpe"]
+    if len(eruptions) and eruptions.best.mean() < 0.5:
+        print(f"  so no search reaches 0.5 for eruptions in these archives ({eruptions.best.mean():.2f} at most): "
+              "judge their recall, and their precision in --parts large")
 
 
 def archives(make, seeds):

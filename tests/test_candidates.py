@@ -232,6 +232,62 @@ def test_bad_parameters_are_refused(bad):
         find_candidates(flat(), **bad)
 
 
+# each bad input of the road from an archive to a catalog: said, none guessed
+
+
+def bare(windows, ids="abcd", n=30, **more):
+    "Lists without good times, positions, energies or observations; their windows in meta."
+    rng, k = np.random.default_rng(1), len(windows)
+    times = [np.sort(rng.uniform(*w, n)) for w in windows]
+    meta = pd.DataFrame({"t_start": [w[0] for w in windows], "t_stop": [w[1] for w in windows]}, index=list(ids[:k]))
+    return EventTable(list(ids[:k]), np.arange(k + 1) * n, np.concatenate(times), meta=meta, **more)
+
+
+def test_no_good_times_no_positions_no_background_are_told(tmp_path):
+    table = bare([(0.0, 1e4)] * 3)
+    found = find_candidates(table, n_resamples=0)
+    said = " | ".join(found.attrs["remarks"])
+    assert "no good time intervals: the exposure is taken as one stretch" in said and "no background region was given" in said
+    unknown = found["flags_unknown"].str.split(", ").map(set)
+    assert all({"gti_edge", "non_unique", "bkg_correlated", "snr_match", "edge_affected"} <= names for names in unknown)
+    assert not found.filter(like="flag_non_unique").any(axis=None)
+    catalog = catalog_frame(table, found, q=1.0 + 1e-9)  # all of them
+    assert catalog["name"].tolist() == catalog["obsreg_id"].tolist() and "ra" not in catalog  # no name made of no position
+
+
+def test_exposure_zero_and_good_times_of_zero_length_are_refused_by_name():
+    with pytest.raises(EventDataError, match="'b'"):
+        find_candidates(bare([(0.0, 1e4), (5.0, 5.0)]), n_resamples=0)
+
+
+def test_good_times_without_events_are_no_candidate():
+    lists = [EventList([], None, "empty", [[0, 100], [200, 300]]), flat(40, 300.0, id="full")]
+    found = find_candidates(EventTable.from_lists(lists), n_resamples=2, q=1.0)
+    row = found.loc["empty"]
+    assert row["p"] == 1 and row["event"] == "" and row["n_events"] == 0 and row["livetime"] == 200
+
+
+def test_one_event_is_no_candidate():
+    found = find_candidates(EventTable.from_lists([EventList([50.0], None, "one", [[0, 100]]), flat(id="b")]), n_resamples=0)
+    assert not found.at["one", "candidate"] and found.at["one", "event"] == "" and found.at["one", "flag_few_counts"]
+
+
+def test_a_background_of_other_detections_is_refused():
+    table = bare([(0.0, 1e4)] * 2)
+    other = bare([(0.0, 1e4)] * 2, "xy")
+    other.meta["area_ratio"] = 9.0
+    with pytest.raises(EventDataError, match="none of its 2 ids"):
+        find_candidates(table, background=other, n_resamples=0)
+
+
+def test_positions_of_other_detections_are_unknown_and_wrong_ones_refused():
+    table = bare([(0.0, 1e4)] * 2)
+    elsewhere = pd.DataFrame({"ra": [10.0], "dec": [5.0]}, index=["77_1"])
+    assert all("non_unique" in names for names in find_candidates(table, positions=elsewhere, n_resamples=0)["flags_unknown"])
+    with pytest.raises(EventDataError, match="'dec' is missing"):
+        find_candidates(table, positions=elsewhere[["ra"]], n_resamples=0)
+
+
 def test_one_detection_alone_and_none():
     alone = find_candidates(flat())
     assert len(alone) == 1 and alone["neighbors"].tolist() == [""] and alone["p"].between(0, 1).all()

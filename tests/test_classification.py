@@ -340,6 +340,19 @@ def test_what_only_several_columns_together_show_is_refused_at_the_border(model,
         read_measures(rows.rename(columns={"Jmag": "Kmag", "Kmag": "Jmag"}))
 
 
+def test_columns_that_were_not_taught_are_not_looked_at(model, table):
+    rows, rng = table[350:400].reset_index(drop=True), np.random.default_rng(4)
+    more = {c: rng.uniform(-1, 1, 50) for c in ("hard_hm", "hard_hs", "hard_ms")}  # a catalog's own, of photon fluxes
+    wide = rows.assign(**more, var_index_b=5.0, powlaw_gamma=rng.normal(2, 1, 50))
+    assert model.predict_proba(wide).equals(model.predict_proba(rows))
+    assert classify(model, wide).equals(classify(model, rows))
+    assert explain(model, wide, 3).equals(explain(model, rows, 3))
+    nowhere = table.drop(columns=["CSCv2_RA", "CSCv2_DEC"])
+    bare = SourceClassifier(**QUICK).fit(nowhere[:350], table.True_Class[:350])
+    there, here = classify(bare, rows), classify(bare, nowhere[350:400].reset_index(drop=True))
+    assert there.drop(columns=["ra", "dec"]).equals(here)  # the position is written beside the answer, not used
+
+
 def test_a_table_without_a_value_and_a_table_without_a_row(model, table):
     empty = table.assign(**dict.fromkeys(model.columns_.values(), np.nan))
     with pytest.raises(EventDataError, match="not a single value"):

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).with_name("uv")
-USER = ("requirements", "ae_requirements", "finder_requirements", "catalogs_requirements", "fit_requirements", "notebooks_requirements")
+USER = ("requirements", "ae_requirements", "finder_requirements", "catalogs_requirements", "fit_requirements",
+        "ann_requirements", "scale_requirements", "notebooks_requirements")
 config = ConfigParser(delimiters=["="])
 config.read(ROOT / "settings.ini", encoding="utf-8")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not UV.exists(), reason="uv is not in this environment: make dev")]

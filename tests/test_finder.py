@@ -121,7 +121,7 @@ def test_the_largest_classes_have_names_and_the_counts_add_up(names):
     assert sum(c.counts) == len(names) and len(c.colors) == 9
     shown = {t: n for t, n in zip(c.labels[:7], c.counts[:7]) if t}
     assert all(size[t] == n for t, n in shown.items()) and len(shown) == min(len(size), 7)
-    if len(size) > 7: assert min(shown.values()) >= size.iloc[7] and c.labels[7] == f"other ({len(size) - 7} classes)"
+    if len(size) > 7: assert min(shown.values()) >= size.iloc[7] and c.labels[7] == f"other ({len(size) - 7} class{'es' * (len(size) > 8)})"
     for name, code in zip(names, c.codes): assert c.labels[code] == ("unknown" if name is None else name) or (code == 7 and name not in shown)
 
 

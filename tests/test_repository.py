@@ -46,7 +46,7 @@ ROOMS = [
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "recipes",
     "spectra", "active",
     "posteriors", "bridge",
-    "runs", "reference", "scale", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "runs", "reference", "scale", "sky", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},

@@ -6,14 +6,20 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from xrt_nb._store import StoreBusy, StoreError, StoreExists, StoreMissing, XRTError, locked
+from xrt_nb import cards, runs
+from xrt_nb._store import StoreBusy, StoreError, StoreExists, StoreMissing, WorkFolder, XRTError, locked
+from xrt_nb.cli import main
 from xrt_nb.data import EventTable
-from xrt_nb.scale import Cluster, ClusterProblem, as_address, cuts, map_parts, parts_of, read_part
+from xrt_nb.representations import EtDtCube, EtMap
+from xrt_nb.scale import Cluster, ClusterProblem, as_address, attempt, cuts, draw_over, each_here, map_parts, parts_of, read_part
+from xrt_nb.simulation import simulate_archive
 from xrt_nb.tables import ParquetEvents
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,10 +241,155 @@ def test_workers_give_the_same_bytes_and_survive(made, tmp_path, capfd):
 
         def kill(step, done, total):
             if done == 2:
-                os.kill(next(iter(cluster.client.run(os.getpid).values())), signal.SIGKILL)
+                os.kill(cluster.processes()[0], signal.SIGKILL)
 
         done = map_parts(napping, range(8), tmp_path / "naps", cluster, progress=kill, seconds=0.1, folder="", deadly=4)
     assert done.failed.part.tolist() == ["part-00004"] and "died" in done.failed.reason[0]
     assert [int(r["part"]) for r in done.results()] == [0, 1, 2, 3, 5, 6, 7]
     assert not list(tmp_path.glob(".dask-*"))
     assert "distributed" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_twenty_workers_killed_at_random_moments(tmp_path):
+    pytest.importorskip("distributed")
+    import threading
+
+    here = map_parts(napping_only, range(60), tmp_path / "here", seconds=0.0)
+    killed, rng = [], np.random.default_rng()
+
+    def shoot(cluster, over):
+        while len(killed) < 20 and not over.wait(rng.uniform(0, 0.8)):
+            if alive := [pid for pid in cluster.processes() if pid not in killed]:
+                killed.append(int(rng.choice(alive)))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    with Cluster("local:2", tmp_path) as cluster:
+        over = threading.Event()
+        shooter = threading.Thread(target=shoot, args=(cluster, over))
+        shooter.start()
+        try:
+            there = map_parts(napping_only, range(60), tmp_path / "there", cluster, seconds=0.25)
+            again = 0
+            while len(killed) < 20 and again < 20:  # until all twenty are used up
+                again += 1
+                map_parts(napping_only, range(60), tmp_path / f"again{again}", cluster, seconds=0.25).complete()
+        finally:
+            over.set()
+            shooter.join()
+    assert len(killed) == 20
+    assert [p.read_bytes() for p in there.complete()] == [p.read_bytes() for p in here.paths]
+
+
+def napping_only(part, seconds):
+    "Sleep, then numbers that depend on the part alone."
+    time.sleep(seconds)
+    return {"x": np.random.default_rng(part).normal(size=100)}
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_vanishes(tmp_path):
+    pytest.importorskip("distributed")
+    import subprocess
+
+    file, env = tmp_path / "scheduler.json", os.environ | {"PYTHONPATH": str(ROOT)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": tmp_path}
+    dask = [sys.executable, "-m", "dask"]
+    host = ["--host", "127.0.0.1", "--no-dashboard"]
+    programs = [subprocess.Popen([*dask, "scheduler", "--port", "0", *host, "--scheduler-file", str(file)], **quiet)]
+    try:
+        programs.append(subprocess.Popen(
+            [*dask, "worker", "--scheduler-file", str(file), "--nthreads", "1", *host], **quiet))
+        until = time.monotonic() + 100
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        address = json.loads(file.read_text())["address"]
+
+        def end(step, done, total):
+            if done == 3:
+                programs[0].kill()
+
+        with pytest.raises(ClusterProblem, match="has vanished; what is finished is kept"):
+            map_parts(napping_only, range(30), tmp_path / "out", address, progress=end, seconds=0.2)
+        kept = len(list((tmp_path / "out").glob("*.done")))
+        done = map_parts(napping_only, range(30), tmp_path / "out", seconds=0.2)
+        assert done.reused == kept >= 3 and len(done.complete()) == 30
+    finally:
+        for p in programs:
+            p.kill()
+            p.wait()
+
+
+class Here(Cluster):
+    "A cluster of this process alone, which takes pieces as workers do."
+
+    def __init__(self):
+        self.address = "here"
+
+    def check(self, folder):
+        assert Path(folder).is_dir()
+
+    def each(self, function, items, /, **fixed):
+        return each_here(function, items, **fixed)
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate_archive(120, random_state=8)[0]
+
+
+def test_pieces_of_a_run_are_measured_alike(simulated, tmp_path):
+    job = SimpleNamespace(workers=None, folder=tmp_path, progress=lambda *_: None)
+    here = runs.measured(simulated, "livetime", job)
+    job.workers = Here()
+    there = runs.measured(simulated, "livetime", job, n_events=2500)
+    assert len(list((tmp_path / "pieces").glob("*.done"))) > 2
+    assert all(a.equals(b) and a.index.equals(b.index) for a, b in zip(here, there))
+
+
+@pytest.mark.parametrize("cube", [False, True])
+def test_representations_are_drawn_alike(cube, simulated, tmp_path):
+    grid = {"n_time": 8, "n_energy": 4}
+    ids, rows, _ = runs.draw(simulated, (EtDtCube if cube else EtMap)(**grid), 5)
+    mine, there = draw_over(simulated, cube, 5, grid, Here(), tmp_path / "pieces", n_events=2500)
+    runs.save_representations(tmp_path / "a.npz", ids, rows)
+    runs.save_representations(tmp_path / "b.npz", mine, there)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with pytest.raises(XRTError, match="with at least 100000 counts"):
+        draw_over(simulated, cube, 100_000, grid, Here(), tmp_path / "none")
+
+
+def test_chances_are_alike(simulated, tmp_path):
+    few = simulated[:40]
+    with WorkFolder(tmp_path / "a") as a, WorkFolder(tmp_path / "b") as b:
+        here = cards.all_chances(a, few, "m", 3, lambda *_: None)
+        there = cards.all_chances(b, few, "m", 3, lambda *_: None, Here())
+    assert here.equals(there)
+
+
+def test_archives_are_alike_and_a_file_that_kills_is_a_problem(made, tmp_path):
+    from xrt_nb.ingest import ingest
+
+    extra = archive(tmp_path / "deadly.parquet", 1, seed=6)
+    how = {"progress": False}
+    ingest([made], tmp_path / "here.parquet", **how)
+    ingest([made], tmp_path / "there.parquet", workers=Here(), **how)
+    assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
+
+    class Deadly(Here):
+        def each(self, function, items, /, **fixed):
+            for k, item in enumerate(items):
+                if "deadly" in item.jobs[0][0]:
+                    yield k, None, "its worker died each time (out of memory, or a crash in a library)"
+                else:
+                    yield k, *attempt(function, item, fixed)
+
+    done = ingest([made, extra], tmp_path / "rest.parquet", workers=Deadly(), **how)
+    assert "deadly.parquet" in done.problems.file[0] and "worker died" in done.problems.reason[0] and done.n_sources == 120
+
+
+def test_a_wrong_address_is_a_mistake_in_the_command(made, tmp_path):
+    for command in ("ingest", "represent", "run", "place", "candidates"):
+        more = ["--in", "x"] if command == "place" else []
+        told = CliRunner().invoke(main, [command, str(made), "--out", str(tmp_path / "o"), *more, "--cluster", "local:0"])
+        assert told.exit_code == 2 and "local:N or tcp://host:port" in told.stderr, told.stderr

@@ -51,7 +51,7 @@ def _windows_of_all(time, offsets, live, frame, out):
         t = time[offsets[s] : offsets[s + 1]]
         n, k = len(t), 0
         out[s, :, 0] = -np.inf
-        while live[s] > 0 and k < n:
+        while live[s] > 0 and n > 1 and k < n:
             if k > 1:
                 i = shortest(t, k)[1]
                 half = max((t[i + k - 1] - t[i]) / (k - 1), frame[s]) / 2

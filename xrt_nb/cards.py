@@ -694,9 +694,18 @@ def kept(work, name, mark, make):
     frame.attrs = dict(finished_part(work.path, name, mark))
     return frame
 
+# %% ../nbs/05h_cards.ipynb #44f2633e
+def chances_of_piece(piece, random_state):
+    "Probabilities of the detections of a piece, on a worker."
+    return false_alarm_probabilities(piece.events, random_state=random_state)
+
 # %% ../nbs/05h_cards.ipynb #85e50414
-def all_chances(work, table, mark, seed, say):
+def all_chances(work, table, mark, seed, say, workers=None):
     "Probabilities of every detection, piece by piece, each kept."
+    if workers is not None:
+        pieces, folder = list(table.chunks(PIECE)) or [table], work.path / "chances"
+        parts = workers.over(chances_of_piece, pieces, folder, say, random_state=seed)
+        return over_the_catalog(pd.concat(parts))
     parts, done = [], 0
     for n, part in enumerate(table.chunks(PIECE)):
         parts.append(
@@ -755,6 +764,7 @@ def write_candidates(
     overwrite=False,
     restart=False,
     progress=None,
+    workers=None,
 ):
     """Find the candidates of an archive and write catalog, cards and index into one folder.
 
@@ -774,6 +784,8 @@ def write_candidates(
         Replace an earlier catalog there; anything else is never replaced.
     restart : bool
         Throw away what an unfinished call left.
+    workers : Cluster, optional
+        Workers of Dask that judge pieces of the archive (`xrt_nb.scale`); results are the same.
 
     Returns
     -------
@@ -799,7 +811,7 @@ def write_candidates(
     facts = provenance_of(table, source, asked, known, background, positions)
     mark = fingerprint(facts)
     with WorkFolder(out, fingerprint=mark, restart=restart) as work:
-        chances = all_chances(work, table, mark, limits[-1], say)
+        chances = all_chances(work, table, mark, limits[-1], say, workers)
         flags = kept(
             work, "flags", mark, lambda: flag_table(table, background=background, positions=positions)
         )

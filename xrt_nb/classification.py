@@ -913,6 +913,13 @@ def _seed_of(random_state):
         return int(check_random_state(random_state).randint(2**31 - 1))
     return int(random_state)
 
+# %% ../nbs/06d_classification.ipynb #1c631884
+def _features_for(model, measured) -> np.ndarray:
+    "Features made of the measures that a model was taught; further columns of a table are not looked at."
+    known = [m for m in measured.value if m in model.columns_]
+    parts = (measured.value[known], measured.low[known], measured.high[known])
+    return features_of(Measured(*parts, {m: measured.columns[m] for m in known}), model.sky).to_numpy()
+
 # %% ../nbs/06d_classification.ipynb #98cb4c76
 def _rows_of(model, table):
     "Features of the rows to be judged, their index, and measures."
@@ -930,7 +937,7 @@ def _rows_of(model, table):
     measured = read_measures(table)
     _lost_measures(model.columns_, measured.columns, columns_of(table))
     _unlike_columns(model, measured.value)
-    return features_of(measured, model.sky).to_numpy(), measured.value.index, measured
+    return _features_for(model, measured), measured.value.index, measured
 
 # %% ../nbs/06d_classification.ipynb #67bec7f9
 def _answers(model, x, bare=None):
@@ -945,7 +952,7 @@ def _drawn_answers(model, x, measured, bare=None):
         return _answers(model, x, bare), None
     rng, total, squares = np.random.default_rng(_seed_of(model.random_state)), 0.0, 0.0
     for _ in range(model.draws):
-        p = _answers(model, features_of(drawn(measured, rng), model.sky).to_numpy())
+        p = _answers(model, _features_for(model, drawn(measured, rng)))
         total, squares = total + p, squares + p**2
     mean = total / model.draws
     return mean, np.sqrt(np.maximum(squares / model.draws - mean**2, 0))
@@ -1530,7 +1537,7 @@ def explain(
         at = slice(j * len(rows), (j + 1) * len(rows))
         one.iloc[at, one.columns.get_loc(c)] = others[c].iloc[rows].to_numpy()
     x = (
-        features_of(read_measures(one), model.sky).to_numpy()
+        _features_for(model, read_measures(one))
         if model.measured_
         else one[model.features_].to_numpy()
     )

@@ -10,8 +10,10 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -137,6 +139,40 @@ OUT = "Where the result goes. Appears only when complete."
 jobs_option = click.option("--jobs", default=1, show_default=True, help=JOBS)
 out_option = click.option("--out", type=click.Path(path_type=Path), required=True, help=OUT)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
+
+# %% ../nbs/07c_cli.ipynb #fd2814f6
+def as_cluster(ctx, param, value):
+    "The address of a cluster, or a mistake in the command."
+    from xrt_nb.scale import as_address
+
+    try:
+        return value and as_address(value) and value
+    except ValueError as err:
+        raise click.BadParameter(str(err)) from err
+
+# %% ../nbs/07c_cli.ipynb #b7494f75
+CLUSTER = "Work on a Dask cluster: local:N processes here, or tcp://host:port of a scheduler."
+cluster_option = click.option("--cluster", metavar="ADDRESS", callback=as_cluster, help=CLUSTER)
+
+# %% ../nbs/07c_cli.ipynb #cd0bfbc1
+@contextmanager
+def workers_at(address, out):
+    "The workers at an address, with their temporary files beside the output; None without an address."
+    if address is None:
+        yield None
+        return
+    from xrt_nb.scale import Cluster
+
+    with Cluster(address, Path(out).absolute().parent) as cluster:
+        yield cluster
+
+# %% ../nbs/07c_cli.ipynb #8b5f4b96
+@contextmanager
+def parts_beside(out):
+    "A folder for finished parts beside the output; removed when all is done, kept for the next call if not."
+    folder = Path(out).absolute().with_name(f".{Path(out).name}.pieces")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/07c_cli.ipynb #2594fbb5
 SCORES = click.Choice(["euclidean", "cosine", "learned", "fusion"])
@@ -358,12 +394,13 @@ def say_notes(frame, kind, most=3):
         click.echo(f"{kind}: {names}{more}: {printable(for_the_shell(reason), 600)}", err=True)
 
 # %% ../nbs/07c_cli.ipynb #a5981f06-1
-def ingest_files(paths, out, overwrite, **options):
+def ingest_files(paths, out, overwrite, cluster=None, **options):
     "Read event files; end with the list of those that failed."
     from xrt_nb._text import printable
     from xrt_nb.ingest import ingest
 
-    done = ingest([str(p) for p in paths], out, overwrite=overwrite, **options)
+    with workers_at(cluster, out) as workers:
+        done = ingest([str(p) for p in paths], out, overwrite=overwrite, workers=workers, **options)
     click.echo(
         f"{done.n_sources:,} detections, {done.n_events:,} events from {done.n_files:,} files in {out}"
     )
@@ -436,6 +473,7 @@ ingest_options = add(
 @drop_option
 @column_options
 @out_option
+@cluster_option
 @overwrite_option
 def ingest(
     paths, jobs, drop_bad, out, overwrite, id, time, energy, time_unit, energy_unit, decimal, **options
@@ -458,6 +496,7 @@ def ingest(
         id=id, time=time, energy=energy, time_unit=time_unit, energy_unit=energy_unit, decimal=decimal
     )
     columns = given_of(columns)
+    cluster = options.pop("cluster")
     if all(is_table(p) for p in paths):
         return ingest_tables(paths, drop_bad, out, overwrite, columns)
     if columns:
@@ -466,7 +505,7 @@ def ingest(
     options["force_rmf"] = options["force_rmf"] or None
     few = {k: options.pop(k) for k in ("rmf", "mission", "force_rmf")}
     bad = "drop" if drop_bad else "raise"
-    ingest_files(paths, out, overwrite, n_jobs=jobs, bad=bad, **options, **given_of(few))
+    ingest_files(paths, out, overwrite, cluster, n_jobs=jobs, bad=bad, **options, **given_of(few))
 
 # %% ../nbs/07c_cli.ipynb #0cc6648e
 def ids_of_file(path):
@@ -570,6 +609,19 @@ def say_fetched(done, out):
 CUBES = click.Choice(["map", "cube"])
 EVENTS = click.Path(exists=True, path_type=Path)
 
+# %% ../nbs/07c_cli.ipynb #3d529555
+def drawn_at(cluster, table, cube, least, grid, out):
+    "Ids and rows of the representations, drawn here or by workers."
+    from xrt_nb.representations import EtDtCube, EtMap
+    from xrt_nb.runs import draw
+
+    if cluster is None:
+        return draw(table, (EtDtCube if cube else EtMap)(**grid), least)[:2]
+    from xrt_nb.scale import draw_over
+
+    with workers_at(cluster, out) as workers, parts_beside(out) as folder:
+        return draw_over(table, cube, least, grid, workers, folder)
+
 # %% ../nbs/07c_cli.ipynb #7b7749cc
 @main.command()
 @click.argument("events", type=EVENTS)
@@ -585,24 +637,24 @@ EVENTS = click.Path(exists=True, path_type=Path)
 @click.option("--normalize", is_flag=True, help="Scale each map to 0..1, as for the autoencoders.")
 @parameter_options(*MAP_NAMES)
 @out_option
+@cluster_option
 @overwrite_option
-def represent(events, what, normalize, out, overwrite, min_counts, **options):
+def represent(events, what, normalize, out, overwrite, min_counts, cluster, **options):
     """Draw E–t maps or E–t–dt cubes of an archive (.npz).
 
     \b
         xrt-nb represent events.parquet --representation cube --out cubes.npz
     """
     from xrt_nb.tables import read_events
-    from xrt_nb.representations import EtDtCube, EtMap
-    from xrt_nb.runs import draw, save_representations
+    from xrt_nb.runs import save_representations
 
-    given = given_of(options)
+    given = given_of(options) | {"normalize": normalize}
     if what == "map" and "n_dt" in given:
         raise click.UsageError("--n-dt belongs to cubes, and these are maps")
-    drawn = (EtMap if what == "map" else EtDtCube)(normalize=normalize, **given)
-    ids, rows, q = draw(read_events(events), drawn, min_counts or PARAMETERS["min_counts"].default)
+    table, least = read_events(events), min_counts or PARAMETERS["min_counts"].default
+    ids, rows = drawn_at(cluster, table, what == "cube", least, given, out)
     save_representations(out, ids, rows, overwrite)
-    left = f"{len(q) - len(ids)} of {len(q)} detections left out (too few counts, or no time axis)"
+    left = f"{len(table) - len(ids)} of {len(table)} detections left out (too few counts, or no time axis)"
     click.echo(f"{len(ids):,} {what}s in {out}; {left}")
     say_next(f"xrt-nb features {quoted(out)} --out features.parquet", "principal components")
 
@@ -818,8 +870,9 @@ list_options = add(
 @set_option
 @parameter_options(*RUN_NAMES, "k")
 @jobs_option
+@cluster_option
 @overwrite_option
-def run(what, out, known, truth, case, steps, more, jobs, overwrite, **options):
+def run(what, out, known, truth, case, steps, more, jobs, cluster, overwrite, **options):
     """Embedding, clusters and analogs of an archive, with a report.
 
     Without CASE it is the default one, shape-metric, drawn from what the default search compares. Published
@@ -844,8 +897,8 @@ def run(what, out, known, truth, case, steps, more, jobs, overwrite, **options):
         raise click.BadParameter(f"there is no {events}", param_hint="EVENTS")
     take_steps(steps)
     given = given_of(options) | values_of(more)
-    with Bars() as bars:
-        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
+    with workers_at(cluster, out) as workers, Bars() as bars:
+        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, workers=workers, **given)
     say_done(done)
 
 # %% ../nbs/07c_cli.ipynb #2fbe5634
@@ -892,6 +945,16 @@ def run_or_reference(path, hint):
     except XRTError as err:
         raise click.BadParameter(str(err), param_hint=hint) from err
 
+# %% ../nbs/07c_cli.ipynb #c2ffe3df
+def placed_at(cluster, into, table, how, out):
+    "New detections placed, here or by workers."
+    if cluster is None:
+        return into.place(table, **how)
+    from xrt_nb.scale import place_over
+
+    with workers_at(cluster, out) as workers, parts_beside(out) as folder:
+        return place_over(into, table, workers, folder, **how)
+
 # %% ../nbs/07c_cli.ipynb #9539f8e6
 @main.command()
 @click.argument("paths", **PATHS)
@@ -901,6 +964,7 @@ def run_or_reference(path, hint):
 @case_option
 @drop_option
 @column_options
+@cluster_option
 @overwrite_option
 def place(
     paths,
@@ -915,6 +979,7 @@ def place(
     score,
     case,
     drop_bad,
+    cluster,
     overwrite,
     **columns,
 ):
@@ -932,7 +997,8 @@ def place(
         case_named(case)
     into, options = run_or_reference(run, "--in"), given_of({"rmf": rmf, "mission": mission})
     table, lost = new_detections(paths, into, region, drop_bad, given_of(columns), options)
-    placed = into.place(table, k, space, not with_same_source, score)
+    how = {"k": k, "space": space, "exclude_same_source": not with_same_source, "score": score}
+    placed = placed_at(cluster, into, table, how, out or Path("placed"))
     out = out or Path(f"placed_{file_name(placed.placement.obsreg_id[0])}")
     say_placed(placed, placed.write(out, overwrite))
     if lost:
@@ -1152,8 +1218,9 @@ def positions_of(path):
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @candidate_options
+@cluster_option
 @overwrite_option
-def candidates(run, out, background, positions, seed, resamples, overwrite, restart, **limits):
+def candidates(run, out, background, positions, seed, resamples, cluster, overwrite, restart, **limits):
     """Candidates in the archive of a finished RUN: false-alarm probabilities, flags, stability, cards.
 
     \b
@@ -1171,10 +1238,9 @@ def candidates(run, out, background, positions, seed, resamples, overwrite, rest
     given["positions"] = None if positions is None else positions_of(positions)
     how = {"random_state": seed, "n_resamples": resamples, "overwrite": overwrite, "restart": restart}
     source = str(found.manifest.get("input", {}).get("name", found.path.name))
-    with Bars() as bars:
-        done = write_candidates(
-            events, out, known=found.known, source=source, progress=bars, **given, **how, **limits
-        )
+    with workers_at(cluster, out) as workers, Bars() as bars:
+        given |= {"known": found.known, "source": source, "progress": bars, "workers": workers}
+        done = write_candidates(events, out, **given, **how, **limits)
     say_candidates(done, run)
 
 # %% ../nbs/07c_cli.ipynb #b434934f

@@ -782,14 +782,36 @@ def _nothing(work, facts, n_files):
 def _facts_of(task):
     return finished_part(task.folder, task.name, _part_mark(task.jobs, task.settings))
 
+# %% ../nbs/00e_ingest.ipynb #089eb4f3
+def _run_there(tasks, workers):
+    "Work through the tasks on workers of a cluster; files that kill their worker are problems."
+    workers.check(tasks[0].folder)
+    for k, _, error in workers.each(_work, tasks):
+        if error and error.startswith("its worker died"):
+            task = tasks[k]
+            notes = [(path, "problem", f"{error}, or that of a file read with it") for path, *_ in task.jobs]
+            facts = {"notes": notes, "sources": 0, "gti": False, "label": None}
+            finish_part(task.folder, task.name, _part_mark(task.jobs, task.settings), (), **facts)
+        elif error:
+            raise XRTError(f"{tasks[k].jobs[0][0]}: {error}")
+
+# %% ../nbs/00e_ingest.ipynb #fa486824
+def _absolute(found, options):
+    "Make the names of all files hold in other folders; the options."
+    found.jobs[:] = [(os.path.abspath(e), r and os.path.abspath(r), i) for e, r, i in found.jobs]
+    found.tables[:] = [os.path.abspath(t) for t in found.tables]
+    given = {k: options.get(k) for k in ("rmf", "background")}
+    paths = {k: os.path.abspath(v) for k, v in given.items() if isinstance(v, (str, os.PathLike))}
+    return options | paths
+
 # %% ../nbs/00e_ingest.ipynb #7932025a
-def _make_parts(tasks, n_jobs, progress):
+def _make_parts(tasks, n_jobs, progress, workers=None):
     "Make the parts that are missing or out of date; the facts of all."
     facts = [_facts_of(t) if (Path(t.folder) / f"{t.name}.done").exists() else None for t in tasks]
     for _ in range(3):
         if not (missing := [t for t, f in zip(tasks, facts) if f is None]):
             return facts
-        _run(missing, n_jobs, progress)
+        _run_there(missing, workers) if workers else _run(missing, n_jobs, progress)
         facts = [_facts_of(t) if f is None else f for t, f in zip(tasks, facts)]
     raise XRTError(
         f"{missing[0].jobs[0][0]} or a file near it changes again and again; wait until it is "
@@ -817,7 +839,7 @@ def _clear_old(folder, restart):
         os.unlink(e.path)
 
 # %% ../nbs/00e_ingest.ipynb #3a72423f
-def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
+def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest, workers=None):
     "Make all parts and the archive, in a work folder of our own: counts of sources and photons, and notes."
     settings = _settings(**rest)
     whole = fingerprint(settings, chunk, [list(j) for j in found.jobs], found.tables)
@@ -827,7 +849,7 @@ def _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest):
         if not overwrite and out.exists():
             raise StoreExists(f"{out} was made by another call in the meantime")
         tasks = _parts_of(found, chunk, work.path, settings=settings, **rest)
-        facts = _make_parts(tasks, n_jobs, progress)
+        facts = _make_parts(tasks, n_jobs, progress, workers)
         if not any(f["sources"] for f in facts):
             _nothing(work, facts, len(found.jobs) + len(found.tables))
         done = _merge(work.path, tasks, facts, out, overwrite)
@@ -847,6 +869,7 @@ def ingest(
     restart=False,
     mission=None,
     bad="raise",
+    workers=None,
     **options,
 ):
     """Read many event files, and tables of photons, into one archive, in parallel and resumably.
@@ -876,6 +899,8 @@ def ingest(
         For files whose header names no mission that is known.
     bad : {"raise", "drop"}
         Rows of tables with impossible values: the table fails, or they are left out.
+    workers : Cluster, optional
+        Workers of Dask that read instead of processes of this machine (`xrt_nb.scale`).
     **options
         To `read_event_list`: energy_range, band, gti, quality, rmf, columns, ...
 
@@ -897,8 +922,12 @@ def ingest(
     found = search_inputs(paths, region)
     if isinstance(region, (str, os.PathLike)):
         region = None  # every job names it now
+    if workers is not None:
+        options = _absolute(found, options)
     rest = {"region": region, "times_only": times_only, "bad": bad, "mission": mission, "options": options}
-    n_sources, n_events, notes = _collect(found, out, n_jobs, chunk, progress, overwrite, restart, rest)
+    n_sources, n_events, notes = _collect(
+        found, out, n_jobs, chunk, progress, overwrite, restart, rest, workers
+    )
     frames = [
         _frame([(f, why) for f, kind, why in notes if kind == which]) for which in ("problem", "remark")
     ]

@@ -353,21 +353,27 @@ def features_of_raw(raw, counts, live, table):
     return np.column_stack([x, np.log10(np.maximum(counts, 1)), np.log10(live)])
 
 # %% ../nbs/02h_metric.ipynb #6b917fc8
-def _contrast(first, second, usual, jnp, jax):
-    "NT-Xent of one direction."
+def _contrast(first, second, others, plain, jnp, jax):
+    "NT-Xent of one direction; of the others, those that are `plain` (bool) or unlabeled count."
     m = len(first)
     own = jnp.where(jnp.eye(m, dtype=bool), -9.0, first @ first.T)
-    s = jnp.concatenate([first @ second.T, own, first @ usual.T], axis=1) / TEMPERATURE
+    away = jnp.where(plain[None], first @ others.T, -9.0)
+    s = jnp.concatenate([first @ second.T, own, away], axis=1) / TEMPERATURE
     return -jnp.mean(jax.nn.log_softmax(s, axis=1)[jnp.arange(m), jnp.arange(m)])
+
+# %% ../nbs/02h_metric.ipynb #6b917fc8-4
+PLAIN = 4  # the first classes are none that one searches: quiet, trend, pulsar, dither
+PLAIN_SHARE, SHAPE_SHARE = 0.3, 0.5  # weight of plain kinds in contrast; of each direction of NT-Xent
 
 # %% ../nbs/02h_metric.ipynb #6b917fc8-1
 def _supervised_contrast(e, y, jnp, jax):
-    "SupCon with anchors that aren't quiet."
+    "SupCon with anchors that aren't quiet; those of plain kinds count less."
     eye = jnp.eye(len(y), dtype=bool)
     log_p = jax.nn.log_softmax(jnp.where(eye, -1e9, e @ e.T / TEMPERATURE), axis=1)
     same = (y[:, None] == y[None]) & ~eye
     each = -jnp.where(same, log_p, 0).sum(axis=1) / jnp.maximum(same.sum(axis=1), 1)
-    return (each * (y > 0)).sum() / jnp.maximum((y > 0).sum(), 1)
+    weight = jnp.where(y >= PLAIN, 1.0, jnp.where(y > 0, PLAIN_SHARE, 0.0))
+    return (each * weight).sum() / jnp.maximum((y > 0).sum(), 1)
 
 # %% ../nbs/02h_metric.ipynb #6b917fc8-2
 def metric_loss(out, y, n_pairs, generic, jnp, jax):
@@ -375,15 +381,16 @@ def metric_loss(out, y, n_pairs, generic, jnp, jax):
     c, m = len(CLASSES), 3 * n_pairs
     e = out[:, c + 1 :]
     e = e / (jnp.linalg.norm(e, axis=1, keepdims=True) + 1e-6)
-    first, second, usual = (e[k * n_pairs : (k + 1) * n_pairs] for k in range(3))
-    both = _contrast(first, second, usual, jnp, jax) + _contrast(second, first, usual, jnp, jax)
+    first, second, others = e[:n_pairs], e[n_pairs : 2 * n_pairs], e[2 * n_pairs :]
+    plain = jnp.concatenate([jnp.ones(n_pairs, dtype=bool), y < PLAIN])
+    both = sum(_contrast(*two, others, plain, jnp, jax) for two in ((first, second), (second, first)))
     v = jnp.concatenate([out[: 2 * n_pairs, c], out[m:, c]])
     true = jnp.concatenate([jnp.ones(2 * n_pairs), (y > 0) * 1.0])
     weight = jnp.concatenate([jnp.full(2 * n_pairs, 0.5 * generic), jnp.ones(len(y))])
     varies = jnp.sum(weight * (jnp.logaddexp(0, v) - v * true)) / weight.sum()
     log_p = jax.nn.log_softmax(out[m:, :c], axis=1)
     kinds = -jnp.mean(jnp.take_along_axis(log_p, y[:, None], axis=1))
-    return 0.25 * generic * both + _supervised_contrast(e[m:], y, jnp, jax) + 0.5 * kinds + varies
+    return SHAPE_SHARE * generic * both + _supervised_contrast(e[m:], y, jnp, jax) + 0.5 * kinds + varies
 
 # %% ../nbs/02h_metric.ipynb #7e6cb094
 def balanced_rows(label, n, rng, quiet=0.4):

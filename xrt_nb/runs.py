@@ -648,6 +648,7 @@ class Job:
     encoder: Any = None  # a given one
     n_jobs: int = 1
     progress: Callable = lambda *_: None
+    workers: Any = None  # a Cluster that measures pieces of the archive
 
     def read(self, name) -> pd.DataFrame:
         "A table that a step before wrote: Parquet, or CSV with ids as text."
@@ -1079,6 +1080,24 @@ def judge_of(name, frame, own, score):
         else CosineLogNorm().fit(frame)
     )
 
+# %% ../nbs/07_runs.ipynb #952bac12
+def measure_piece(piece, axis):
+    "Search features and summary features of a piece of the archive."
+    return {"search": search_features(piece.events, axis), "summary": summary_features(piece.events, axis)}
+
+# %% ../nbs/07_runs.ipynb #e1471bb4
+def measured(events, axis, job, n_events=131_072):
+    "Search features and summary features, here or by the workers of a cluster."
+    if job.workers is None:
+        return search_features(events, axis), summary_features(events, axis)
+    pieces, folder = list(events.chunks(n_events)), job.folder / "pieces"
+
+    def say(_, done, total):
+        job.progress("features", done, total)
+
+    got = job.workers.over(measure_piece, pieces, folder, say, axis=axis)
+    return tuple(pd.concat([g[name] for g in got]) for name in ("search", "summary"))
+
 # %% ../nbs/07_runs.ipynb #42d86d3b
 def make_features(job):
     "Features of the case, search features and properties, and the numbers behind them."
@@ -1088,7 +1107,7 @@ def make_features(job):
         ids, rows = load_representations(job.folder / "representations.npz")
     chosen = job.events[list(ids)]
     axis = clock_for(chosen, axis)
-    found, summary = search_features(chosen, axis), summary_features(chosen, axis)
+    found, summary = measured(chosen, axis, job)
     frame, fitted = case_features(job, chosen, ids, found if rows is None else rows)
     for name, space in spaces_of(frame, summary, found=found, score=job.case.search).items():
         fitted |= {f"{name}.{k}": v for k, v in space.score.state().items()}
@@ -1718,6 +1737,7 @@ def run(
     n_jobs: int = 1,
     progress=None,
     name: str | None = None,
+    workers=None,
     **parameters,
 ) -> Path:
     """Run a case from event lists to a report; finished steps with the same fingerprint are used again.
@@ -1743,6 +1763,8 @@ def run(
         Called as progress(step, done, total).
     name : str, optional
         What to call the data in report and manifest; default the file's name.
+    workers : Cluster, optional
+        Workers of Dask that measure pieces of the archive (`xrt_nb.scale`); results are the same.
     **parameters
         Anything that the steps or the case know, such as `eps=3.0`.
 
@@ -1769,6 +1791,7 @@ def run(
     case, steps = with_parameters(case, params), list(STEPS)
     header = header_of(case, events, params, known, truth, source)
     more = {"path": path, "encoder": parameters.get("encoder"), "n_jobs": n_jobs, "progress": say}
+    more["workers"] = workers
     with Workspace(out, overwrite) as space:
         if space.open(header):
             return space.out

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array, issparse, vstack
 from threadpoolctl import threadpool_limits
 
 from . import __version__
@@ -27,7 +29,10 @@ from ._optional import need
 from ._store import StoreError, StoreExists, StoreMissing, XRTError, atomic, file_hash, finish_part
 from ._store import finished_part, fingerprint, inside, locked, ordinary, read_json, write_json
 from ._text import printable
-from .data import EventDataError
+from .data import EventDataError, EventTable, XRTWarning
+from .reference import Reference, looks_like_one
+from .representations import EtDtCube, EtMap
+from .runs import Placement, draw, fingerprint_events, read_run, usable, with_score
 from .tables import NOT_OURS, EventFile, read_events
 
 # %% ../nbs/07b_scale.ipynb #b99d6f6d
@@ -180,13 +185,14 @@ def each_here(function, items, /, **fixed):
         yield k, *attempt(function, item, fixed)
 
 # %% ../nbs/07b_scale.ipynb #f701d9cb
-class ClusterProblem(XRTError):
+class ClusterProblem(XRTError, ConnectionError):
     "A cluster that doesn't answer, has gone, or can't do this work."
 
 # %% ../nbs/07b_scale.ipynb #1461c71d
 ANSWER = 8.0  # s within which a scheduler answers
 WORKERS = 60.0  # s within which a first worker comes
-KILLS = 2  # workers that an item may take with it before it is set aside
+DIED = "its worker died each time"
+KILLS = 3  # workers that an item may take with it before it is set aside
 
 # %% ../nbs/07b_scale.ipynb #1b3dc2f7
 def as_address(text):
@@ -280,6 +286,14 @@ def check_workers(client, address, token=None, wait=WORKERS):
             said = f"worker {worker} doesn't see {Path(token).parent}; use a folder that all machines share"
             raise ClusterProblem(said)
 
+# %% ../nbs/07b_scale.ipynb #3df5edb0
+def attempt_there(function, item, fixed):
+    "Value, error and warnings of one item, on a worker."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        value, error = attempt(function, item, fixed)
+    return value, error, [str(w.message) for w in said if issubclass(w.category, XRTWarning)]
+
 # %% ../nbs/07b_scale.ipynb #88d6cdbc
 def gone(address):
     "What to say of a scheduler that is no longer there."
@@ -288,7 +302,7 @@ def gone(address):
 
 # %% ../nbs/07b_scale.ipynb #913149a6
 def outcome(future, address):
-    "Value, error, and whether its workers were killed, of a future that has ended."
+    "Value, error, warnings, and whether its workers were killed, of a future that has ended."
     from concurrent.futures import CancelledError
     from distributed import KilledWorker
 
@@ -297,13 +311,13 @@ def outcome(future, address):
     try:
         return *future.result(), False  # waits while the result of a killed worker is made again
     except KilledWorker:
-        return None, "its worker died each time (out of memory, or a crash in a library)", True
+        return None, f"{DIED} (out of memory, or a crash in a library)", [], True
     except Unwritable:
         raise
     except (OSError, CancelledError) as err:
         raise gone(address) from err
     except Exception as err:  # the item or its value can't be sent
-        return None, why(err), False
+        return None, why(err), [], False
 
 # %% ../nbs/07b_scale.ipynb #5278288c
 def ended(client, running, address):
@@ -323,25 +337,57 @@ def ended(client, running, address):
         except (OSError, CancelledError) as err:
             raise gone(address) from err
 
+# %% ../nbs/07b_scale.ipynb #bff106a2
+def room_of(client, address):
+    "How many items may be with the workers, now: two for each."
+    try:
+        return 2 * max(1, sum(client.nthreads().values()))
+    except (OSError, TimeoutError) as err:
+        raise gone(address) from err
+
+# %% ../nbs/07b_scale.ipynb #ff23b4d2
+def say_again(texts, heard):
+    "Warnings of workers, each text once."
+    for text in texts:
+        if text not in heard:
+            warnings.warn(text, XRTWarning, stacklevel=4)
+        heard.add(text)
+
 # %% ../nbs/07b_scale.ipynb #4ced2a7e
 def each_there(client, address, function, items, fixed):
     "Number, value and error of each item, as workers finish them."
     todo, alone, running = deque(enumerate(items)), deque(), {}
-    again, room = set(), 2 * max(1, sum(client.nthreads().values()))
+    again, heard = set(), set()
     while todo or alone or running:
-        while todo and len(running) < room:
-            k, item = todo.popleft()
-            running[client.submit(attempt, function, item, fixed, pure=False)] = k, item
-        if not running:
-            k, item = alone.popleft()
-            running[client.submit(attempt, function, item, fixed, pure=False)] = k, item
+        room = room_of(client, address) - len(running)
+        new = [todo.popleft() for _ in range(min(room, len(todo)))]
+        if not running and not new:
+            new = [alone.popleft()]
+        for k, item in new:
+            running[client.submit(attempt_there, function, item, fixed, pure=False)] = k, item
         for future in ended(client, running, address):
-            (k, item), (value, error, killed) = running.pop(future), outcome(future, address)
+            (k, item), (value, error, texts, killed) = running.pop(future), outcome(future, address)
+            say_again(texts, heard)
             if killed and k not in again:
                 again.add(k)
                 alone.append((k, item))
             else:
                 yield k, value, error
+
+# %% ../nbs/07b_scale.ipynb #41f29c5b
+class Piece(NamedTuple):
+    "Some detections in memory."
+
+    events: EventTable
+    mark: str
+
+    def __str__(self):
+        return f"{len(self.events):,} detections from '{printable(self.events.ids[0], 60)}' on"
+
+# %% ../nbs/07b_scale.ipynb #aa22321a
+def piece_of(table):
+    "A table as a piece; its mark changes with events and facts."
+    return Piece(table, fingerprint(fingerprint_events(table), table.meta.astype(str).to_csv()))
 
 # %% ../nbs/07b_scale.ipynb #0b28cd22
 class Cluster:
@@ -370,7 +416,7 @@ class Cluster:
     def __init__(self, address, folder=None):
         self.kind, self.where = as_address(address)
         self.address, self.folder = str(address), folder
-        self.client = self._open = None
+        self.client = self._open = self._local = None
 
     def __enter__(self):
         need("distributed", "scale")
@@ -379,8 +425,8 @@ class Cluster:
             if self.kind == "local":
                 parent = None if self.folder is None else Path(self.folder)
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".dask-", dir=parent))
-                cluster = stack.enter_context(local_cluster(self.where, scratch))
-                self.client = stack.enter_context(client_of(cluster.scheduler_address))
+                self._local = stack.enter_context(local_cluster(self.where, scratch))
+                self.client = stack.enter_context(client_of(self._local.scheduler_address))
             else:
                 self.client = stack.enter_context(client_of(self.where))
             check_workers(self.client, self.address)
@@ -391,6 +437,11 @@ class Cluster:
         with suppress(OSError, TimeoutError):
             self._open.close()
         self.client = self._open = None
+
+    def processes(self):
+        "Process ids of the workers of this machine that live, sorted."
+        nannies = self._local.workers.values() if self._local is not None else ()
+        return sorted(n.pid for n in nannies if n.pid)
 
     def check(self, folder):
         "Refuse workers that don't see a folder."
@@ -420,6 +471,37 @@ class Cluster:
         """
         return each_there(self.client, self.address, function, items, fixed)
 
+    def over(self, function, tables, out, progress=None, /, **fixed):
+        """Apply a function to tables of events in memory; what is finished is kept in a folder.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module; called as `function(piece, **fixed)`, where `piece.events` is the table.
+        tables : list of EventTable
+            Pieces of an archive.
+        out : str or Path
+            Folder for the results; another call's are replaced.
+        progress : function, optional
+            As in `map_parts`.
+        **fixed
+            As in `map_parts`.
+
+        Returns
+        -------
+        list
+            The results, in the order of the tables.
+
+        Raises
+        ------
+        XRTError
+            A piece failed.
+        """
+        pieces = [piece_of(t) for t in tables]
+        done = map_parts(function, pieces, out, self, progress=progress, restart=True, **fixed)
+        done.complete()
+        return list(done.results())
+
 # %% ../nbs/07b_scale.ipynb #ca262700
 def name_of(function):
     "Module and name of a function that workers can import."
@@ -446,7 +528,7 @@ def named(parts, call):
         raise ValueError(f"a part's name has letters, digits, - and _ only, got '{printable(bad[0], 80)}'")
     if len(set(names)) < len(names):
         raise ValueError("two parts have the same name")
-    own = [p.mark if isinstance(p, Part) else p for p in parts]
+    own = [getattr(p, "mark", p) for p in parts]
     return [(n, p, fingerprint(call, mark)) for n, p, mark in zip(names, parts, own)]
 
 # %% ../nbs/07b_scale.ipynb #b48b9f34
@@ -571,7 +653,7 @@ def check_folder(out, call, function, restart):
         what = printable(old.get("function", "?"), 80)
         said = f"holds results of {what} with other arguments, or of another version"
         raise StoreExists(f"{out} {said}; choose another folder, or pass restart=True to throw them away")
-    return [] if not restart else [str(n) for n in old.get("parts", {})]
+    return [] if old.get("call") in (None, call) else [str(n) for n in old.get("parts", {})]
 
 # %% ../nbs/07b_scale.ipynb #70545159
 def forget(out, names):
@@ -673,3 +755,60 @@ def map_parts(function, parts, out, cluster=None, *, progress=None, restart=Fals
         write_manifest(out, call, function, fixed, items, failed)
     found = [[out / f for f in files[n]] if n in files else None for n, *_ in items]
     return Mapped(out, found, failed, len(files) - kept, kept)
+
+# %% ../nbs/07b_scale.ipynb #aba1c70a
+def draw_piece(piece, cube, least, grid):
+    "Representations of a piece as arrays; without rows where no detection has one."
+    drawn = (EtDtCube if cube else EtMap)(**grid)
+    n = {"n": np.array(len(piece.events))}
+    if not usable(piece.events, drawn, least)["used"].any():
+        return n
+    ids, rows, _ = draw(piece.events, drawn, least)
+    if not issparse(rows):
+        return n | {"ids": ids, "rows": rows}
+    rows = csr_array(rows)
+    return n | {"ids": ids, "data": rows.data, "at": rows.indices, "ends": rows.indptr, "shape": rows.shape}
+
+# %% ../nbs/07b_scale.ipynb #e9a0d7d7
+def rows_again(z):
+    "Rows from the arrays of `draw_piece`."
+    return z["rows"] if "rows" in z else csr_array((z["data"], z["at"], z["ends"]), shape=tuple(z["shape"]))
+
+# %% ../nbs/07b_scale.ipynb #78e8daa6
+def draw_over(events, cube, least, grid, cluster, folder, n_events=131_072):
+    "Ids and rows of all detections that have a representation, drawn by workers."
+    pieces = list(events.chunks(n_events))
+    got = cluster.over(draw_piece, pieces, folder, cube=cube, least=least, grid=grid)
+    got = [z for z in got if "ids" in z]
+    if not got:
+        return draw(events, (EtDtCube if cube else EtMap)(**grid), least)[:2]  # says why
+    rows = [rows_again(z) for z in got]
+    rows = vstack(rows, format="csr") if cube else np.concatenate(rows)
+    return np.concatenate([z["ids"] for z in got]), rows
+
+# %% ../nbs/07b_scale.ipynb #7fabd615
+@lru_cache(2)
+def place_there(path, seal):
+    "A run or a reference, opened once per process."
+    return Reference(path) if looks_like_one(path) else read_run(path)
+
+# %% ../nbs/07b_scale.ipynb #b25c8bcf
+def place_piece(piece, path, seal, how):
+    "Places and analogs of a piece."
+    placed = place_there(path, seal).place(piece.events, **how)
+    return {"placement": placed.placement, "analogs": placed.analogs}
+
+# %% ../nbs/07b_scale.ipynb #9ca0c6b9
+def place_over(into, events, cluster, folder, together=10_000, **how):
+    "As `into.place(events, **how)`, by workers, `together` detections at a time."
+    pieces = [piece_of(events[a : a + together]) for a in range(0, len(events), together)]
+    about = {"path": str(Path(into.path).absolute()), "seal": fingerprint(repr(into.manifest)), "how": how}
+    done = map_parts(place_piece, pieces, folder, cluster, restart=True, **about)
+    if done.made + done.reused == 0:
+        done.complete()
+    for row in done.failed.itertuples():
+        warnings.warn(f"{row.what}: {row.reason}", XRTWarning, stacklevel=2)
+    tables = list(done.results())
+    at, hits = (pd.concat([t[n] for t in tables], ignore_index=True) for n in ("placement", "analogs"))
+    space, (_, _, title, _) = with_score(into.spaces, how.get("space"), how.get("score"))
+    return Placement(into, events[at["obsreg_id"].tolist()], at, hits, space, title)

@@ -141,7 +141,7 @@ def _class_colors(values, name):
     n_rest = int(size.sum() - size[first].sum())
     spare = [(OKABE_ITO[6], "", 0)] * (7 - len(first))
     legend += spare + [
-        (OTHER, f"other ({rest} classes)" if rest else "", n_rest),
+        (OTHER, f"other ({rest} class{'es' * (rest > 1)})" if rest else "", n_rest),
         (GRAY, "unknown" if gone else "", gone),
     ]
     colors, labels, counts = (list(c) for c in zip(*legend))
