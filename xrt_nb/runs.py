@@ -2277,6 +2277,13 @@ def features_in(
     found["features"] = features_again(run, events[used], found.get("search"), least).astype(np.float64)
     return found, events[used]
 
+# %% ../nbs/07_runs.ipynb #e9699943
+def fitted_features(run):
+    "What makes the features of the case, with the numbers of the run; made once, for many placements."
+    if "_features" not in vars(run):
+        vars(run)["_features"] = set_numbers(clone(run.recipe.features), run.fitted)
+    return vars(run)["_features"]
+
 # %% ../nbs/07_runs.ipynb #f494b526-2
 def features_again(run, events, found, least):
     "Features of the case, by the numbers of the run."
@@ -2284,9 +2291,8 @@ def features_again(run, events, found, least):
     x = found if case.representation is None else draw(events, case.representation, least)[1]
     if isinstance(case.features, Autoencoder):
         return apply_encoder(events.ids, x, run.encoder)[0]
-    model = set_numbers(clone(case.features), run.fitted)
     try:
-        values = np.asarray(model.transform(x))
+        values = np.asarray(fitted_features(run).transform(x))
     except (ValueError, AttributeError) as err:
         raise EventDataError(f"{run.path}: its numbers don't fit these events ({err})") from err
     return feature_frame(values, events.ids, list(run.features.columns))
