@@ -98,7 +98,7 @@ def test_progress_is_monotone_and_complete(features):
 
 
 @pytest.mark.parametrize("bad, message", [
-    (dict(perplexity=0), "perplexity=0"), (dict(perplexity=180), "below the number of sources, 180"), (dict(max_iter=249), "max_iter=249"),
+    (dict(perplexity=0), "perplexity=0"), (dict(perplexity=180), "below the number of detections, 180"), (dict(max_iter=249), "max_iter=249"),
     (dict(learning_rate=0), "learning_rate=0"), (dict(learning_rate=np.nan), "learning_rate=nan"), (dict(early_exaggeration=-2), "early_exaggeration=-2"),
     (dict(init="spectral"), "init='spectral'"), (dict(init=np.zeros((3, 2))), "shape (180, 2), got (3, 2)"), (dict(method="x"), "method='x'")])
 def test_bad_settings(features, bad, message):
