@@ -421,7 +421,9 @@ def calibration(args):
         return
     events, label = real
     n_sims = -(-2 * args.lists // len(events))
+    start = time.process_time()
     sim = simulate_constant(events, n_sims, random_state=args.random_state)
+    print(f"{len(sim):,} constant lists simulated: {(time.process_time() - start) / len(sim) * 1e5:.1f} s CPU per 100,000")
     counts = pd.Series(sim.counts, sim.ids)
     false_alarm_probabilities(events[:20])
     start = time.process_time()
@@ -455,6 +457,33 @@ def calibration(args):
     print(" real steady lists, share over nominal at 0.1 and 0.01:")
     for name in names:
         print(f"  {name:18s}" + "  ".join(f"{(steady[name] < a).mean() / a:6.2f}" for a in (0.1, 0.01)))
+    without_showers(events[steady.index.tolist()], steady)
+    own_nulls(events, sim, args)
+
+
+def without_showers(events, judged):
+    "Real steady lists without those that the flag for single frames marks: share with p < 0.01 over nominal."
+    from xrt_nb.flags import flag_table
+
+    flagged = flag_table(events).flag_single_frame.to_numpy(bool, na_value=False)
+    for title, keep in {"all": flagged | ~flagged, "not flagged single_frame": ~flagged}.items():
+        one, n = judged[["p_scan_excess", "p"]][keep] < 0.01, keep.sum()
+        print(f" real steady lists, {title}: {n}; over nominal at 0.01: " + ", ".join(
+            f"{c} {v.mean() / 0.01:.2f} ± {np.sqrt(max(v.sum(), 1)) / n / 0.01:.2f}" for c, v in one.items()))
+
+
+def own_nulls(events, sim, args):
+    "Likeness to simulated bursts, and distance from the usual, on constant lists with real counts and good times."
+    from xrt_nb.detectors import Analog, Outlier
+    from xrt_nb.nulls import OwnNull
+    from xrt_nb.simulation import simulate_source
+
+    bursts = [simulate_source("burst", counts=40 + 20 * k, exposure=25_000, rng=k, id=f"known_{k}") for k in range(8)]
+    some = sim[np.random.default_rng(args.random_state).permutation(len(sim))[: args.lists // 5].tolist()]
+    scorers = {"analog": Analog().fit(EventTable.from_lists(bursts)), "outlier": Outlier()}
+    found = pd.DataFrame({k: OwnNull(v).fit(events).chances(some) for k, v in scorers.items()})
+    print(" own nulls (analog to eight simulated bursts; outlier)")
+    by_counts(found, pd.Series(some.counts), list(found))
 
 
 def main():

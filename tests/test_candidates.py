@@ -220,6 +220,22 @@ def test_what_is_missing_is_told(archive):
     assert "none of the 2 known transients is among these detections" in other
 
 
+def test_flags_of_parts_are_those_of_the_whole(monkeypatch):
+    "Observations in disorder, some of one list, flares that a whole observation shares."
+    from xrt_nb import candidates
+    from xrt_nb.flags import flag_table
+    rng, lists = np.random.default_rng(4), []
+    for k in range(75):
+        t = np.r_[rng.uniform(0, 1e4, 40), rng.uniform(4000, 5000, 20 if k < 25 else 0)]
+        meta = {"ra": 10 + k // 2 * 1e-4, "dec": 5.0}
+        lists.append(EventList(np.sort(t), None, f"{k // 25 if k < 60 else k}_{k}", [[0, 1e4]], meta))
+    table = EventTable.from_lists(lists)[rng.permutation(75)]
+    whole = flag_table(table)
+    monkeypatch.setattr(candidates, "PIECE", 700)
+    pd.testing.assert_frame_equal(candidates.flags_in_parts(table), whole)
+    assert whole["flag_common_mode"].sum() > 5 and whole["flag_non_unique"].any() and whole["flag_common_mode"].isna().any()
+
+
 def test_an_unknown_exposure_is_refused_by_name():
     with pytest.raises(EventDataError, match="'a'"):
         find_candidates(EventList(np.arange(20.0), id="a"))

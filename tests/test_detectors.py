@@ -236,3 +236,44 @@ def test_likeness_to_known_ones_does_not_depend_on_the_lists_beside_it():
         analog = det.Analog(score).fit(table[:2])
         np.testing.assert_allclose(analog.score_samples(table)[3:4], analog.score_samples(table[3:4]), atol=1e-4)
     with pytest.raises(ValueError, match="score"): det.Analog("fusion").fit(table)
+
+
+def test_weights_of_all_together_are_those_of_the_detectors():
+    assert list(nulls.WEIGHTS) == list(DETECTORS) and sum(nulls.WEIGHTS.values()) == pytest.approx(1)
+    p = np.random.default_rng(0).uniform(1e-8, 1, (50, len(DETECTORS)))
+    w = np.array(list(nulls.WEIGHTS.values()))
+    np.testing.assert_allclose(nulls.log_evidence(p), np.log((w / p).sum(axis=1)), rtol=1e-9)
+    better = p.copy()
+    better[:, 3] /= 7
+    assert (nulls.log_evidence(better) > nulls.log_evidence(p)).all()
+
+
+@pytest.mark.parametrize("cut", [0.05, 0.01, 0.002])
+def test_quantiles_of_a_known_distribution_from_any_cut(cut):
+    x = np.random.default_rng(4).exponential(size=(10, 40_000))
+    p = np.exp(-np.array([nulls.tail_quantiles(v, cut) for v in x])).mean(axis=0)
+    level = nulls.LEVELS[1:]
+    error = 4 / np.sqrt(400_000 * level) + 4 / np.sqrt(400_000 * cut)
+    keep = level >= 1e-4
+    assert (np.abs(p[1:] / level - 1) < error + 0.02)[keep].all()
+
+
+class Most:
+    "How many photons the fullest tenth of the good time holds: a scorer of one's own."
+
+    def score_samples(self, X):
+        p = spread_clock(X)
+        return np.array([np.bincount((p.u[a:b] * 10).astype(int), minlength=10).max() + p.u[a] for a, b in zip(p.offsets, p.offsets[1:])])
+
+
+def test_own_nulls_are_chances_and_stand_beside_the_others():
+    table = lists(12, 30, 200, frame=3.2)
+    null = nulls.OwnNull(Most(), n_sims=1500, counts=range(5, 201, 15)).fit(table)
+    sim = simulate_constant(table, 100, random_state=9)
+    p = null.chances(sim)
+    for level in (0.3, 0.1, 0.02):
+        assert abs((p < level).mean() / level - 1) < 0.15 + 4 / np.sqrt(3000 * level) + 4 / np.sqrt(1500 * 14 * level), level
+    found = false_alarm_probabilities(table, others={"most": null})
+    np.testing.assert_array_equal(found.p_most, null.chances(table))
+    pd.testing.assert_frame_equal(found.drop(columns="p_most"), false_alarm_probabilities(table))
+    assert list(false_alarm_probabilities(table[[]], others={"most": null})) == list(found)

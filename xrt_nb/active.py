@@ -192,7 +192,7 @@ class ActiveLoop:
 
 # %% ../nbs/06f_active.ipynb #b7d1684a
 def play(loop: ActiveLoop, truth, wanted: str, n: int = 20, other: str = "other", batch: int = 1) -> list:
-    "Look at `n` suggested sources, `batch` at a time, answering with the truth; the ids in the order of looking."
+    "Look at `n` suggested sources, `batch` at a time, and answer with the truth; ids as looked at."
     seen, n = [], whole(n, "n")
     while len(seen) < n:
         now = loop.suggest(min(whole(batch, "batch"), n - len(seen)), wanted)
@@ -204,7 +204,7 @@ def play(loop: ActiveLoop, truth, wanted: str, n: int = 20, other: str = "other"
 
 # %% ../nbs/06f_active.ipynb #48fe8620
 def possible(z, is_wanted, n, n_trees=100, seed=0) -> float:
-    "Share of the wanted sources among the `n` likeliest, by trees that know all labels but of what they judge."
+    "Share of the wanted among the `n` likeliest, by trees that know all labels but of what they judge."
     from sklearn.model_selection import StratifiedKFold
 
     k, p = np.asarray(is_wanted, dtype=bool), np.zeros(len(z))

@@ -23,7 +23,7 @@ from .nulls import false_alarm_probabilities
 from .properties import hardness_ratio
 from .representations import compiled
 from .scores import Projection
-from .shapes import as_table, clocked, half_ratio, search_features, shortest
+from .shapes import as_table, clocked, half_ratio, observation_of, search_features, shortest
 
 # %% ../nbs/05f_candidates.ipynb #a097c408
 @compiled
@@ -199,6 +199,19 @@ def chances_of(table, random_state, say=lambda *_: None):
     if not parts:
         parts = [false_alarm_probabilities(table, random_state=random_state)]
     return over_the_catalog(pd.concat(parts))
+
+# %% ../nbs/05f_candidates.ipynb #32aaf831
+def flags_in_parts(table, background=None, positions=None):
+    "Flags of an archive, whole observations together; in one go where there are background lists."
+    if background is not None or table.n_events <= PIECE:
+        return flag_table(table, background=background, positions=positions)
+    name = observation_of(table)
+    alone = np.where(name == "", np.char.add("\n", table.ids), name)
+    code = np.unique(alone, return_inverse=True)[1]
+    blocks = blocks_of(np.bincount(code, table.counts), PIECE)
+    rows = (np.flatnonzero((code >= b[0]) & (code <= b[-1])) for b in blocks)
+    flags = pd.concat([flag_table(table[r], positions=positions) for r in rows])
+    return flags.loc[table.ids.tolist()].rename_axis("obsreg_id")
 
 # %% ../nbs/05f_candidates.ipynb #32aaf833
 def plain_flags(flags):
@@ -551,7 +564,7 @@ def find_candidates(
     most, k, n = whole(most, "most", 0), whole(k, "k"), whole(n_resamples, "n_resamples", 0)
     known = known_given(known)
     chances = chances_of(table, seed, say)
-    flags = flag_table(table, background=background, positions=positions)
+    flags = flags_in_parts(table, background, positions)
     say("flags", 1, 1)
     return candidate_frame(table, chances, flags, known, background, (q, most, k, n, seed), say)
 

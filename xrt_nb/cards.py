@@ -18,8 +18,8 @@ from ._store import atomic, fingerprint, finish_part, finished_part, StoreExists
 from ._store import write_json, write_text
 from ._style import BLUE, ORANGE, png
 from ._text import printable
-from .candidates import candidate_frame, chosen, known_given, over_the_catalog, PIECE
-from .flags import flag_definitions, flag_table
+from .candidates import candidate_frame, chosen, flags_in_parts, known_given, over_the_catalog, PIECE
+from .flags import flag_definitions
 from .injection import good_moments
 from .nulls import false_alarm_probabilities
 from .representations import EtMap, plot_map
@@ -813,7 +813,7 @@ def write_candidates(
     with WorkFolder(out, fingerprint=mark, restart=restart) as work:
         chances = all_chances(work, table, mark, limits[-1], say, workers)
         flags = kept(
-            work, "flags", mark, lambda: flag_table(table, background=background, positions=positions)
+            work, "flags", mark, lambda: flags_in_parts(table, background, positions)
         )
         say("flags", 1, 1)
         frame = kept(

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ive
 from scipy.stats import binom, false_discovery_control
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 from ._checks import one_of, whole
 from ._store import atomic, file_hash, write_json
 from .data import EventDataError, EventTable
@@ -196,14 +198,14 @@ def pareto_of(excess):
     return -k, 2 * a0 * a1 / max(a0 - 2 * a1, 1e-12)
 
 # %% ../nbs/05c_nulls.ipynb #59495173
-def tail_quantiles(scores):
-    "Scores that constant sources reach with the chances `LEVELS`."
-    x = np.sort(scores)
+def tail_quantiles(scores, cut=0.05):
+    "Scores that constant sources reach with the chances `LEVELS`; Pareto below the chance `cut`, one of them."
+    x, counted, fitted = np.sort(scores), LEVELS[LEVELS >= cut], LEVELS[LEVELS < cut]
     n = len(x)
-    body = x[np.clip(n - np.ceil(BODY * (n + 1) - 1).astype(int), 0, n - 1)]
+    body = x[np.clip(n - np.ceil(counted * (n + 1) - 1).astype(int), 0, n - 1)]
     u = body[-1]
     shape, scale = pareto_of(x[x > u] - u + 0.0) if (x > u).sum() > 4 else (0.0, 1e-9)
-    ratio = 0.05 / TAIL
+    ratio = cut / fitted
     rise = np.log(ratio) if abs(shape) < 1e-6 else (ratio**shape - 1) / shape
     return np.maximum.accumulate(np.r_[body, u + scale * rise])
 
@@ -289,18 +291,30 @@ def chance_of_each(name, p, table, ties, score=None):
         out = chances_from(tabulated_score(name, score, p.counts), q)
     return np.where(p.counts < LEAST, 1.0, out)
 
+# %% ../nbs/05c_nulls.ipynb #9b9c4888
+FINER = {"gregory_loredo": (4, 0.002)}  # times as many constant sources; where the fitted tail begins
+
+# %% ../nbs/05c_nulls.ipynb #9b9c488b
+WEIGHTS = dict.fromkeys(DETECTORS, 0.005) | {
+    "scan_excess": 0.4,
+    "scan_deficit": 0.3,
+    "gregory_loredo": 0.22,
+    "bayesian_blocks": 0.03,
+    "z2": 0.03,
+}
+
 # %% ../nbs/05c_nulls.ipynb #af37d572
-def log_evidence(chances):
-    "Log of the mean of 1/p over detectors; (S,)."
-    top = -np.log(np.maximum(chances, 1e-300))
+def log_evidence(chances, weights=tuple(WEIGHTS.values())):
+    "Log of the weighted mean of 1/p over detectors (S, D), in the order of `DETECTORS`; (S,)."
+    top = -np.log(np.maximum(chances, 1e-300)) + np.log(weights)
     most = top.max(axis=1)
-    return most + np.log(np.exp(top - most[:, None]).mean(axis=1))
+    return most + np.log(np.exp(top - most[:, None]).sum(axis=1)) - np.log(np.sum(weights))
 
 # %% ../nbs/05c_nulls.ipynb #e6815ec6
 SHORTEST, LONGEST = 1e3, 2e5  # good times of the table [s]
 
 # %% ../nbs/05c_nulls.ipynb #37d49259
-def make_tables(n_sims=10_000, counts=None, random_state=0, progress=False):
+def make_tables(n_sims=10_000, counts=None, random_state=0, progress=False, windows=None):
     """Make the tables of nulls; minutes.
 
     Parameters
@@ -311,6 +325,10 @@ def make_tables(n_sims=10_000, counts=None, random_state=0, progress=False):
         Numbers of photons; default `count_ladder()`.
     random_state : int
         Seed.
+    progress : bool
+        Print each rung.
+    windows : (W, G, K) array, optional
+        Quantiles of the windows from an earlier run, kept; they take most of the time.
 
     Returns
     -------
@@ -319,20 +337,23 @@ def make_tables(n_sims=10_000, counts=None, random_state=0, progress=False):
     """
     counts, n_sims = count_ladder() if counts is None else np.asarray(counts), whole(n_sims, "n_sims", 200)
     table = {name: np.zeros((len(counts), len(LEVELS))) for name in (*TABULATED, "together")}
-    table["windows"] = np.zeros((len(WINDOW_LADDER), len(counts), len(LEVELS)))
+    shape = len(WINDOW_LADDER), len(counts), len(LEVELS)
+    table["windows"] = np.zeros(shape) if windows is None else np.array(windows, float).reshape(shape)
     table["log_counts"] = np.log(counts)
     table["levels"] = LEVELS
     for g, n in enumerate(counts):
         n_lists = n_sims if n <= 1000 else max(200, n_sims * 2 // 5)
         rng = np.random.default_rng([random_state, int(n)])
-        p, scores = _fill_rung(table, g, int(n), n_lists, rng)
+        p, scores = _fill_rung(table, g, int(n), n_lists, rng, windows is None)
+        for name, (times, cut) in FINER.items():
+            table[name][g] = _fine_quantiles(name, int(n), times * n_lists, cut, random_state)
         table["together"][g] = tail_quantiles(log_evidence(_rung_chances(table, p, scores, rng)))
         if progress:
             print(n, end=" ", flush=True)
     return table
 
 # %% ../nbs/05c_nulls.ipynb #914ee93c
-def _fill_rung(table, g, n, n_lists, rng):
+def _fill_rung(table, g, n, n_lists, rng, windows=True):
     "Quantiles of all tabulated scores for one number of photons; the constant sources, and their scores."
     live = np.exp(rng.uniform(np.log(SHORTEST), np.log(LONGEST), n_lists))
     p, width = uniform_lists(n, live, rng), DETECTORS["windows"].width
@@ -341,8 +362,17 @@ def _fill_rung(table, g, n, n_lists, rng):
         table[name][g] = tail_quantiles(tabulated_score(name, score, n))
     for w, r in enumerate(WINDOW_LADDER):
         longer, smear = p._replace(live=np.full(n_lists, r * width)), rng.random(n_lists) - 0.5
-        table["windows"][w, g] = tail_quantiles(DETECTORS["windows"].scores_of(longer, smear))
+        if windows:
+            table["windows"][w, g] = tail_quantiles(DETECTORS["windows"].scores_of(longer, smear))
     return p, scores
+
+# %% ../nbs/05c_nulls.ipynb #47eda3d1
+def _fine_quantiles(name, n, n_lists, cut, random_state):
+    "Quantiles of one detector from constant sources of its own, for one number of photons."
+    rng, scores = np.random.default_rng([random_state, n, 1]), []
+    for some in np.array_split(np.full(n_lists, SHORTEST), -(-n * n_lists // 5_000_000)):
+        scores.append(DETECTORS[name].scores_of(uniform_lists(n, some, rng)))
+    return tail_quantiles(tabulated_score(name, np.concatenate(scores), n), cut)
 
 # %% ../nbs/05c_nulls.ipynb #47eda3cc
 def _rung_chances(table, p, scores, rng):
@@ -405,7 +435,14 @@ def _notes(p, table):
 
 # %% ../nbs/05c_nulls.ipynb #0e96e57e
 def false_alarm_probabilities(
-    events, scores=None, random_state=0, time_axis="livetime", exposure=None, ties="randomized", tables=None
+    events,
+    scores=None,
+    random_state=0,
+    time_axis="livetime",
+    exposure=None,
+    ties="randomized",
+    tables=None,
+    others=None,
 ):
     """Chance that a constant source scores as high, for each detector and for all together.
 
@@ -425,11 +462,14 @@ def false_alarm_probabilities(
         Of scores that many constant sources share: a draw, or the chance of at least that score.
     tables : dict, optional
         From `make_tables`; default those of the package.
+    others : dict, optional
+        Further scorers by name, each a fitted `OwnNull`; they have columns of their own, but no part in `p`,
+        whose table knows nothing of them.
 
     Returns
     -------
     DataFrame indexed by obsreg_id
-        `p_<detector>`; `p`, all together; `q`, the false discovery rate at which it would be kept
+        `p_<detector>`, also of `others`; `p`, all detectors together; `q`, the false discovery rate at which it would be kept
         (Benjamini & Hochberg 1995); `false_alarms`, how many of S constant sources would have so small a p;
         `note`, what is to be said about the calibration.
 
@@ -438,16 +478,19 @@ def false_alarm_probabilities(
     EventDataError
         Where good time is unknown or zero, or a photon lies outside it.
     """
-    table, events = null_tables() if tables is None else tables, as_table(events)
+    table, events, others = null_tables() if tables is None else tables, as_table(events), others or {}
     parts = [
         _chances(t, scores, table, time_axis, exposure, ties, random_state) for t in events.chunks(500_000)
     ]
     if not parts:
-        columns = [*(f"p_{name}" for name in DETECTORS), "p", "q", "false_alarms", "note"]
+        columns = [*(f"p_{name}" for name in (*DETECTORS, *others)), "p", "q", "false_alarms", "note"]
         return pd.DataFrame(columns=columns, index=pd.Index([], name="obsreg_id"))
     out = pd.concat(parts)
-    out.insert(len(DETECTORS) + 1, "q", false_discovery_control(out["p"]))
-    out.insert(len(DETECTORS) + 2, "false_alarms", out["p"] * len(out))
+    for k, (name, null) in enumerate(others.items()):
+        out.insert(len(DETECTORS) + k, f"p_{name}", null.chances(events))
+    at = out.columns.get_loc("p")
+    out.insert(at + 1, "q", false_discovery_control(out["p"]))
+    out.insert(at + 2, "false_alarms", out["p"] * len(out))
     return out
 
 # %% ../nbs/05c_nulls.ipynb #8d40800d
@@ -506,3 +549,56 @@ def own_chances(scorer, events, n_sims=99, exposure=None, random_state=0):
         fake = simulate_constant(table, n, exposure, random_state + s)
         high += (np.asarray(scorer.score_samples(fake)).reshape(len(table), n) >= real[:, None]).sum(axis=1)
     return pd.Series((1 + high) / (1 + n_sims), pd.Index(table.ids, name="obsreg_id"), name="p")
+
+# %% ../nbs/05c_nulls.ipynb #0c0e7e02
+RUNGS = (5, 7, 10, 14, 20, 28, 40, 60, 90, 140, 220, 350, 600, 1000, 2000, 5000)
+
+# %% ../nbs/05c_nulls.ipynb #0c0e7e03
+def like_windows(events, rows, n):
+    "Detections of `n` photons in the good times and frames of some of an archive's; photons still to be drawn."
+    windows, parts = events.windows()[rows, 0], [slice(*events.gti_offsets[r : r + 2]) for r in rows]
+    ends = np.r_[0, np.cumsum([g.stop - g.start for g in parts])]
+    ids = [f"{n}_{k}" for k in range(len(rows))]
+    meta = pd.DataFrame({"frame_time": frame_times_of(events)[rows]}, index=ids)
+    first = np.repeat(windows, n)
+    gti = np.concatenate([events.gti[g] for g in parts])
+    return EventTable(ids, np.arange(len(rows) + 1) * n, first, None, gti, ends, meta=meta)
+
+# %% ../nbs/05c_nulls.ipynb #0c0e7e04
+class OwnNull(BaseEstimator):
+    """Chances of any scorer, from constant sources of as many photons in the good times of an archive.
+
+    Parameters
+    ----------
+    scorer : object with `score_samples(events)`
+        Fitted; its score of a list must not depend on the lists beside it. It gets lists without energies.
+    n_sims : int
+        Constant sources per rung; chances below about 20 / n_sims are extrapolated.
+    counts : sequence of int
+        Rungs: numbers of photons.
+    random_state : int
+        Seed.
+    """
+
+    def __init__(self, scorer, n_sims=2000, counts=RUNGS, random_state=0):
+        self.scorer, self.n_sims, self.counts, self.random_state = scorer, n_sims, counts, random_state
+
+    def fit(self, X, y=None):
+        "Make the table, in the good times of X (EventTable)."
+        table, n_sims = as_table(X), whole(self.n_sims, "n_sims", 200)
+        self.log_counts_, rows = np.log(self.counts), []
+        for n in self.counts:
+            rng = np.random.default_rng([self.random_state, int(n)])
+            drawn = like_windows(table, rng.integers(len(table), size=n_sims), int(n))
+            lists = simulate_constant(drawn, random_state=self.random_state)
+            rows.append(tail_quantiles(np.asarray(self.scorer.score_samples(lists), float)))
+        self.quantiles_ = np.array(rows)
+        return self
+
+    def chances(self, X):
+        "Chance of each score; (S,)."
+        check_is_fitted(self)
+        table = without_energies(as_table(X))
+        q = quantiles_at(self.quantiles_, table.counts, self.log_counts_)
+        p = chances_from(np.asarray(self.scorer.score_samples(table), float), q)
+        return np.where(table.counts < LEAST, 1.0, p)
