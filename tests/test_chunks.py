@@ -1,12 +1,10 @@
 """Archives that are never in memory as a whole: equal to those that are, resumable, flat in memory, and whole or absent."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from xrt_nb import chunks
 from xrt_nb._store import XRTError
-from xrt_nb.chunks import Kept, Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
+from xrt_nb.chunks import Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
 from xrt_nb.chunks import shared_in, stratified, write_rows
 from xrt_nb.data import EventDataError, EventTable
 from xrt_nb.runs import read_run, run
