@@ -57,6 +57,7 @@ def test_any_run_of_detections_is_that_of_the_whole_table(archive):
         assert np.array_equal(mine.gti, theirs.gti) and np.array_equal(mine.gti_offsets, theirs.gti_offsets)
 
 
+@pytest.mark.slow
 def test_a_giant_among_small_ones_is_read_whole(tmp_path, monkeypatch):
     rng, n = np.random.default_rng(1), [30, 300_000, 30, 30]
     times = np.concatenate([np.sort(rng.uniform(0, 3e4, k)) for k in n])
@@ -157,6 +158,7 @@ def test_placed_ones_dont_move_the_sample(tmp_path):
 
 
 # --- runs
+@pytest.mark.slow
 def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
     events, known, path = archive
     mine = read_run(run(path, tmp_path / "parts", known=known, chunked=True, **QUICK))
@@ -172,6 +174,7 @@ def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
     assert mine.manifest["parameters"]["embedding"]["sample"] == chunks.SAMPLE
 
 
+@pytest.mark.slow
 def test_a_sample_is_embedded_and_all_are_on_the_map(archive, tmp_path, small_parts):
     _, known, path = archive
     mine = read_run(run_in_parts(path, tmp_path / "parts", known=known, sample=60, **QUICK))
@@ -198,6 +201,7 @@ chunks.run_in_parts(sys.argv[1], sys.argv[2], known={}, perplexity=10, max_iter=
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(archive, tmp_path, small_parts, monkeypatch):
     path, out = archive[2], tmp_path / "run"
     died = subprocess.run([sys.executable, "-c", KILLED, path, out, "3"], capture_output=True)
