@@ -855,6 +855,7 @@ def cases():
 # %% ../nbs/07c_cli.ipynb #8a78d6f9
 KNOWN = "CSV of known transients (obsreg_id, class). Without it: the paper's list."
 TRUTH = "CSV of a simulated archive's truth (obsreg_id, kind, known); adds the retrieval table."
+CHUNKED = "Read the events in parts. Without it: in parts beyond 200,000 detections."
 list_options = add(
     click.option("--known", type=EVENTS, help=KNOWN),
     click.option("--truth", type=EVENTS, help=TRUTH),
@@ -869,10 +870,11 @@ list_options = add(
 @step_option
 @set_option
 @parameter_options(*RUN_NAMES, "k")
+@click.option("--chunked/--in-memory", default=None, help=CHUNKED)
 @jobs_option
 @cluster_option
 @overwrite_option
-def run(what, out, known, truth, case, steps, more, jobs, cluster, overwrite, **options):
+def run(what, out, known, truth, case, steps, more, chunked, jobs, cluster, overwrite, **options):
     """Embedding, clusters and analogs of an archive, with a report.
 
     Without CASE it is the default one, shape-metric, drawn from what the default search compares. Published
@@ -898,7 +900,8 @@ def run(what, out, known, truth, case, steps, more, jobs, cluster, overwrite, **
     take_steps(steps)
     given = given_of(options) | values_of(more)
     with workers_at(cluster, out) as workers, Bars() as bars:
-        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, workers=workers, **given)
+        given |= {"chunked": chunked, "workers": workers}
+        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
     say_done(done)
 
 # %% ../nbs/07c_cli.ipynb #2fbe5634

@@ -751,6 +751,9 @@ class AskedTwice:
         return found
 
 # %% ../nbs/03_embedding.ipynb #81441551
+DESCENT = dict(learning_rate=0.1, exaggeration=1.5, momentum=0.8, max_grad_norm=0.25, max_step_norm=None)
+
+# %% ../nbs/03_embedding.ipynb #0bd4bca2
 def descended(placer, x, perplexity, n_iter):
     "Where the descent of new features, in the unit of the reference, ends in a fixed embedding, (M, 2)."
     if placer.width > 5000:
@@ -760,8 +763,8 @@ def descended(placer, x, perplexity, n_iter):
         )
     if placer.tsne.interp_coeffs is None:
         placer.tsne.prepare_interpolation_grid()
-    moved = placer.tsne.transform(x, perplexity=min(perplexity, placer.k / 3), n_iter=n_iter)
-    places = np.asarray(moved) + placer.middle
+    moved = placer.tsne.prepare_partial(x, perplexity=min(perplexity, placer.k / 3))
+    places = np.asarray(moved.optimize(n_iter, **DESCENT)) + placer.middle
     if not np.isfinite(places).all():
         raise XRTError("the descent left the embedding for some detections; use method='median'")
     return places

@@ -318,7 +318,7 @@ def tuned(index, rows, screen, n_jobs=1):
             recall = recall_of(near, exact, some[1::2], k)
         if recall >= WANTED or probes >= index.nlist:
             return min(probes, index.nlist), recall
-        probes *= 2
+        probes += probes // 2
 
 # %% ../nbs/05g_index.ipynb #d67da9ba
 def add_rows(index, screen):

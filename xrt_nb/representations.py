@@ -693,14 +693,12 @@ def _facts(table, band):
     "The columns of the quality table that need no map."
     known, src, n = table.has_energy, table.detection_index, table.counts
     eps = np.log10(table.energy) if known else np.full(len(src), np.nan)
-    q = pd.DataFrame(index=pd.Index(table.ids.tolist(), name="obsreg_id", dtype=object))
-    in_band = src[(eps >= band[0]) & (eps <= band[1])]
-    q["n_events"], q["n_in_band"] = n, np.bincount(in_band, minlength=len(table))
-    q["empty"], q["single"], q["two"] = n == 0, n == 1, n == 2
-    q["constant_time"] = (n > 1) & (checked_clock(table, "events")[2] == 0)
-    q["constant_dt"] = (n > 2) & ~q["constant_time"].to_numpy() & _constant_dt(table)
-    q["no_band"], q["no_energy"] = known & (n > 0) & (q["n_in_band"] == 0), not known
-    return q
+    in_band = np.bincount(src[(eps >= band[0]) & (eps <= band[1])], minlength=len(table))
+    constant = (n > 1) & (checked_clock(table, "events")[2] == 0)
+    q = {"n_events": n, "n_in_band": in_band, "empty": n == 0, "single": n == 1, "two": n == 2}
+    q |= {"constant_time": constant, "constant_dt": (n > 2) & ~constant & _constant_dt(table)}
+    q |= {"no_band": known & (n > 0) & (in_band == 0), "no_energy": not known}
+    return pd.DataFrame(q, index=pd.Index(table.ids.tolist(), name="obsreg_id", dtype=object))
 
 # %% ../nbs/01_representations.ipynb #fbbb134c
 def quality_table(events, n_time=24, n_energy=16, energy_range=(500, 7000), time_axis="events"):

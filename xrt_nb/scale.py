@@ -207,6 +207,8 @@ def as_address(text):
 
 # %% ../nbs/07b_scale.ipynb #44aca075
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# %% ../nbs/07b_scale.ipynb #b5bb99b5
 LOCAL = {
     "distributed.scheduler.allowed-failures": KILLS - 1,
     "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, "1"),
