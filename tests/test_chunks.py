@@ -1,12 +1,10 @@
 """Archives that are never in memory as a whole: equal to those that are, resumable, flat in memory, and whole or absent."""
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from xrt_nb import chunks
 from xrt_nb._store import XRTError
-from xrt_nb.chunks import Kept, Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
+from xrt_nb.chunks import Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
 from xrt_nb.chunks import shared_in, stratified, write_rows
 from xrt_nb.data import EventDataError, EventTable
 from xrt_nb.runs import read_run, run
@@ -59,6 +57,7 @@ def test_any_run_of_detections_is_that_of_the_whole_table(archive):
         assert np.array_equal(mine.gti, theirs.gti) and np.array_equal(mine.gti_offsets, theirs.gti_offsets)
 
 
+@pytest.mark.slow
 def test_a_giant_among_small_ones_is_read_whole(tmp_path, monkeypatch):
     rng, n = np.random.default_rng(1), [30, 300_000, 30, 30]
     times = np.concatenate([np.sort(rng.uniform(0, 3e4, k)) for k in n])
@@ -159,6 +158,7 @@ def test_placed_ones_dont_move_the_sample(tmp_path):
 
 
 # --- runs
+@pytest.mark.slow
 def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
     events, known, path = archive
     mine = read_run(run(path, tmp_path / "parts", known=known, chunked=True, **QUICK))
@@ -174,6 +174,7 @@ def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
     assert mine.manifest["parameters"]["embedding"]["sample"] == chunks.SAMPLE
 
 
+@pytest.mark.slow
 def test_a_sample_is_embedded_and_all_are_on_the_map(archive, tmp_path, small_parts):
     _, known, path = archive
     mine = read_run(run_in_parts(path, tmp_path / "parts", known=known, sample=60, **QUICK))
@@ -200,6 +201,7 @@ chunks.run_in_parts(sys.argv[1], sys.argv[2], known={}, perplexity=10, max_iter=
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(archive, tmp_path, small_parts, monkeypatch):
     path, out = archive[2], tmp_path / "run"
     died = subprocess.run([sys.executable, "-c", KILLED, path, out, "3"], capture_output=True)
