@@ -432,6 +432,8 @@ class MissionName(click.ParamType):
 # %% ../nbs/07c_cli.ipynb #0be1fa24
 FILE = click.Path(exists=True, dir_okay=False)
 PATHS = dict(nargs=-1, required=True, type=click.Path(path_type=Path))
+
+# %% ../nbs/07c_cli.ipynb #81436a73
 MISSION = (
     "Read as this mission where the header doesn't tell: Chandra ACIS, XMM EPIC-pn, NuSTAR, ... "
     "(a wrong name lists them all)."
@@ -1172,6 +1174,8 @@ def pack_(path, out, overwrite):
 # %% ../nbs/07c_cli.ipynb #3b40a54a
 CATALOG = "Folder for catalog, index and cards. Appears only when complete."
 FALSE = "Share of false ones among the candidates, at most."
+
+# %% ../nbs/07c_cli.ipynb #664effe1
 LOOKED = "Candidates, the least probable first, that get neighbors and stability."
 AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
 BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."
