@@ -1122,13 +1122,13 @@ class SourceClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Hardness is the catalog's, a ratio of photon fluxes; where a table has only energy fluxes they are divided
-    by the mean energies of the bands for a spectrum of slope 2.
+    Hardness is the catalog's, a ratio of photon fluxes; where a table has only energy fluxes they are
+    divided by the mean energies of the bands for a spectrum of slope 2.
 
-    Two faults can't be told from a table alone: soft and hard fluxes that are swapped, unless `hard_hs` stands
-    beside them (active galaxies then look as low-mass stars do); and fluxes in another unit whose median still
-    lies within 1e-17 to 1e-9 erg/(s cm2), unless nearly all of them lie outside of those of the training
-    sources.
+    Two faults can't be told from a table alone: soft and hard fluxes that are swapped, unless `hard_hs`
+    stands beside them (active galaxies then look as low-mass stars do); and fluxes in another unit whose
+    median still lies within 1e-17 to 1e-9 erg/(s cm2), unless nearly all of them lie outside of those of
+    the training sources.
     """
 
     def __init__(
