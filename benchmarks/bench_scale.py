@@ -3,6 +3,12 @@
     python benchmarks/bench_scale.py --part reference [--rows 1000000] [--columns 60] [--new 100000] [--keep FOLDER]
     python benchmarks/bench_scale.py --part search [--rows 1000000]
     python benchmarks/bench_scale.py --part files [--small 200000] [--large 2000000]
+    python benchmarks/bench_scale.py --part growth [--sizes 10000 100000 1000000] [--data FOLDER]
+    python benchmarks/bench_scale.py --part sample [--rows 20000]
+
+`growth` runs simulated archives in parts, from Parquet to report, each size in a process of its own; what it measured
+stands in benchmarks/results/growth.json, and is not measured again. A run that was stopped goes on where it was.
+`sample` compares the map of a sample, the rest placed, with the map of all.
 
 The features of a million detections are drawn between those of neighbors among 20,000 simulated ones (--base), so
 that they are as crowded as real ones; new detections are simulated anew. All seeds are printed. With --keep the large
@@ -10,12 +16,15 @@ reference stays in a folder, and is taken from there the next time. Neighbors ar
 """
 
 import argparse
+import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +47,7 @@ def peak():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("reference", "search", "files"), required=True)
+    parser.add_argument("--part", choices=tuple(PARTS), required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=60)
     parser.add_argument("--new", type=int, default=100_000)
@@ -46,8 +55,11 @@ def main():
     parser.add_argument("--keep", type=Path, help="folder of the large reference")
     parser.add_argument("--small", type=int, default=200_000)
     parser.add_argument("--large", type=int, default=2_000_000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--sample", type=int, default=50_000, help="detections of which t-SNE is made")
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "xrt_nb_growth", help="keeps archives and runs")
     given = parser.parse_args()
-    {"reference": reference, "search": search, "files": files}[given.part](given)
+    PARTS[given.part](given)
 
 
 # ---- references
@@ -228,6 +240,164 @@ def files(given):
                   f"one of them {one:.2f}, clock {clock:.1f}; peak {memory:.2f} GB", flush=True)
         print(f"per detection, large over small: written {rows[1][0] / rows[0][0]:.2f}, read {rows[1][1] / rows[0][1]:.2f}")
 
+
+# ---- growth
+TOGETHER = 10_000  # detections that are simulated at once
+RESULTS = Path(__file__).parent / "results" / "growth.json"
+
+
+def renamed(table, k):
+    "A simulated archive as the k-th part of a larger one: no observation or source is in two parts."
+    from xrt_nb.data import EventTable
+
+    meta = table.meta.copy()
+    for column in ("obsid", "name"):
+        meta[column] = [f"{k:03d}-{v}" for v in meta[column]]
+    ids = meta.index = [f"{k:03d}-{i}" for i in table.ids]
+    return EventTable(ids, table.offsets, table.time, table.energy, table.gti, table.gti_offsets, meta)
+
+
+def simulated(path, n):
+    "Simulate an archive of n detections piece by piece; 100 known transients of its beginning stand beside it."
+    from xrt_nb._store import atomic
+    from xrt_nb.simulation import known_ids, simulate_archive
+    from xrt_nb.tables import ParquetEvents
+
+    beside = path.with_suffix(".known.csv")
+    with atomic(path) as tmp, ParquetEvents(tmp) as out:
+        for k in range(0, n, TOGETHER):
+            table, truth = simulate_archive(min(TOGETHER, n - k), random_state=1000 + k // TOGETHER)
+            out.write(renamed(table, k // TOGETHER))
+            if not k:
+                known = known_ids(truth).iloc[:100].rename("class")
+                known.set_axis([f"000-{i}" for i in known.index]).rename_axis("obsreg_id").to_csv(beside)
+
+
+def spent():
+    "CPU seconds so far, with those of processes that have ended."
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
+
+
+def one(given):
+    "Run one archive in parts; prints a line of JSON."
+    import pandas as pd
+    from xrt_nb.chunks import run_in_parts
+    from xrt_nb.tables import EventFile
+
+    path = given.data / f"{given.rows}.parquet"
+    known = pd.read_csv(path.with_suffix(".known.csv"), index_col=0)["class"].iloc[:30]
+    stages, now = {}, ["start", spent(), time.perf_counter()]
+
+    def say(step, done, total):
+        if step != now[0]:
+            old = stages.setdefault(now[0], {"cpu": 0.0, "wall": 0.0, "peak": 0.0})
+            old["cpu"] += spent() - now[1]
+            old["wall"] += time.perf_counter() - now[2]
+            old["peak"] = peak()
+            now[:] = [step, spent(), time.perf_counter()]
+
+    out = run_in_parts(path, given.data / f"run{given.rows}", known=known, progress=say, sample=given.sample, n_jobs=2)
+    say("end", 0, 0)
+    size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file() and p.name != "events.parquet")
+    archive = EventFile(path)
+    about = {"n": len(archive), "events": archive.n_events, "stages": stages, "sample": given.sample, "peak": peak()}
+    about |= {"bytes": size / len(archive), "archive_bytes": path.stat().st_size / len(archive)}
+    print(json.dumps(about | {"cpu": spent(), "date": str(date.today()), "load": os.getloadavg()[1]}))
+
+
+def machine():
+    "What class of machine this is."
+    model = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{os.cpu_count()} cores ({model[0] if model else platform.machine()}), {platform.system()}"
+
+
+def growth(given):
+    "Each size once; then the growth, and ten million on a cluster."
+    given.data.mkdir(exist_ok=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for n in given.sizes:
+        if str(n) in rows:
+            continue
+        if not (given.data / f"{n}.parquet").exists():
+            timed(f"simulate {n:,}", lambda: simulated(given.data / f"{n}.parquet", n))
+        command = [sys.executable, __file__, "--part", "one", "--rows", n, "--data", given.data, "--sample", given.sample]
+        told = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True).stdout
+        rows[str(n)] = json.loads(told.splitlines()[-1]) | {"machine": machine()}
+        RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        show(rows[str(n)])
+    project([rows[k] for k in sorted(rows, key=int)])
+
+
+def show(row):
+    "One size, stage by stage."
+    print(f"{row['n']:,} detections, {row['events']:,} events: {row['cpu']:.0f} s CPU, peak {row['peak']:.2f} GB, "
+          f"{row['bytes']:,.0f} bytes per detection beside {row['archive_bytes']:,.0f} of events")
+    for name, s in row["stages"].items():
+        print(f"  {name:16s} {s['cpu']:8.1f} s CPU  {s['wall']:8.1f} s wall  peak {s['peak']:.2f} GB", flush=True)
+
+
+FIXED = ("start", "map")  # stages that don't grow beyond the sample
+SHARED = ("look", "sums", "pass", "compare", "transform", "place")  # passes, which a cluster shares out
+
+
+def growing(row):
+    "CPU seconds of what grows with the archive."
+    return sum(s["cpu"] for name, s in row["stages"].items() if name not in FIXED)
+
+
+def project(rows):
+    "How the costs grow, and what ten million detections would take."
+    for a, b in zip(rows[:-1], rows[1:]):
+        each = (growing(b) / b["n"]) / (growing(a) / a["n"])
+        print(f"{a['n']:,} to {b['n']:,}: CPU per detection, t-SNE of the sample aside, times {each:.2f}; "
+              f"all CPU times {b['cpu'] / a['cpu']:.1f}, peak {a['peak']:.2f} to {b['peak']:.2f} GB")
+    last, n, workers, worth = rows[-1], 10_000_000, 64, 0.8
+    passes = sum(last["stages"].get(k, {"cpu": 0})["cpu"] for k in SHARED) / last["n"] * n
+    alone = (growing(last) / last["n"] * n) - passes
+    fixed = sum(s["cpu"] for k, s in last["stages"].items() if k in FIXED)
+    slope = (last["peak"] - rows[-2]["peak"]) / (last["n"] - rows[-2]["n"]) if len(rows) > 1 else 0.0
+    hours = (passes / workers / worth + alone + fixed) / 3600
+    print(f"{n:,} detections from {last['n']:,}: passes {passes / 3600:.1f} CPU hours on {workers} workers of which each "
+          f"is worth {worth}, {alone / 3600:.1f} h of joining, searching and drawing in one process, "
+          f"t-SNE {fixed / 3600:.1f} h: {hours:.1f} h; {last['peak'] + max(slope, 0) * (n - last['n']):.0f} GB "
+          f"in that process; {last['bytes'] * n / 1e9:.0f} GB of results on a disk that all share")
+
+
+# ---- maps of a sample
+def sample(given):
+    "Maps of all against maps of a sample with the rest placed, and against another map of all."
+    from xrt_nb.chunks import placed_at, Span, stratified
+    from xrt_nb.embedding import embed, knn_overlap, trustworthiness
+    from xrt_nb.runs import SHAPE_TSNE, SHAPES
+    from xrt_nb.shapes import search_features
+    from xrt_nb.simulation import simulate_archive
+    from sklearn.base import clone
+
+    n = min(given.rows, 20_000)
+    print(f"seeds: archive 5, t-SNE 11, rows judged 0; {n:,} detections")
+    events = simulate_archive(n, random_state=5)[0]
+    x = clone(SHAPES).fit_transform(search_features(events))
+    some = np.sort(np.random.default_rng(0).choice(n, min(n, 5000), replace=False))
+    settings = SHAPE_TSNE | {"n_jobs": 2}
+    maps = {"all": timed("t-SNE of all", lambda: embed(x, **settings))}
+    maps["all, random start"] = embed(x, **settings | {"init": "random"})
+    with tempfile.TemporaryDirectory() as folder:
+        for m in (n // 2, n // 4):
+            rows = stratified(x, events.counts, m, 11)
+            y = timed(f"t-SNE of {m:,}", lambda: embed(x[rows], **settings))
+            files = {k: Path(folder) / f"{k}.npy" for k in ("features", "rows", "places")}
+            for path, a in zip(files.values(), (x, rows, y)):
+                np.save(path, a)
+            place = lambda: placed_at(Span("all", 0, n), **files, perplexity=50)["embedding"]
+            maps[f"{m:,}, the rest placed"] = timed(f"{n - m:,} placed", place)
+    for name, y in maps.items():
+        print(f"{name:24s} trustworthiness {trustworthiness(x[some], y[some]):.4f}, of the ten nearest {knn_overlap(x, y):.4f} "
+              f"as among the features, {knn_overlap(maps['all'], y):.4f} as on the map of all; chance {10 / (n - 1):.4f}")
+
+
+PARTS = {"reference": reference, "search": search, "files": files, "growth": growth, "one": one, "sample": sample}
 
 if __name__ == "__main__":
     main()

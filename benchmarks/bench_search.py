@@ -17,7 +17,7 @@ archive in turn, whole and thinned; unclear ones are left out.
 
 A kind never trained: what was tried. On archives of seeds 21 to 28 (judged is on others), with metrics that
 never saw any of the five kinds, 600 steps, at most 4,000 shapes of a sort; precision of the default and of the
-metric alone. The label-free score has 0.509 there; two runs of the same differ by about 0.01.
+metric alone, one run each, so that differences of 0.01 say nothing.
 
     shapes of 02h and broader ones in equal parts (random steps, wandering rates, bumps in bumps,
         fading spectra, dips cut by an edge, members less alike)                             0.561  0.525

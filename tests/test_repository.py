@@ -46,13 +46,13 @@ ROOMS = [
     "_http", "_votable", "_standins", "catalogs", "products", "counterparts", "hierarchy", "classification", "recipes",
     "spectra", "active",
     "posteriors", "bridge",
-    "runs", "reference", "scale", "sky", "cli", "labels", "views", "samp", "window", "finder", "app",
+    "runs", "reference", "scale", "chunks", "sky", "cli", "labels", "views", "samp", "window", "finder", "app",
     "pipeline", "__main__",
 ]
 ONLY = {"simulation": {"data"}, "representations": {"data"}, "embedding": {"_store", "data", "representations"},
         "clustering": {"_store", "data", "embedding"}}
 LATER = {  # what a room imports from above only when asked: methods of a list and a table, and the window that shows a run
-    "data": {"lightcurves", "tables", "fits"}, "runs": {"app"}, "cli": {"app"},
+    "data": {"lightcurves", "tables", "fits"}, "runs": {"app", "chunks"}, "cli": {"app"},
 }
 MODULES = sorted(p for p in LIB.glob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 

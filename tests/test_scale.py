@@ -292,7 +292,7 @@ def test_a_scheduler_that_vanishes(tmp_path):
     pytest.importorskip("distributed")
     import subprocess
 
-    file, env = tmp_path / "scheduler.json", os.environ | {"PYTHONPATH": str(ROOT)}
+    file, env = tmp_path / "scheduler.json", os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": env, "cwd": tmp_path}
     dask = [sys.executable, "-m", "dask"]
     host = ["--host", "127.0.0.1", "--no-dashboard"]

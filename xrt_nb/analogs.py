@@ -655,7 +655,8 @@ def find_class_analogs(
     score = _score_of(score, x, standardize=standardize)
     queries, rows = _rows_of(queries, at)
     same = _same_source(names, sources, exclude_same_source)
-    merged, nearest = _merged(how, score, _take(x, rows), x)
+    every = x.projection if isinstance(x, Prepared) else x
+    merged, nearest = _merged(how, score, _take(x, rows), every)
     banned = (
         np.logical_or.reduce([same.of(r) for r in rows]) if same else np.isin(np.arange(len(names)), rows)
     )

@@ -368,7 +368,7 @@ ROWS = 64  # queries that are ranked at a time
 
 # %% ../nbs/05f_candidates.ipynb #68820335
 def answers_of(like, queries, own, k, known):
-    "The answer of each query, rows of the archive or lists of a table, a few at a time; `own` (Q,) their rows."
+    "The answer of each query, rows of the archive or lists of a table, a few at a time; `own`: their rows."
     if isinstance(queries, EventTable):
         frame = search_features(queries, like.time_axis)
         ready = like.score.project(frame)

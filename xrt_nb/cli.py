@@ -432,6 +432,8 @@ class MissionName(click.ParamType):
 # %% ../nbs/07c_cli.ipynb #0be1fa24
 FILE = click.Path(exists=True, dir_okay=False)
 PATHS = dict(nargs=-1, required=True, type=click.Path(path_type=Path))
+
+# %% ../nbs/07c_cli.ipynb #81436a73
 MISSION = (
     "Read as this mission where the header doesn't tell: Chandra ACIS, XMM EPIC-pn, NuSTAR, ... "
     "(a wrong name lists them all)."
@@ -855,6 +857,7 @@ def cases():
 # %% ../nbs/07c_cli.ipynb #8a78d6f9
 KNOWN = "CSV of known transients (obsreg_id, class). Without it: the paper's list."
 TRUTH = "CSV of a simulated archive's truth (obsreg_id, kind, known); adds the retrieval table."
+CHUNKED = "Read the events in parts. Without it: in parts beyond 200,000 detections."
 list_options = add(
     click.option("--known", type=EVENTS, help=KNOWN),
     click.option("--truth", type=EVENTS, help=TRUTH),
@@ -869,10 +872,11 @@ list_options = add(
 @step_option
 @set_option
 @parameter_options(*RUN_NAMES, "k")
+@click.option("--chunked/--in-memory", default=None, help=CHUNKED)
 @jobs_option
 @cluster_option
 @overwrite_option
-def run(what, out, known, truth, case, steps, more, jobs, cluster, overwrite, **options):
+def run(what, out, known, truth, case, steps, more, chunked, jobs, cluster, overwrite, **options):
     """Embedding, clusters and analogs of an archive, with a report.
 
     Without CASE it is the default one, shape-metric, drawn from what the default search compares. Published
@@ -898,7 +902,8 @@ def run(what, out, known, truth, case, steps, more, jobs, cluster, overwrite, **
     take_steps(steps)
     given = given_of(options) | values_of(more)
     with workers_at(cluster, out) as workers, Bars() as bars:
-        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, workers=workers, **given)
+        given |= {"chunked": chunked, "workers": workers}
+        done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
     say_done(done)
 
 # %% ../nbs/07c_cli.ipynb #2fbe5634
@@ -1169,6 +1174,8 @@ def pack_(path, out, overwrite):
 # %% ../nbs/07c_cli.ipynb #3b40a54a
 CATALOG = "Folder for catalog, index and cards. Appears only when complete."
 FALSE = "Share of false ones among the candidates, at most."
+
+# %% ../nbs/07c_cli.ipynb #664effe1
 LOOKED = "Candidates, the least probable first, that get neighbors and stability."
 AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
 BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."

@@ -99,7 +99,8 @@ def _unitless(x):
 def _check_settings(n, perplexity, learning_rate, max_iter, early_exaggeration):
     "Refuse settings that no engine can run, naming argument and value; warn where neighbors run out."
     if not 1 <= perplexity < n:
-        raise ValueError(f"perplexity={perplexity} must be at least 1 and below the number of detections, {n}")
+        text = f"perplexity={perplexity} must be at least 1 and below the number of detections, {n}"
+        raise ValueError(text)
     if max_iter < 250:
         raise ValueError(
             f"max_iter={max_iter} must be at least 250: the first 250 iterations are the early phase"

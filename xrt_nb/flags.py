@@ -452,7 +452,7 @@ def _least_probable_frame(time, offsets, frame, mean, out):
 
 # %% ../nbs/05d_flags.ipynb #9027c9d3
 def single_frame_chance(seen):
-    "(S,) chance of a frame as improbable as the list's least probable one, 1 without a suspicious one; known."
+    "(S,) chance of a frame as improbable as the list's least probable one (1: none suspicious); known."
     frame, n, log_p = seen.frame, seen.counts, np.zeros(len(seen.counts))
     frames = np.maximum(seen.clock.live / np.where(np.isfinite(frame), frame, 1.0), 1.0)
     _least_probable_frame(seen.events.time, seen.events.offsets, np.nan_to_num(frame), n / frames, log_p)

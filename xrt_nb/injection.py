@@ -212,8 +212,8 @@ def inject(
     peak : (S,) array, optional
         When it is brightest [s]; by default anywhere in the good time.
     frame_time : float, optional
-        Readout time, for photons on the list's own frames [s]; 0 for none; by default that of `meta` (timedel or
-        frame_time), else what the photons of the observation tell.
+        Readout time, for photons on the list's own frames [s]; 0 for none; by default that of `meta`
+        (timedel or frame_time), else what the photons of the observation tell.
     random_state : int, numpy Generator or None
         Seed.
 

@@ -199,7 +199,7 @@ def pareto_of(excess):
 
 # %% ../nbs/05c_nulls.ipynb #59495173
 def tail_quantiles(scores, cut=0.05):
-    "Scores that constant sources reach with the chances `LEVELS`; Pareto below the chance `cut`, one of them."
+    "Scores that constant sources reach with the chances `LEVELS`; Pareto below `cut`, one of them."
     x, counted, fitted = np.sort(scores), LEVELS[LEVELS >= cut], LEVELS[LEVELS < cut]
     n = len(x)
     body = x[np.clip(n - np.ceil(counted * (n + 1) - 1).astype(int), 0, n - 1)]
@@ -469,7 +469,8 @@ def false_alarm_probabilities(
     Returns
     -------
     DataFrame indexed by obsreg_id
-        `p_<detector>`, also of `others`; `p`, all detectors together; `q`, the false discovery rate at which it would be kept
+        `p_<detector>`, also of `others`; `p`, all detectors together; `q`, the false discovery rate at which
+        it would be kept
         (Benjamini & Hochberg 1995); `false_alarms`, how many of S constant sources would have so small a p;
         `note`, what is to be said about the calibration.
 
@@ -555,7 +556,7 @@ RUNGS = (5, 7, 10, 14, 20, 28, 40, 60, 90, 140, 220, 350, 600, 1000, 2000, 5000)
 
 # %% ../nbs/05c_nulls.ipynb #0c0e7e03
 def like_windows(events, rows, n):
-    "Detections of `n` photons in the good times and frames of some of an archive's; photons still to be drawn."
+    "Detections of `n` photons in good times and frames of some of an archive's; photons still to be drawn."
     windows, parts = events.windows()[rows, 0], [slice(*events.gti_offsets[r : r + 2]) for r in rows]
     ends = np.r_[0, np.cumsum([g.stop - g.start for g in parts])]
     ids = [f"{n}_{k}" for k in range(len(rows))]

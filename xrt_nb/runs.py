@@ -360,7 +360,9 @@ def bytes_of(array):
 def fingerprint_events(
     events: EventTable,  # the input
 ) -> str:  # 64 hexadecimal digits
-    "Hash everything in a table that can change a result."
+    "Hash everything in a table that can change a result; a file that is read in parts has its own digest."
+    if hasattr(events, "digest"):
+        return events.digest
     h, ids = hashlib.sha256(), np.char.encode(events.ids, "utf-8")
     for a in (ids, events.offsets, events.time, events.energy, events.gti, events.gti_offsets):
         h.update(bytes_of(a))
@@ -1244,6 +1246,8 @@ def embedding_section(job):
         f"perplexity {e['perplexity']}, learning rate {e['learning_rate']}, {e['max_iter']} iterations, "
         f"seed {e['random_state']}."
     ]
+    if (of := e.get("sample", len(frame))) < len(frame):
+        text.append(f"It was made of a stratified sample of {of:,} detections; the others are placed in it.")
     text += [f"{left} detections are not on the embedding, {LEFT_OUT}"] * bool(left)
     picture = png(embedding_figure(frame, here))
     caption = "Embedding colored by counts, hardness and variability; symbols are known transients"
@@ -1362,9 +1366,10 @@ def search(
     sources=None,  # for `SameSource`, e.g. `events.meta`
     properties: pd.DataFrame | None = None,  # joined to the hits
     flags=None,  # `SEARCH_FLAGS` by id: a frame or a dict
+    counts=None,  # events by id; default as the summary features tell
 ) -> pd.DataFrame:  # `ANALOG_COLUMNS` (known_class is the query's) and the properties
     "Analogs of every known transient in every feature space."
-    parts, counts = [], counts_of(spaces["summary"].frame)
+    parts, counts = [], counts_of(spaces["summary"].frame) if counts is None else counts
     same = {"exclude_same_source": exclude_same_source, "sources": sources}
     for name, (frame, score, _, behind) in spaces.items():
         here = [i for i in known.index if i in frame.index]
@@ -1726,6 +1731,18 @@ def marks_of(header, steps):
         mark = mark if step.alone else out[step.name]
     return out
 
+# %% ../nbs/07_runs.ipynb #dbbfa12d
+MANY = 200_000  # detections of a file beyond which it is read in parts
+
+# %% ../nbs/07_runs.ipynb #1da77a69
+def in_parts(case, events):
+    "Whether a run reads its events in parts, unless told otherwise."
+    if not isinstance(events, (str, os.PathLike)) or not str(events).lower().endswith((".parquet", ".pq")):
+        return False
+    from xrt_nb.chunks import suits
+
+    return suits(case, events, MANY)
+
 # %% ../nbs/07_runs.ipynb #60c80e5e-2
 def run(
     case,
@@ -1737,6 +1754,7 @@ def run(
     n_jobs: int = 1,
     progress=None,
     name: str | None = None,
+    chunked: bool | None = None,
     workers=None,
     **parameters,
 ) -> Path:
@@ -1763,6 +1781,9 @@ def run(
         Called as progress(step, done, total).
     name : str, optional
         What to call the data in report and manifest; default the file's name.
+    chunked : bool, optional
+        Read the events in parts, so that memory doesn't grow with them (`xrt_nb.chunks.run_in_parts`);
+        default for files of more than 200,000 detections.
     workers : Cluster, optional
         Workers of Dask that measure pieces of the archive (`xrt_nb.scale`); results are the same.
     **parameters
@@ -1783,6 +1804,12 @@ def run(
         `out` holds something else, or a run with other parameters.
     """
     case, events, out = case_given(case, events, out)
+    if in_parts(case, events) if chunked is None else chunked:
+        from xrt_nb.chunks import run_in_parts
+
+        more = {"overwrite": overwrite, "n_jobs": n_jobs, "progress": progress, "name": name}
+        more["cluster"] = workers
+        return run_in_parts(case, events, out, known, truth, **more, **parameters)
     params, say = parameters_of(case, parameters), progress or (lambda *_: None)
     events, path, known, truth, source = given_inputs(events, known, truth, name)
     if case.shrink and parameters.get("perplexity") is None:  # small archives have few neighbors
