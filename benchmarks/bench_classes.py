@@ -234,7 +234,8 @@ def one_game(x, y, wanted, seed, beside):
 
 def recipes(d):
     "Two published recipes beside ours: same rows, same folds; and against what their authors published."
-    from xrt_nb.recipes import MixtureMahalanobis, MuwclassRecipe, photon_hardness
+    from xrt_nb.classification import photon_hardness
+    from xrt_nb.recipes import MixtureMahalanobis, MuwclassRecipe
 
     hard = photon_hardness(read_measures(d)).assign(name=d.CSCv2_name)
     only = dict(columns=("hard_hm", "hard_hs", "hard_ms"), n_components=3)
