@@ -627,11 +627,12 @@ def find_candidates(
     -------
     DataFrame indexed by id, in the order of the events
         p, q, expected_false (detections that chance brings to this p), detector (the most significant one),
-        p_<detector> each, p_<name> of `others`, note (on their calibration); candidate (q below the limit); flag_<name> each,
-        n_flags, flags, flags_unknown; event, peak_time [s], peak_rate [1/s], t90 [s], fluence and
-        fluence_error [photons], event_start and event_stop [s of good time]; n_events, livetime [s]; and of
-        the first `most` candidates: hardness, hardness_low, hardness_high, neighbors, nearest_known,
-        known_class, known_score, known_rank, stability, stability_neighbors, stability_class.
+        p_<detector> each, p_<name> of `others`, note (on their calibration); candidate (q below the limit);
+        flag_<name> each, n_flags, flags, flags_unknown; event, peak_time [s], peak_rate [1/s], t90 [s],
+        fluence and fluence_error [photons], event_start and event_stop [s of good time]; n_events, livetime
+        [s]; and of the first `most` candidates: hardness, hardness_low, hardness_high, neighbors,
+        nearest_known, known_class, known_score, known_rank, stability, stability_neighbors,
+        stability_class.
         `attrs["remarks"]` says what was not given.
 
     Raises

@@ -1178,7 +1178,7 @@ FALSE = "Share of false ones among the candidates, at most."
 # %% ../nbs/07c_cli.ipynb #664effe1
 LOOKED = "Candidates, the least probable first, that get neighbors and stability."
 AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
-FURTHER = "Further chances beside the others: likeness to the run's known transients, distance from the usual."
+FURTHER = "Further chances: likeness to the run's known transients, distance from the usual."
 BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."
 PLACES = "CSV with obsreg_id, ra, dec [deg] and, where known, pos_err [arcsec]."
 
