@@ -13,6 +13,7 @@ from astropy.io import votable
 from astropy.io.votable.ucd import check_ucd
 from astropy.table import Table
 from click.testing import CliRunner
+from scipy.integrate import quad
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.inspection import permutation_importance
@@ -22,8 +23,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from xrt_nb._store import XRTError
 from xrt_nb.cli import main
 from xrt_nb.classification import (
-    SourceClassifier, boosted, boosting_arrays, classify, explain, facts_of, forest_arrays, hierarchical, model_hash,
-    nearest_labeled, read_measures, simulate_labeled, voted, write_classes,
+    EDGES, SourceClassifier, boosted, boosting_arrays, classify, explain, facts_of, features_of, forest_arrays, hardness_error,
+    hierarchical, model_hash, nearest_labeled, photon_hardness, read_measures, simulate_labeled, voted, write_classes,
 )
 from xrt_nb.data import EventDataError, XRTWarning
 from xrt_nb.evaluation import folds, measures
@@ -394,6 +395,109 @@ def test_limits_on_both_sides_and_names_of_the_catalog():
     m = read_measures(pd.DataFrame(rows))
     assert set(m.columns) == {"ra", "dec", "flux_b", "hard_hs", "var_intra", "powlaw_gamma"}
     np.testing.assert_allclose([m.low.hard_hs[0], m.high.hard_hs[0]], [0.1, 0.3])
+
+
+# --- one meaning of hardness and of variability -------------------------------------------------------------------
+
+HARD = ("hard_hm", "hard_hs", "hard_ms")
+
+
+def power_law(slope):
+    "Energy fluxes of a power law and the hardness of its photons, by numerical integration."
+    flux, photons = {}, {}
+    for b, (low, high) in EDGES.items():
+        photons[b] = quad(lambda e: e**-slope, low, high)[0]
+        flux[f"F{b}"] = [1e-14 * quad(lambda e: e ** (1 - slope), low, high)[0]]
+    return pd.DataFrame(flux), {f"hard_{a}{b}": (photons[a] - photons[b]) / (photons[a] + photons[b]) for a, b in ("hm", "hs", "ms")}
+
+
+@pytest.mark.parametrize("slope, allowed", [(2.0, 1e-9), (1.5, 0.05), (2.5, 0.05), (1.0, 0.1)])
+def test_hardness_of_fluxes_is_that_of_photons(slope, allowed):
+    fluxes, true = power_law(slope)
+    got = features_of(read_measures(fluxes)).iloc[0]
+    for c in HARD:
+        assert abs(got[c] - true[c]) < allowed
+    assert (fluxes.Fh[0] - fluxes.Fm[0]) / (fluxes.Fh[0] + fluxes.Fm[0]) - true["hard_hm"] > 0.25  # of energies
+
+
+def test_a_catalogs_hardness_and_its_fluxes_are_the_same_feature(table):
+    got = photon_hardness(read_measures(table))
+    given = pd.concat([table.drop(columns=["Fs", "e_Fs"]), got[list(HARD)]], axis=1)
+    a, b = features_of(read_measures(table))[list(HARD)], features_of(read_measures(given))[list(HARD)]
+    np.testing.assert_allclose(a, b, atol=1e-12)
+    some = given.assign(hard_hm=given.hard_hm.where(given.index % 2 == 0))  # the gaps are filled with numbers of the same meaning
+    np.testing.assert_allclose(features_of(read_measures(some))["hard_hm"], a["hard_hm"], atol=1e-12)
+
+
+def test_errors_of_hardness_are_those_of_draws(table):
+    got, rng = photon_hardness(read_measures(table)), np.random.default_rng(2)
+    k = (table.Fh / table.e_Fh + table.Fm / table.e_Fm).idxmax()
+    h, m = (table[f"F{b}"][k] + table[f"e_F{b}"][k] * rng.normal(size=20_000) for b in "hm")
+    made = photon_hardness(read_measures(pd.DataFrame({"Fs": m, "Fm": m, "Fh": h})))["hard_hm"]
+    assert made.std() == pytest.approx(got["e_hard_hm"][k], rel=0.05)  # 1/sqrt(40000) is a tenth of it; the rest is curvature
+    assert hardness_error(1.0, 0.0, 0.1, 0.2) == pytest.approx(0.4) and np.isnan(hardness_error(0.0, 0.0, 1.0, 1.0))
+    with pytest.raises(EventDataError, match="no flux_h"):
+        photon_hardness(read_measures(table.drop(columns="Fh")))
+
+
+@pytest.mark.skipif(not (SHARED.parent / "csc").is_dir(), reason="the catalog's own hardness is not here (XRT_NB_SHARED)")
+def test_hardness_is_the_catalogs_on_real_sources():
+    real = pd.read_csv(SHARED / "labelled_dev.csv.gz")
+    told = pd.read_csv(SHARED.parent / "csc" / "umlcaxs_classified.csv.gz")
+    made = features_of(read_measures(real))[list(HARD)].assign(name=real.CSCv2_name, h=real.Fh, m=real.Fm)
+    both = made.merge(told, on="name", suffixes=("", "_csc"))
+    assert len(both) > 50
+    for c, most in zip(HARD, (0.06, 0.06, 0.15)):
+        assert abs((both[c] - both[f"{c}_csc"]).median()) < most and np.corrcoef(both[c], both[f"{c}_csc"])[0, 1] > 0.9
+    assert ((both.h - both.m) / (both.h + both.m) - both.hard_hm_csc).median() > 0.25  # what it was, of energies
+    fluxes = real.merge(told[["name", "hard_hs"]], left_on="CSCv2_name", right_on="name").drop(columns="name")
+    read_measures(fluxes)
+    with pytest.raises(EventDataError, match="'Fs' and 'Fh' fit 'hard_hs' only when exchanged"):
+        read_measures(fluxes.rename(columns={"Fs": "Fh", "Fh": "Fs", "e_Fs": "e_Fh", "e_Fh": "e_Fs"}))
+
+
+def test_two_probabilities_of_variation_are_two_measures(model, table):
+    both = read_measures(pd.DataFrame({"P_intra": [0.8], "var_intra_prob_b": [0.1]}))
+    assert (both.value.kp_intra[0], both.value.var_intra[0]) == (0.8, 0.1)
+    for name in ("kp_prob_b", "kp_intra_prob_b"):
+        assert read_measures(pd.DataFrame({name: [0.8]})).columns == {"kp_intra": name}
+    rows = table[350:400]
+    other = rows.rename(columns={"P_intra": "var_prob_b"})
+    with pytest.warns(XRTWarning, match=r"knows 'P_intra' \(kp_intra\), which this table lacks; 'var_prob_b' \(var_intra\) is another number"):
+        got = model.predict_proba(other)
+    pd.testing.assert_frame_equal(got, model.predict_proba(rows.assign(P_intra=np.nan)))
+    with pytest.warns(XRTWarning, match="taken as missing"):
+        assert "P_intra" not in explain(model, other, 1).index and len(classify(model, other)) == 50
+    with pytest.warns(XRTWarning, match="taken as missing"), pytest.raises(EventDataError, match="column 'rgeo'"):
+        model.predict_proba(other.assign(rgeo=other.rgeo / 1e4))  # ranges stay with their columns when one is missing
+    with pytest.raises(EventDataError, match="lacks: 'P_intra'"):
+        model.predict_proba(rows.drop(columns="P_intra"))
+
+
+def test_a_model_of_other_features_is_refused(model, tmp_path):
+    old = copy.copy(model)
+    old.features_ = [f for f in model.features_ if f != "kp_intra"]
+    with pytest.raises(XRTError, match="made by another version"):
+        SourceClassifier.load(old.save(tmp_path / "old.npz"))
+
+
+def test_fluxes_that_cannot_be_are_refused_by_name(model, table):
+    every = [f"{e}F{b}" for b in "smhb" for e in ("", "e_")]
+    faint = table[table.Fb < 1e-12]
+    for factor in (1e-6, 1e5):
+        with pytest.raises(EventDataError, match="'F[sh]' has a median of .* in another unit"):
+            read_measures(faint.assign(**{c: faint[c] * factor for c in every}))
+    rng = np.random.default_rng(0)
+    joined = table.assign(Fb=rng.permutation(table.Fb), e_Fb=table.Fb / 20)
+    for ask in (lambda: SourceClassifier(**QUICK).fit(joined, table.True_Class), lambda: classify(model, joined)):
+        with pytest.raises(EventDataError, match="'Fs', 'Fm', 'Fh', 'Fb': in .* of the rows"):
+            ask()
+    bad = table.assign(e_Fb=table.Fb * 2, Fb=table.Fb * 2.5)  # apart, but not beyond the errors
+    classify(model, bad)
+    swapped = table.assign(hard_hs=photon_hardness(read_measures(table))["hard_hs"])
+    read_measures(swapped)
+    with pytest.raises(EventDataError, match="are they swapped"):
+        read_measures(swapped.rename(columns={"Fs": "Fh", "Fh": "Fs"}))
 
 
 # --- real sources -------------------------------------------------------------------------------------------------

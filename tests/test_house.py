@@ -187,6 +187,14 @@ def test_cells_are_small(path):
     assert statistics.median(len(source.splitlines()) for source in cells(path)) <= MEDIAN
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_expected_failures_can_fail(path):
+    "`expect_fail` is a context manager: called with a function it checks nothing."
+    calls = [n for s in cells(path) if not s.lstrip().startswith("%") for n in ast.walk(ast.parse(re.sub(r"(?m)^\s*[!%].*$", "pass", s)))
+             if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and getattr(n.value.func, "id", "") == "expect_fail"]
+    assert [ast.unparse(n) for n in calls] == []
+
+
 # --- one vocabulary -----------------------------------------------------------------------------------------------
 
 BRITISH = re.compile(

@@ -11,12 +11,12 @@ from scipy.spatial.distance import mahalanobis
 from scipy.stats import truncnorm
 from sklearn.base import clone
 
-from xrt_nb.classification import read_measures, simulate_labeled
-from xrt_nb.data import EventDataError
+from xrt_nb.classification import hardness, photon_hardness, read_measures, simulate_labeled
+from xrt_nb.data import EventDataError, XRTWarning
 from xrt_nb.evaluation import measures
 from xrt_nb.recipes import (
-    DEEPEST, MIXTURE_COLUMNS, MixtureMahalanobis, MuwclassRecipe, agreement_of, at_place, dimmed, extinction, let_through,
-    mixture_values, muwclass_features, one_draw, oversampled, photon_hardness, pooled, recorded_answers, redrawn, stretch_of, stretched,
+    DEEPEST, MIXTURE_COLUMNS, MixtureMahalanobis, MuwclassRecipe, agreement_of, at_place, dimmed, energy_hardness, extinction, let_through,
+    mixture_values, muwclass_features, one_draw, oversampled, pooled, recorded_answers, redrawn, stretch_of, stretched,
 )
 
 SHARED = Path(__file__).resolve().parent.parent / os.environ.get("XRT_NB_SHARED", "../shared") / "data"
@@ -57,7 +57,7 @@ def test_a_positive_draw_is_a_gaussian_cut_at_zero():
 def test_a_draw_keeps_what_has_no_error_columns_and_sums_the_bands(table):
     m = read_measures(table)
     got = one_draw(m, 2**0.5, np.random.default_rng(0))
-    np.testing.assert_array_equal(got["var_intra"], m.value["var_intra"])
+    np.testing.assert_array_equal(got["kp_intra"], m.value["kp_intra"])
     np.testing.assert_allclose(got["flux_b"], got["flux_s"] + got["flux_m"] + got["flux_h"])
     still = one_draw(m, 0.0, np.random.default_rng(0))
     np.testing.assert_array_equal(still["G"], m.value["G"].where(m.low["G"].notna()))
@@ -274,19 +274,21 @@ def test_places_are_found_within_the_radius_only():
     assert at_place([10.0], [0.0], (10.01, 0.0), radius=1)[0] is None
 
 
-def test_photon_hardness_is_softer_than_that_of_energies(table):
+def test_the_recipe_reads_the_catalogs_hardness_as_its_own(table):
     got = photon_hardness(read_measures(table))
-    assert ((table.Fh - table.Fm) / (table.Fh + table.Fm) - got["hard_hm"] > 0).all()
+    np.testing.assert_allclose(energy_hardness(got["hard_hm"], "h", "m"), hardness(table.Fh, table.Fm), atol=1e-9)
+    np.testing.assert_allclose(energy_hardness(got["hard_ms"], "m", "s"), hardness(table.Fm, table.Fs), atol=1e-9)
+    values = {c: got[c].to_numpy() for c in HARD}
+    plain = {c: v.to_numpy() for c, v in read_measures(table).value.items()}
+    for c in ("hard_hm", "hard_ms"):  # one table with fluxes, one with the catalog's hardness alone
+        np.testing.assert_allclose(muwclass_features(values, len(table))[c], muwclass_features(plain, len(table))[c], atol=1e-9)
 
 
-@pytest.mark.skipif(not (SHARED / "csc").is_dir(), reason="no published answers at hand (XRT_NB_SHARED)")
-def test_photon_hardness_is_the_catalogs():
-    real = pd.read_csv(SHARED / "muwclass" / "labelled_dev.csv.gz")
-    told = pd.read_csv(SHARED / "csc" / "umlcaxs_classified.csv.gz")
-    both = photon_hardness(read_measures(real)).assign(name=real.CSCv2_name).merge(told, on="name", suffixes=("", "_csc"))
-    assert len(both) > 50
-    for c in HARD:
-        assert abs((both[c] - both[f"{c}_csc"]).median()) < 0.15 and np.corrcoef(both[c], both[f"{c}_csc"])[0, 1] > 0.9
+def test_the_recipe_takes_no_other_variability_for_its_own(fitted, table):
+    other = table[300:].rename(columns={"P_intra": "var_prob_b"})
+    with pytest.warns(XRTWarning, match=r"'P_intra' \(kp_intra\).*'var_prob_b' \(var_intra\) is another number"):
+        got = fitted.predict_proba(other)
+    pd.testing.assert_frame_equal(got, fitted.predict_proba(table[300:].assign(P_intra=np.nan)))
 
 
 @pytest.mark.skipif(not (SHARED / "csc").is_dir(), reason="no published answers at hand (XRT_NB_SHARED)")

@@ -349,7 +349,7 @@ def why_not(case):
 def suits(case, events, most):
     "Whether a file of events holds more than `most` detections, and the case can be run in parts."
     try:
-        return why_not(case_of(case)) is None and len(EventFile(events)) > most
+        return len(EventFile(events)) > most and why_not(case_of(case)) is None
     except XRTError:
         return False
 

@@ -243,6 +243,7 @@ def _rank(rows, queries, proposed, best, where):
 class ApproximateNeighbors:
     """The k nearest rows by Euclidean distance, of which an index of faiss may miss a few.
 
+    The recall that `make_index` measures is that of queries like the rows; of others it is lower.
     From far outside, a thousand times the extent of the rows and more, all look alike in single
     precision, and it may propose others than the nearest.
 
@@ -311,7 +312,7 @@ def tuned(index, rows, screen, n_jobs=1):
     "How many lists must be looked into, and the recall then, of rows that had no say in it."
     exact, k = ExactNeighbors(rows, screen, n_jobs), min(NEAREST, len(rows) - 1)
     some = np.unique(np.linspace(0, len(rows) - 1, 2000).astype(np.int64))
-    probes, recall = 4, 0.0
+    probes, recall = max(4, index.nlist // 32), 0.0  # never fewer, for queries that are unlike the rows
     while True:
         near = ApproximateNeighbors(rows, index, probes, n_jobs)
         if recall_of(near, exact, some[::2], k) >= WANTED:

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from ._checks import one_of, real, whole
 from ._columns import EventDataError, as_numbers, some_names
 from ._text import printable
-from .classification import FILTERS, Measured, clean_labels, columns_of, find_column
-from .classification import forest_arrays, read_measures, sureness, voted
+from .classification import EDGES, FILTERS, MEAN_ENERGY, Measured, clean_labels, columns_of, find_column
+from .classification import forest_arrays, lost_measures, read_measures, sureness, voted
 from .spectral_models import tbabs_sigma
 
 # %% ../nbs/06i_recipes.ipynb #66242837
@@ -47,7 +47,6 @@ def one_draw(measured: Measured, scale: float, rng) -> dict:
 # %% ../nbs/06i_recipes.ipynb #13b890fe
 WAVES = {"G": 5822.39, "BP": 5035.75, "RP": 7619.96, "J": 12350.0, "H": 16620.0, "K": 21590.0}
 WAVES |= {"W1": 33526.0, "W2": 46028.0, "W3": 115608.0}  # effective wavelengths [Angstrom]
-EDGES = {"s": (0.5, 1.2), "m": (1.2, 2.0), "h": (2.0, 7.0)}  # bands of the catalog [keV]
 
 # %% ../nbs/06i_recipes.ipynb #e78ba6a8
 def extinction(wave) -> np.ndarray:
@@ -101,6 +100,13 @@ def _over(a, b):
         out = a / b
     return np.where(np.isfinite(out), out, np.nan)
 
+# %% ../nbs/06i_recipes.ipynb #43095acb
+def energy_hardness(given, a: str, b: str) -> np.ndarray:
+    "Hardness of energy fluxes in two bands from that of photon fluxes; for a spectrum of slope 2."
+    given = np.asarray(given, dtype=float)
+    up, down = (1 + given) * MEAN_ENERGY[a], (1 - given) * MEAN_ENERGY[b]
+    return (up - down) / (up + down)
+
 # %% ../nbs/06i_recipes.ipynb #a962a436
 def muwclass_features(values: dict, n: int) -> pd.DataFrame:
     "MUWCLASS's 28 features of one draw; what is missing stays missing."
@@ -113,9 +119,10 @@ def muwclass_features(values: dict, n: int) -> pd.DataFrame:
         out = {c: np.where(v > 0, np.log10(v), np.nan) for c, v in out.items()}
     for name, (x, y) in {"hard_hm": (h, m), "hard_ms": (m, s)}.items():
         ratio = _over(x - y, x + y)
-        out[name] = np.where(np.isnan(ratio), values.get(name, none), ratio)
+        given = energy_hardness(values.get(name, none), *name[-2:])
+        out[name] = np.where(np.isnan(ratio), given, ratio)
     out["hard_hms"] = _over(h - m - s, h + m + s)
-    out |= {c: values.get(c, none) for c in ("var_inter", "var_intra")}
+    out |= {c: values.get(c, none) for c in ("var_inter", "kp_intra")}
     return pd.DataFrame(out | {c: mag[x] - mag[y] for c in PAIRS for x, y in [c.split("-")]})
 
 # %% ../nbs/06i_recipes.ipynb #c54d4f82
@@ -215,9 +222,7 @@ def _judge_muwclass(model, table) -> tuple:
     "Mean and spread of the probabilities over the draws, and the index of the rows."
     check_is_fitted(model, "forests_")
     measured = read_measures(table)
-    if lost := [m for m in model.columns_ if m not in measured.columns]:
-        named = some_names([f"'{printable(model.columns_[m])}' ({m})" for m in lost])
-        raise EventDataError(f"the model was fitted with columns that this table lacks: {named}; add them")
+    lost_measures(model.columns_, measured.columns)
     answers = []
     for seed, forest in enumerate(model.forests_):
         rng = np.random.default_rng([model.random_state, seed, 1])
@@ -616,18 +621,6 @@ def pooled(p: pd.DataFrame, sources) -> pd.DataFrame:
     out["n_detections"], out["soft"] = names.value_counts(), mean.idxmax(axis=1)
     out["hard"] = won.agg(lambda v: v.value_counts(sort=False).idxmax())
     return out.assign(unique=out["soft"] == out["hard"])
-
-# %% ../nbs/06i_recipes.ipynb #c8b60c32
-def photon_hardness(measured: Measured) -> pd.DataFrame:
-    "The catalog's hardness ratios, of photon fluxes, from energy fluxes; for a spectrum of slope 2."
-    photons = {}
-    for b, (low, high) in EDGES.items():
-        mean_energy = np.log(high / low) / (1 / low - 1 / high)
-        photons[b] = measured.value[f"flux_{b}"].to_numpy() / mean_energy
-    out = {
-        f"hard_{a}{b}": _over(photons[a] - photons[b], photons[a] + photons[b]) for a, b in ("hm", "hs", "ms")
-    }
-    return pd.DataFrame(out, index=measured.value.index)
 
 # %% ../nbs/06i_recipes.ipynb #f381a60f
 def at_place(ra, dec, place, radius: float = 3.0) -> tuple:

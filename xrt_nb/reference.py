@@ -835,7 +835,8 @@ class Reference(ReferenceNumbers):
             Replace what is there.
         index : {"auto", "exact", "ann"}
             How neighbors are searched: exactly, or by an index of faiss (extra `ann`), which finds at least
-            999 of 1,000 of them; "auto" takes the index beyond a million detections.
+            999 of 1,000 for detections like those of the reference, fewer for others; "auto" takes the
+            index beyond a million detections.
 
         Returns
         -------
