@@ -12,8 +12,8 @@ from scipy import stats
 
 from xrt_nb import cards
 from xrt_nb._store import StoreExists
-from xrt_nb.candidates import (answer_of, chosen, event_columns, find_candidates, first_of, over_the_catalog, own_stretch,
-                               resampled)
+from xrt_nb.candidates import (answer_of, chosen, event_columns, find_candidates, first_of, own_null, others_given, others_of,
+                               over_the_catalog, own_stretch, resampled)
 from xrt_nb.cards import about, catalog_frame, iau_name, meanings, write_candidates
 from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, EventList, EventTable
@@ -410,6 +410,72 @@ def test_provenance_says_what_it_depends_on(folder):
     assert told["input"]["events"]["sha256"] in (folder / "candidates.vot").read_text()
 
 
+# --- further chances ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    "A few constant sources instead of thousands."
+    from xrt_nb import candidates
+    real = candidates.OwnNull
+    monkeypatch.setattr(candidates, "OwnNull", lambda scorer, counts, random_state: real(scorer, 200, (10, 80, 600), random_state))
+    return monkeypatch
+
+
+def test_further_chances_stand_beside_and_change_nothing_else(archive, folder, tmp_path, quick):
+    from astropy.table import Table
+    events, known = archive
+    both = dict(known=known, others=("analog", "outlier"), **FAST)
+    quick.setattr(cards, "catalog_frame", lambda *a: 1 / 0)  # cut short behind the further chances
+    with pytest.raises(ZeroDivisionError):
+        write_candidates(events, tmp_path / "out", **both)
+    quick.setattr(cards, "catalog_frame", catalog_frame)
+    quick.setattr(cards, "others_of", lambda *a: 1 / 0)  # they are kept
+    out = write_candidates(events, tmp_path / "out", **both)
+    made, plain = (pd.read_parquet(f / "detections.parquet") for f in (out, folder))
+    pd.testing.assert_frame_equal(made.drop(columns=["p_analog", "p_outlier"]), plain)
+    assert list(made.columns).index("p_outlier") == list(made.columns).index("note") - 1
+    near = known.index.intersection(made.index[made["n_events"] >= 5])
+    assert len(near) and set(made.index[made["p_analog"].isna()]) == set(near) and made["p_outlier"].between(0, 1).all()
+    told = json.loads((out / "provenance.json").read_text())
+    assert told["parameters"]["others"] == dict.fromkeys(("analog", "outlier"), "made from this archive")
+    assert f"likeness to the {len(near)} known transients" in told["remarks"][-1]
+    listed = Table.read(out / "candidates.vot")
+    assert "no part in p" in listed["p_outlier"].description and "p_outlier" in (out / "index.html").read_text(encoding="utf-8")
+    assert all("as far from the usual" in page.read_text(encoding="utf-8") for page in (out / "cards").iterdir())
+    again = others_of(events, others_given("outlier", events, known), known, 0)
+    pd.testing.assert_series_equal(again["p_outlier"], made["p_outlier"], check_exact=True)
+
+
+@pytest.mark.parametrize("others, known, said", [
+    ("analog", None, "analog needs known transients to compare with: give `known`"),
+    (["analog"], {"burst": ["77_1"]}, "none of the 1 known ones has 5 photons or more"),
+    (["outliers"], None, "others"),
+    ({"z2": 1}, None, "p_z2 can't be a column"),
+    ({"mine": 1}, None, "'mine' must be a fitted `OwnNull`, got int"),
+])
+def test_further_chances_that_cannot_be_had(archive, others, known, said):
+    with pytest.raises(ValueError, match=said):
+        find_candidates(archive[0], others=others, known=known)
+
+
+def test_a_fitted_null_of_ones_own_and_lists_without_good_times():
+    class Gap:
+        def score_samples(self, events):
+            windows = events.windows()
+            return np.array([np.diff(np.r_[w[0], one.time, w[1]]).max() / (w[1] - w[0]) for one, w in zip(events, windows)])
+
+    bare = pd.DataFrame({"t_start": 0.0, "t_stop": [100.0, 200.0, 100.0]}, index=["even", "gap", "one"])
+    time = np.r_[np.linspace(1, 99, 20), np.linspace(1, 100, 20), 50.0]
+    table = EventTable(["even", "gap", "one"], [0, 20, 40, 41], time, meta=bare)
+    null = own_null(Gap(), table, 0)
+    found = find_candidates(table, others={"mine": null}, n_resamples=0)
+    assert len(null.quantiles_) == 5  # rungs up to 20 photons
+    assert found.at["one", "p_mine"] == 1 and found.at["even", "p_mine"] > 0.99
+    assert found.at["gap", "p_mine"] < 0.01  # a gap of half the time: 21 / 2^20 (Fisher 1929)
+    assert not any(found["detector"] == "mine") and "by mine; no part in p" in about("p_mine")[2]
+
+
 # --- folders ------------------------------------------------------------------------------------------------------
 
 
@@ -491,6 +557,14 @@ def test_the_command_makes_the_folder(run, tmp_path):
     assert done.stdout.splitlines()[-1].startswith(f"next: xrt-nb app {run} ")
     assert (tmp_path / "c" / "candidates.fits").is_file()
     assert shell("candidates", run, "--out", tmp_path / "c", "--most", 2).exit_code == 1
+
+
+def test_the_command_hands_on_what_else_is_wanted(run, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(cards, "write_candidates", lambda events, out, **given: asked.update(given) or 1 / 0)
+    shell("candidates", run, "--out", tmp_path / "c", "--also", "outlier", "--also", "analog")
+    assert asked["others"] == ("outlier", "analog") and len(asked["known"])
+    assert shell("candidates", run, "--out", tmp_path / "c", "--also", "all").exit_code == 2
 
 
 def test_another_versions_run_is_refused_by_name(run, tmp_path):

@@ -106,3 +106,43 @@ def test_reordering_keeps_the_first_and_their_values():
         np.testing.assert_array_equal(np.argsort(-after)[:12], wanted)
     turned = rng.permutation(50)
     np.testing.assert_array_equal(reordered(values[:, turned], evidence[turned], 12), out[:, turned])
+
+
+def test_rows_in_parts_are_the_rows_and_the_whole_is_named():
+    from xrt_nb.scores import matrix_in_parts
+    x = np.random.default_rng(1).normal(size=(23, 4))
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    starts, parts = zip(*matrix_in_parts(frame, ["c", "a"], 5))
+    assert starts == (0, 5, 10, 15, 20) and np.array_equal(np.concatenate(parts), x[:, [2, 0]])
+    assert [p.shape for _, p in matrix_in_parts(frame[:0], ["a"], 5)] == [(0, 1)]
+    frame.iloc[[3, 17], 0] = np.nan
+    with pytest.raises(ScoreError, match=r"source 3, feature 'a', is not finite \(2 such values\)"):
+        list(matrix_in_parts(frame, ["c", "a"], 5))
+    with pytest.raises(ScoreError, match="lack the column 'z'"):
+        list(matrix_in_parts(frame[:0], ["z"], 5))
+
+
+def test_fitting_the_default_score_makes_no_copies_of_the_archive(monkeypatch):
+    "The same numbers as in one go, and less than two more archives in memory (three and a half before)."
+    import tracemalloc
+
+    from xrt_nb import metric
+    from xrt_nb.default_search import default_score
+    from xrt_nb.shapes import SearchFeatures
+    columns, rng = SearchFeatures().get_feature_names_out(), np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(1.5, 1, (10_000, len(columns))), columns=columns)
+    judge = default_score()
+    judge.fit(frame[:50])
+    tracemalloc.start()
+    judge.fit(frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * frame.to_numpy().nbytes
+    free, learned = judge.scores
+    x = frame[list(free.columns_)].to_numpy()
+    squares = (((x - free.mean_) / free.scale_ * free.root_) ** 2).sum(axis=1)
+    assert free.noise_ == np.median(squares)
+    parts = metric.inputs_from(frame[:5000], learned.inputs_, learned.scale_)
+    monkeypatch.setattr(metric, "AT_A_TIME", 10_000)
+    assert np.array_equal(parts, metric.inputs_from(frame[:5000], learned.inputs_, learned.scale_))
+    assert learned.shift_ == default_score("learned").fit(frame).shift_

@@ -180,6 +180,8 @@ TERMS |= terms_of(
     variance | | 0 or more | Variance along the component.
     share | | 0 to 1 | Share of all variance along the component.
     cumulative | | 0 to 1 | Share of all variance along this component and those before.
+    p_analog | | 0 to 1 | Chance of a constant source of as many photons to be as like a known transient.
+    p_outlier | | 0 to 1 | Chance of a constant source of as many photons to be as far from the usual.
     """,
     "Retrieval and components",
 )

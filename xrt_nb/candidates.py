@@ -11,19 +11,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
-from ._checks import real, whole
+from ._checks import one_of, real, whole
 from .analogs import read_known
 from .data import concat, EventTable
 from .default_search import default_score
 from .embedding import known_series
 from .flags import flag_table
-from .detectors import frame_times_of
+from .detectors import Analog, DETECTORS, frame_times_of, LEAST, Outlier
 from .injection import good_moments, on_frames
-from .nulls import false_alarm_probabilities
+from .nulls import false_alarm_probabilities, OwnNull, RUNGS
 from .properties import hardness_ratio
 from .representations import compiled
 from .scores import Projection
 from .shapes import as_table, clocked, half_ratio, observation_of, search_features, shortest
+from .shapes import without_energies
 
 # %% ../nbs/05f_candidates.ipynb #a097c408
 @compiled
@@ -199,6 +200,86 @@ def chances_of(table, random_state, say=lambda *_: None):
     if not parts:
         parts = [false_alarm_probabilities(table, random_state=random_state)]
     return over_the_catalog(pd.concat(parts))
+
+# %% ../nbs/05f_candidates.ipynb #e726f257
+OTHERS = ("analog", "outlier")
+PLACES = 2000  # detections whose good times and frames constant sources are given
+
+# %% ../nbs/05f_candidates.ipynb #f5a80444
+def known_to_compare(table, known):
+    "Rows of the known transients that likeness is measured to: those of the archive, with enough photons."
+    if not len(known):
+        raise ValueError("analog needs known transients to compare with: give `known`, or leave analog out")
+    rows = known_rows(table.ids, known)[0]
+    rows = rows[table.counts[rows] >= LEAST]
+    if not len(rows):
+        said = f"none of the {len(known)} known ones has {LEAST} photons or more among these detections"
+        raise ValueError(f"analog needs known transients to compare with: {said}")
+    return rows
+
+# %% ../nbs/05f_candidates.ipynb #1cd55971
+def others_given(others, table, known):
+    "Further scorers by name: fitted `OwnNull`, or None for one of `OTHERS`, which is made from the archive."
+    if isinstance(others, dict):
+        for name, null in others.items():
+            if not str(name).isidentifier() or name in DETECTORS:
+                raise ValueError(f"others: p_{name} can't be a column; choose a word that names no detector")
+            if not hasattr(null, "quantiles_"):
+                raise ValueError(f"others: {name!r} must be a fitted `OwnNull`, got {type(null).__name__}")
+        return dict(others)
+    names = [others] if isinstance(others, str) else list(others or ())
+    asked = dict.fromkeys(one_of(name, "others", OTHERS) for name in names)
+    if "analog" in asked:
+        known_to_compare(table, known)
+    return asked
+
+# %% ../nbs/05f_candidates.ipynb #2274ddef
+def places_to_simulate(table, seed):
+    "Some detections of an archive, each with good times, to draw constant sources in."
+    rows = np.flatnonzero((table.counts >= LEAST) & (table.livetimes() > 0))
+    if len(rows) > PLACES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, PLACES, replace=False))
+    some = without_energies(table[rows])
+    windows, ends = some.windows(), some.gti_offsets
+    parts = [windows[[s]] for s in range(len(rows))]
+    if some.gti is not None:
+        own = [some.gti[a:b] for a, b in zip(ends, ends[1:])]
+        parts = [mine if len(mine) else window for mine, window in zip(own, parts)]
+    ends = np.r_[0, np.cumsum([len(g) for g in parts])]
+    return EventTable(some.ids, some.offsets, some.time, None, np.concatenate(parts), ends, some.meta)
+
+# %% ../nbs/05f_candidates.ipynb #e87ef4c5
+def own_null(scorer, table, seed):
+    "Chances of a scorer's scores in an archive, with as many rungs as its lists need."
+    rungs = RUNGS[: max(int(np.searchsorted(RUNGS, table.counts.max())) + 1, 2)]
+    return OwnNull(scorer, counts=rungs, random_state=seed).fit(places_to_simulate(table, seed))
+
+# %% ../nbs/05f_candidates.ipynb #e748d50d
+def others_of(table, others, known, seed, say=lambda *_: None):
+    "Chances by further scorers, as columns p_<name>; `attrs` says what is to be known about them."
+    index, remarks = pd.Index(table.ids, name="obsreg_id"), []
+    out, some = pd.DataFrame(index=index), bool((table.counts >= LEAST).any())
+    for done, (name, null) in enumerate(others.items(), 1):
+        near = known_to_compare(table, known) if name == "analog" and null is None else None
+        if null is None and some:
+            null = own_null(Outlier() if near is None else Analog().fit(table[near]), table, seed)
+        p = null.chances(table) if some else np.ones(len(table))
+        if near is not None:
+            p[near] = np.nan
+            said = f"p_analog is likeness to the {len(near)} known transients; they have none themselves"
+            remarks.append(said)
+        out[f"p_{name}"] = p
+        say("further chances", done, len(others))
+    out.attrs["remarks"] = remarks
+    return out
+
+# %% ../nbs/05f_candidates.ipynb #4d543771
+def with_others(chances, more):
+    "Further chances beside those of the detectors."
+    at = chances.columns.get_loc("note") if "note" in chances else chances.shape[1]
+    out = pd.concat([chances.iloc[:, :at], more, chances.iloc[:, at:]], axis=1)
+    out.attrs["remarks"] = more.attrs.get("remarks", [])
+    return out
 
 # %% ../nbs/05f_candidates.ipynb #32aaf831
 def flags_in_parts(table, background=None, positions=None):
@@ -509,6 +590,7 @@ def find_candidates(
     most=200,
     k=10,
     n_resamples=20,
+    others=(),
     progress=None,
 ):
     """Find what varies in an archive, and say how far to believe it.
@@ -533,6 +615,11 @@ def find_candidates(
         Neighbors of each.
     n_resamples : int
         How often the photons of a candidate are drawn again; 0 leaves neighbors and stability out.
+    others : sequence of str, or dict
+        Further chances, a column p_<name> each, without part in p, q and detector: "analog", that a constant
+        source is as like one of the `known` detections of the archive (they have none themselves), and
+        "outlier", that it is as far from the usual; each takes as long as measuring 30,000 further
+        detections. Or fitted `OwnNull` by name.
     progress : function, optional
         Called as progress(step, done, total).
 
@@ -540,11 +627,12 @@ def find_candidates(
     -------
     DataFrame indexed by id, in the order of the events
         p, q, expected_false (detections that chance brings to this p), detector (the most significant one),
-        p_<detector> each, note (on their calibration); candidate (q below the limit); flag_<name> each,
-        n_flags, flags, flags_unknown; event, peak_time [s], peak_rate [1/s], t90 [s], fluence and
-        fluence_error [photons], event_start and event_stop [s of good time]; n_events, livetime [s]; and of
-        the first `most` candidates: hardness, hardness_low, hardness_high, neighbors, nearest_known,
-        known_class, known_score, known_rank, stability, stability_neighbors, stability_class.
+        p_<detector> each, p_<name> of `others`, note (on their calibration); candidate (q below the limit);
+        flag_<name> each, n_flags, flags, flags_unknown; event, peak_time [s], peak_rate [1/s], t90 [s],
+        fluence and fluence_error [photons], event_start and event_stop [s of good time]; n_events, livetime
+        [s]; and of the first `most` candidates: hardness, hardness_low, hardness_high, neighbors,
+        nearest_known, known_class, known_score, known_rank, stability, stability_neighbors,
+        stability_class.
         `attrs["remarks"]` says what was not given.
 
     Raises
@@ -552,7 +640,7 @@ def find_candidates(
     EventDataError
         If an exposure is unknown; the sentence names the detection.
     ValueError
-        If a parameter can't be used.
+        If a parameter can't be used, or analog is asked for without a known transient among the detections.
 
     References
     ----------
@@ -563,7 +651,10 @@ def find_candidates(
     real(q, "q", above=0, most=1)
     most, k, n = whole(most, "most", 0), whole(k, "k"), whole(n_resamples, "n_resamples", 0)
     known = known_given(known)
+    others = others_given(others, table, known)
     chances = chances_of(table, seed, say)
+    if others:
+        chances = with_others(chances, others_of(table, others, known, seed, say))
     flags = flags_in_parts(table, background, positions)
     say("flags", 1, 1)
     return candidate_frame(table, chances, flags, known, background, (q, most, k, n, seed), say)
@@ -585,7 +676,7 @@ def candidate_frame(table, chances, flags, known, background, limits, say=lambda
         more = pd.DataFrame(index=frame.index, columns=list(LOOKED_AT))
     looked = looked.join(with_types(more))
     out = pd.concat([frame, looked], axis=1)
-    out.attrs["remarks"] = remarks_of(table, flags, background, known)
+    out.attrs["remarks"] = remarks_of(table, flags, background, known) + chances.attrs.get("remarks", [])
     return out
 
 # %% ../nbs/05f_candidates.ipynb #5d7af776

@@ -19,6 +19,8 @@ from ._store import write_json, write_text
 from ._style import BLUE, ORANGE, png
 from ._text import printable
 from .candidates import candidate_frame, chosen, flags_in_parts, known_given, over_the_catalog, PIECE
+from .candidates import others_given, others_of, with_others
+from .detectors import DETECTORS
 from .flags import flag_definitions
 from .injection import good_moments
 from .nulls import false_alarm_probabilities
@@ -70,14 +72,22 @@ def meanings():
     lines = [line.split("|", 3) for line in MEANING.strip().splitlines()]
     return {name.strip(): tuple(part.strip() for part in more) for name, *more in lines}
 
+# %% ../nbs/05h_cards.ipynb #0ebee664
+FURTHER = {
+    True: "false-alarm probability of the detector {}",
+    False: "chance that a constant source of as many photons scores as high by {}; no part in p",
+    "analog": "chance that a constant source of as many photons is as like a known transient; no part in p",
+    "outlier": "chance that a constant source of as many photons is as far from the usual; no part in p",
+}
+
 # %% ../nbs/05h_cards.ipynb #b70a0509
 def about(
     column: str,  # name of a column of the catalog
 ) -> tuple:  # unit, UCD, meaning
     "Unit, UCD and meaning of a column, also of one detector's probability and of one flag."
     if column.startswith("p_"):
-        text = f"false-alarm probability of the detector {column[2:]}"
-        return "", "stat.probability;src.var", text
+        name = column.removeprefix("p_")
+        return "", "stat.probability;src.var", FURTHER.get(name, FURTHER[name in DETECTORS]).format(name)
     if column.startswith("flag_"):
         told = flag_definitions()
         name = column.removeprefix("flag_")
@@ -593,10 +603,9 @@ def card_of(table, frame, row, names, known, number):
     )
 
 # %% ../nbs/05h_cards.ipynb #9eee4501
-LISTED = (
-    "name, obsreg_id, light curve, p, q, expected_false, detector, event, peak_date, t90, fluence, hardness"
-)
-LISTED += ", known_class, known_rank, stability, stability_neighbors, flags, n_events, livetime"
+LISTED = "name, obsreg_id, light curve, p, q, expected_false, detector, p_analog, p_outlier, event, peak_date"
+LISTED += ", t90, fluence, hardness, known_class, known_rank, stability, stability_neighbors"
+LISTED += ", flags, n_events, livetime"
 
 # %% ../nbs/05h_cards.ipynb #a8f434a2
 def index_cell(row, name, names, bars):
@@ -719,6 +728,22 @@ def all_chances(work, table, mark, seed, say, workers=None):
         else over_the_catalog(false_alarm_probabilities(table, random_state=seed))
     )
 
+# %% ../nbs/05h_cards.ipynb #1cd8dfad
+def mark_of(null):
+    "What a further scorer is: made from this archive, or what was given, with its fingerprint."
+    if null is None:
+        return "made from this archive"
+    name = type(null.scorer).__name__
+    return f"given: {name} {fingerprint(name, null.quantiles_, null.log_counts_)}"
+
+# %% ../nbs/05h_cards.ipynb #1a35c5ba
+def further_chances(work, table, mark, chances, others, known, seed, say):
+    "The probabilities with those of further scorers beside them, kept as one part."
+    if not others:
+        return chances
+    more = kept(work, "others", mark, lambda: others_of(table, others, known, seed, say))
+    return with_others(chances, more)
+
 # %% ../nbs/05h_cards.ipynb #810a1114
 def write_cards(work, table, frame, catalog, known, most, mark, say):
     "Write the cards that are not there yet; returns their names."
@@ -760,6 +785,7 @@ def write_candidates(
     cards=100,
     k=10,
     n_resamples=20,
+    others=(),
     source="events",
     overwrite=False,
     restart=False,
@@ -774,7 +800,7 @@ def write_candidates(
         The archive.
     out : str or Path
         The folder; appears when it is complete.
-    random_state, background, positions, known, q, most, k, n_resamples, progress
+    random_state, background, positions, known, q, most, k, n_resamples, others, progress
         As in `find_candidates`.
     cards : int
         How many candidates, the least probable first, get a card.
@@ -808,13 +834,14 @@ def write_candidates(
         whole(random_state, "random_state", 0),
     )
     asked = dict(zip(("q", "most", "k", "n_resamples", "random_state"), limits)) | {"cards": cards}
+    others = others_given(others, table, known)
+    asked["others"] = {name: mark_of(null) for name, null in others.items()}
     facts = provenance_of(table, source, asked, known, background, positions)
     mark = fingerprint(facts)
     with WorkFolder(out, fingerprint=mark, restart=restart) as work:
         chances = all_chances(work, table, mark, limits[-1], say, workers)
-        flags = kept(
-            work, "flags", mark, lambda: flags_in_parts(table, background, positions)
-        )
+        chances = further_chances(work, table, mark, chances, others, known, limits[-1], say)
+        flags = kept(work, "flags", mark, lambda: flags_in_parts(table, background, positions))
         say("flags", 1, 1)
         frame = kept(
             work,

@@ -1178,6 +1178,7 @@ FALSE = "Share of false ones among the candidates, at most."
 # %% ../nbs/07c_cli.ipynb #664effe1
 LOOKED = "Candidates, the least probable first, that get neighbors and stability."
 AGAIN = "How often the photons of a candidate are drawn again; 0: no stability."
+FURTHER = "Further chances: likeness to the run's known transients, distance from the usual."
 BEHIND = "Background events (CSV or Parquet) under the ids of their sources, with area_ratio in meta."
 PLACES = "CSV with obsreg_id, ra, dec [deg] and, where known, pos_err [arcsec]."
 
@@ -1189,6 +1190,7 @@ candidate_options = add(
     click.option("--most", default=200, show_default=True, help=LOOKED),
     click.option("--cards", default=100, show_default=True, help="Candidates that get a card."),
     click.option("--resamples", default=20, show_default=True, help=AGAIN),
+    click.option("--also", multiple=True, type=click.Choice(["analog", "outlier"]), help=FURTHER),
     click.option("--background", type=click.Path(path_type=Path), metavar="EVENTS", help=BEHIND),
     click.option("--positions", type=click.Path(path_type=Path), metavar="CSV", help=PLACES),
     click.option("--restart", is_flag=True, help="Throw away what an unfinished call left."),
@@ -1227,12 +1229,13 @@ def positions_of(path):
 @candidate_options
 @cluster_option
 @overwrite_option
-def candidates(run, out, background, positions, seed, resamples, cluster, overwrite, restart, **limits):
+def candidates(run, out, also, background, positions, seed, resamples, cluster, overwrite, restart, **limits):
     """Candidates in the archive of a finished RUN: false-alarm probabilities, flags, stability, cards.
 
     \b
         xrt-nb candidates my_run --out my_candidates
         xrt-nb candidates my_run --out my_candidates --q 0.01 --background background.parquet
+        xrt-nb candidates my_run --out my_candidates --also analog --also outlier
 
     DIR holds index.html and cards for people, candidates.vot, .fits and .ecsv for programs. A call that was
     interrupted goes on where it was. Flags never remove a candidate.
@@ -1244,6 +1247,7 @@ def candidates(run, out, background, positions, seed, resamples, cluster, overwr
     given = {"background": None if background is None else read_events(background)}
     given["positions"] = None if positions is None else positions_of(positions)
     how = {"random_state": seed, "n_resamples": resamples, "overwrite": overwrite, "restart": restart}
+    how["others"] = also
     source = str(found.manifest.get("input", {}).get("name", found.path.name))
     with workers_at(cluster, out) as workers, Bars() as bars:
         given |= {"known": found.known, "source": source, "progress": bars, "workers": workers}

@@ -15,7 +15,7 @@ from scipy.special import erf
 from ._store import atomic, file_hash
 from .data import EventTable
 from .training import require_keras
-from .scores import matrix_of, Projection, Score
+from .scores import matrix_in_parts, matrix_of, Projection, Score
 from .shapes import against_counts, count_table, raw_search_columns, read_weights, search_names
 from .shapes import WeightsError
 from .simulation import draw_spectrum, signal_to_noise, simulate_archive, spectrum_library
@@ -212,6 +212,18 @@ def network_inputs(x, columns, scale):
         x[:, k] = (x[:, k] * scale[k] - middle) / width
     return np.clip(x, -6, 6).astype(np.float32)
 
+# %% ../nbs/02h_metric.ipynb #f52a52b3
+AT_A_TIME = 4096  # rows for which the intermediate steps are held
+
+# %% ../nbs/02h_metric.ipynb #3d6cf225
+def gelu(x):
+    "x times the share of a normal distribution below x, some rows at a time."
+    out = np.empty(x.shape, np.float64)
+    for a in range(0, len(x), AT_A_TIME):
+        some = x[a : a + AT_A_TIME]
+        out[a : a + AT_A_TIME] = 0.5 * some * (1 + erf(some / np.sqrt(2)))
+    return out
+
 # %% ../nbs/02h_metric.ipynb #46abc170
 def forward(layers, x):
     """Run the network with numpy.
@@ -228,7 +240,7 @@ def forward(layers, x):
     for k, (w, b) in enumerate(layers):
         x = x @ w + b
         if k < len(layers) - 1:
-            x = 0.5 * x * (1 + erf(x / np.sqrt(2)))  # GELU
+            x = gelu(x)
     c, e = len(CLASSES), x[:, len(CLASSES) + 1 :]
     return x[:, :c], x[:, c], e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-6)
 
@@ -522,9 +534,12 @@ def inputs_from(rows, names, scale):
     if not isinstance(rows, pd.DataFrame):
         return network_inputs(matrix_of(rows, names), names, scale)
     there = [c for c in names if c in rows.columns or not c.startswith(ENERGY_COLUMNS)]
-    x = np.zeros((len(rows), len(names)))
-    x[:, np.isin(names, there)] = matrix_of(rows, there)
-    return network_inputs(x, names, scale)
+    here, out = np.isin(names, there), np.zeros((len(rows), len(names)), np.float32)
+    for a, some in matrix_in_parts(rows, there, AT_A_TIME):
+        x = np.zeros((len(some), len(names)))
+        x[:, here] = some
+        out[a : a + len(some)] = network_inputs(x, names, scale)
+    return out
 
 # %% ../nbs/02h_metric.ipynb #e099d981
 class LearnedMetric(Score):

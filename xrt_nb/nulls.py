@@ -565,6 +565,12 @@ def like_windows(events, rows, n):
     gti = np.concatenate([events.gti[g] for g in parts])
     return EventTable(ids, np.arange(len(rows) + 1) * n, first, None, gti, ends, meta=meta)
 
+# %% ../nbs/05c_nulls.ipynb #50a95bdb
+def scores_in_pieces(scorer, events):
+    "A scorer's scores of a table, some 500,000 photons at a time; (S,)."
+    parts = [scorer.score_samples(part) for part in events.chunks(500_000)]
+    return np.concatenate([np.asarray(part, float) for part in parts]) if parts else np.zeros(0)
+
 # %% ../nbs/05c_nulls.ipynb #0c0e7e04
 class OwnNull(BaseEstimator):
     """Chances of any scorer, from constant sources of as many photons in the good times of an archive.
@@ -592,7 +598,7 @@ class OwnNull(BaseEstimator):
             rng = np.random.default_rng([self.random_state, int(n)])
             drawn = like_windows(table, rng.integers(len(table), size=n_sims), int(n))
             lists = simulate_constant(drawn, random_state=self.random_state)
-            rows.append(tail_quantiles(np.asarray(self.scorer.score_samples(lists), float)))
+            rows.append(tail_quantiles(scores_in_pieces(self.scorer, lists)))
         self.quantiles_ = np.array(rows)
         return self
 
@@ -601,5 +607,5 @@ class OwnNull(BaseEstimator):
         check_is_fitted(self)
         table = without_energies(as_table(X))
         q = quantiles_at(self.quantiles_, table.counts, self.log_counts_)
-        p = chances_from(np.asarray(self.scorer.score_samples(table), float), q)
+        p = chances_from(scores_in_pieces(self.scorer, table), q)
         return np.where(table.counts < LEAST, 1.0, p)

@@ -54,6 +54,17 @@ def matrix_of(rows, columns=None):
         raise ScoreError(f"source {source!r}, feature {column!r}, is not finite ({len(bad)} such values)")
     return x
 
+# %% ../nbs/02g_scores.ipynb #4eab408b
+def matrix_in_parts(frame, columns, n):
+    "First row and matrix of `n` rows of a frame at a time; what is wrong is said of the whole frame."
+    for a in range(0, max(len(frame), 1), n):
+        try:
+            part = matrix_of(frame.iloc[a : a + n], columns)
+        except ScoreError:
+            matrix_of(frame, columns)
+            raise
+        yield a, part
+
 # %% ../nbs/02g_scores.ipynb #0a09c6e3
 class Projection(tuple):
     "Sources prepared by `Score.project`: arrays with one row per source each."
@@ -263,8 +274,14 @@ class CosineLogNorm(Score):
         w = weights_for(self.weights, self.columns_)
         self.root_ = np.sqrt(w / w.sum())
         self.gain_ = np.float64(np.sqrt((w > 0).sum()) if self.gain is None else self.gain)
-        squares = (((x - self.mean_) / self.scale_ * self.root_) ** 2).sum(axis=1)
-        self.noise_ = np.float64(np.median(squares) if self.above_noise else 0.0)
+        self.noise_ = np.float64(np.median(self._squares(x)) if self.above_noise else 0.0)
+
+    def _squares(self, x):
+        "Squared lengths, a few thousand rows at a time, so that no copy of the archive is made."
+        parts = np.array_split(x, max(len(x) // 4096, 1))
+        return np.concatenate(
+            [(((p - self.mean_) / self.scale_ * self.root_) ** 2).sum(axis=1) for p in parts]
+        )
 
     def _prepare(self, x):
         z = (x - self.mean_) / self.scale_ * self.root_
