@@ -56,7 +56,7 @@ def matrix_of(rows, columns=None):
 
 # %% ../nbs/02g_scores.ipynb #4eab408b
 def matrix_in_parts(frame, columns, n):
-    "First row and matrix of `n` rows of a frame at a time; what is wrong is said of the whole frame."
+    "First row and matrix of `n` rows of a frame at a time; what is wrong is told of the whole frame."
     for a in range(0, max(len(frame), 1), n):
         try:
             part = matrix_of(frame.iloc[a : a + n], columns)
