@@ -226,7 +226,7 @@ def test_every_parameter_reaches_the_run_from_the_command_line(archive, tmp_path
             given += [flag, *values.get(name, [p.kind[0] if isinstance(p.kind, tuple) else "7"])]
         said = shell(*command, *given)
         assert said.exit_code == 0, said.output
-        assert set(asked[-1]) - {"n_jobs"} == set(PARAMETERS) and asked[-1]["energy_range"] == (600.0, 6000.0) and asked[-1]["exclude_same_source"] is True
+        assert set(asked[-1]) - {"n_jobs", "workers", "chunked"} == set(PARAMETERS) and asked[-1]["energy_range"] == (600.0, 6000.0) and asked[-1]["exclude_same_source"] is True
 
 
 def test_the_page_of_the_command_line_knows_every_option(root):
