@@ -368,6 +368,7 @@ def test_a_moved_run_in_the_dark_from_the_keyboard(chrome, tmp_path):
         desk.keep("card")
         page.set_viewport_size({"width": 390, "height": 1500})
         page.locator(".xrt-tabs").get_by_role("tab", name="Light curves").click()
+        desk.wait("; Light curves 1 ", 180)  # said when the pictures are there; those from before the table are replaced
         page.locator(".xrt-panel-lc img").wait_for()
         page.wait_for_timeout(500)
         assert_fits(page)
