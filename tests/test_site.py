@@ -71,8 +71,9 @@ def pages(site):
 
 
 def page_of(notebook):
-    "The page that a notebook becomes: without its number, as nbdev names it."
-    return re.sub(r"^\d+[a-z]?_", "", notebook.stem) + ".html"
+    "The page that a notebook becomes: without its number, as nbdev names it; the front page keeps its own name."
+    stem = re.sub(r"^\d+[a-z]?_", "", notebook.stem)
+    return (notebook.stem if stem == "index" else stem) + ".html"
 
 
 def test_the_site_builds_without_a_warning(built):
