@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from xrt_nb import cards, runs
+from xrt_nb import __version__, cards, runs
 from xrt_nb._store import StoreBusy, StoreError, StoreExists, StoreMissing, WorkFolder, XRTError, locked
 from xrt_nb.cli import main
 from xrt_nb.data import EventTable
 from xrt_nb.representations import EtDtCube, EtMap
-from xrt_nb.scale import Cluster, ClusterProblem, as_address, attempt, cuts, draw_over, each_here, map_parts, parts_of, read_part
+from xrt_nb.scale import Cluster, ClusterProblem, as_address, attempt, check_workers, cuts, draw_over, each_here, map_parts
+from xrt_nb.scale import parts_of, read_part
 from xrt_nb.simulation import simulate_archive
 from xrt_nb.tables import ParquetEvents
 
@@ -248,6 +249,39 @@ def test_workers_give_the_same_bytes_and_survive(made, tmp_path, capfd):
     assert [int(r["part"]) for r in done.results()] == [0, 1, 2, 3, 5, 6, 7]
     assert not list(tmp_path.glob(".dask-*"))
     assert "distributed" not in capfd.readouterr().err
+
+
+class Asked:
+    "A client whose workers answer what a list of rounds says."
+
+    def __init__(self, *rounds):
+        self.rounds = list(rounds)
+
+    def wait_for_workers(self, n, timeout):
+        assert n == 1 and timeout > 0
+
+    def run(self, function, token, on_error):
+        assert on_error == "return"
+        said = self.rounds.pop(0) if len(self.rounds) > 1 else self.rounds[0]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+def test_a_worker_that_is_killed_while_it_is_asked_is_left_out():
+    killed, well = ConnectionResetError("by peer"), (__version__, True)
+    check_workers(Asked({"a": killed, "b": well}), "here")
+    check_workers(Asked({"a": killed}, {}, {"b": well}), "here")
+    with pytest.raises(ClusterProblem, match="no workers after 0.3 s; start some"):
+        check_workers(Asked({"a": killed}), "here", wait=0.3)
+    with pytest.raises(ClusterProblem, match="worker b can't import xrt_nb .*No module.*; install it there"):
+        check_workers(Asked({"a": well, "b": ModuleNotFoundError("No module named 'xrt_nb'")}), "here")
+    with pytest.raises(ClusterProblem, match="worker b has xrt_nb 0.0, this is"):
+        check_workers(Asked({"a": killed, "b": ("0.0", True)}), "here")
+    with pytest.raises(ClusterProblem, match="worker a doesn't see"):
+        check_workers(Asked({"a": (__version__, False)}), "here", "folder/.seen")
+    with pytest.raises(ClusterProblem, match="the scheduler at here has vanished"):
+        check_workers(Asked(ConnectionResetError("by peer")), "here")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import warnings
 from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
@@ -267,20 +268,34 @@ def about_worker(token):
     "Version of the library, and whether a file is seen, on a worker."
     return __version__, token is None or os.path.exists(token)
 
+# %% ../nbs/07b_scale.ipynb #9c9bcc80
+def answers(client, token, wait):
+    "What the workers say of themselves; one that ends while it is asked is left out."
+    until = time.monotonic() + wait
+    while time.monotonic() < until:
+        client.wait_for_workers(1, timeout=max(0.1, until - time.monotonic()))
+        said = client.run(about_worker, token, on_error="return")
+        if told := {worker: answer for worker, answer in said.items() if not isinstance(answer, OSError)}:
+            return told
+        time.sleep(0.1)  # all of them were killed: others come
+    raise TimeoutError(f"no worker answered in {wait:g} s")
+
+
 # %% ../nbs/07b_scale.ipynb #8fde06ea
 def check_workers(client, address, token=None, wait=WORKERS):
     "Refuse a cluster that can't do the work."
     try:
-        client.wait_for_workers(1, timeout=wait)
+        told = answers(client, token, wait)
     except TimeoutError:
         said = f"the scheduler at {address} has no workers after {wait:g} s; start some, then call again"
         raise ClusterProblem(said) from None
-    try:
-        told = client.run(about_worker, token)
-    except Exception as err:
-        said = f"a worker at {address} can't import xrt_nb ({why(err)}); install it there"
-        raise ClusterProblem(said) from None
-    for worker, (version, sees) in told.items():
+    except OSError as err:
+        raise gone(address) from err
+    for worker, answer in told.items():
+        if isinstance(answer, Exception):
+            said = f"worker {worker} can't import xrt_nb ({why(answer)}); install it there"
+            raise ClusterProblem(said)
+        version, sees = answer
         if version != __version__:
             said = f"worker {worker} has xrt_nb {version}, this is {__version__}; install the same there"
             raise ClusterProblem(said)
@@ -758,6 +773,17 @@ def map_parts(function, parts, out, cluster=None, *, progress=None, restart=Fals
     found = [[out / f for f in files[n]] if n in files else None for n, *_ in items]
     return Mapped(out, found, failed, len(files) - kept, kept)
 
+# %% ../nbs/07b_scale.ipynb #7f0c3a51
+ROWS = ("rows", "rows.data", "rows.indices", "rows.indptr", "rows.shape")  # arrays of dense or sparse rows
+
+# %% ../nbs/07b_scale.ipynb #7f0c3a52
+def as_arrays(rows):
+    "Rows, dense or sparse, as plain arrays by the names `ROWS`."
+    if not issparse(rows):
+        return {"rows": rows}
+    rows = csr_array(rows)
+    return dict(zip(ROWS[1:], (rows.data, rows.indices, rows.indptr, rows.shape)))
+
 # %% ../nbs/07b_scale.ipynb #aba1c70a
 def draw_piece(piece, cube, least, grid):
     "Representations of a piece as arrays; without rows where no detection has one."
@@ -766,15 +792,14 @@ def draw_piece(piece, cube, least, grid):
     if not usable(piece.events, drawn, least)["used"].any():
         return n
     ids, rows, _ = draw(piece.events, drawn, least)
-    if not issparse(rows):
-        return n | {"ids": ids, "rows": rows}
-    rows = csr_array(rows)
-    return n | {"ids": ids, "data": rows.data, "at": rows.indices, "ends": rows.indptr, "shape": rows.shape}
+    return n | {"ids": ids} | as_arrays(rows)
 
 # %% ../nbs/07b_scale.ipynb #e9a0d7d7
 def rows_again(z):
-    "Rows from the arrays of `draw_piece`."
-    return z["rows"] if "rows" in z else csr_array((z["data"], z["at"], z["ends"]), shape=tuple(z["shape"]))
+    "Rows from what `as_arrays` made of them."
+    if "rows" in z:
+        return z["rows"]
+    return csr_array(tuple(z[k] for k in ROWS[1:4]), shape=tuple(z["rows.shape"]))
 
 # %% ../nbs/07b_scale.ipynb #78e8daa6
 def draw_over(events, cube, least, grid, cluster, folder, n_events=131_072):
