@@ -16,14 +16,14 @@ from .analogs import read_known
 from .data import concat, EventTable
 from .default_search import default_score
 from .embedding import known_series
-from .flags import flag_table
+from .flags import flag_table, good_times
 from .detectors import Analog, DETECTORS, frame_times_of, LEAST, Outlier
 from .injection import good_moments, on_frames
 from .nulls import false_alarm_probabilities, OwnNull, RUNGS
 from .properties import hardness_ratio
 from .representations import compiled
 from .scores import Projection
-from .shapes import as_table, clocked, half_ratio, observation_of, search_features, shortest
+from .shapes import as_table, clocked, half_ratio, observation_numbers, search_features, shortest
 from .shapes import without_energies
 
 # %% ../nbs/05f_candidates.ipynb #a097c408
@@ -190,11 +190,11 @@ def over_the_catalog(frame):
     return out.assign(note=frame["note"]) if "note" in frame else out
 
 # %% ../nbs/05f_candidates.ipynb #eed6994f
-def chances_of(table, random_state, say=lambda *_: None):
-    "Probabilities of every detection, in pieces."
+def chances_of(table, random_state, say=lambda *_: None, keep=lambda _, make: make()):
+    "Probabilities of every detection, in pieces; `keep(n, make)` may hold on to what piece n gives."
     parts, done = [], 0
-    for part in table.chunks(PIECE):
-        parts.append(false_alarm_probabilities(part, random_state=random_state))
+    for n, part in enumerate(table.chunks(PIECE)):
+        parts.append(keep(n, lambda: false_alarm_probabilities(part, random_state=random_state)))
         done += len(part)
         say("probabilities", done, len(table))
     if not parts:
@@ -240,13 +240,7 @@ def places_to_simulate(table, seed):
     if len(rows) > PLACES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, PLACES, replace=False))
     some = without_energies(table[rows])
-    windows, ends = some.windows(), some.gti_offsets
-    parts = [windows[[s]] for s in range(len(rows))]
-    if some.gti is not None:
-        own = [some.gti[a:b] for a, b in zip(ends, ends[1:])]
-        parts = [mine if len(mine) else window for mine, window in zip(own, parts)]
-    ends = np.r_[0, np.cumsum([len(g) for g in parts])]
-    return EventTable(some.ids, some.offsets, some.time, None, np.concatenate(parts), ends, some.meta)
+    return EventTable(some.ids, some.offsets, some.time, None, *good_times(some), some.meta)
 
 # %% ../nbs/05f_candidates.ipynb #e87ef4c5
 def own_null(scorer, table, seed):
@@ -286,9 +280,7 @@ def flags_in_parts(table, background=None, positions=None):
     "Flags of an archive, whole observations together; in one go where there are background lists."
     if background is not None or table.n_events <= PIECE:
         return flag_table(table, background=background, positions=positions)
-    name = observation_of(table)
-    alone = np.where(name == "", np.char.add("\n", table.ids), name)
-    code = np.unique(alone, return_inverse=True)[1]
+    code = observation_numbers(table)
     blocks = blocks_of(np.bincount(code, table.counts), PIECE)
     rows = (np.flatnonzero((code >= b[0]) & (code <= b[-1])) for b in blocks)
     flags = pd.concat([flag_table(table[r], positions=positions) for r in rows])

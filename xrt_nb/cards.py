@@ -18,7 +18,7 @@ from ._store import atomic, fingerprint, finish_part, finished_part, StoreExists
 from ._store import write_json, write_text
 from ._style import BLUE, ORANGE, png
 from ._text import printable
-from .candidates import candidate_frame, chosen, flags_in_parts, known_given, over_the_catalog, PIECE
+from .candidates import candidate_frame, chances_of, chosen, flags_in_parts, known_given, over_the_catalog, PIECE
 from .candidates import others_given, others_of, with_others
 from .detectors import DETECTORS
 from .flags import flag_definitions
@@ -715,18 +715,7 @@ def all_chances(work, table, mark, seed, say, workers=None):
         pieces, folder = list(table.chunks(PIECE)) or [table], work.path / "chances"
         parts = workers.over(chances_of_piece, pieces, folder, say, random_state=seed)
         return over_the_catalog(pd.concat(parts))
-    parts, done = [], 0
-    for n, part in enumerate(table.chunks(PIECE)):
-        parts.append(
-            kept(work, f"chances-{n:05d}", mark, lambda: false_alarm_probabilities(part, random_state=seed))
-        )
-        done += len(part)
-        say("probabilities", done, len(table))
-    return (
-        over_the_catalog(pd.concat(parts))
-        if parts
-        else over_the_catalog(false_alarm_probabilities(table, random_state=seed))
-    )
+    return chances_of(table, seed, say, lambda n, make: kept(work, f"chances-{n:05d}", mark, make))
 
 # %% ../nbs/05h_cards.ipynb #1cd8dfad
 def mark_of(null):

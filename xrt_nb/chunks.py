@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from dataclasses import replace
 from scipy.linalg import eigh, qr
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -38,12 +38,13 @@ from .representations import Flatten
 from . import runs
 from .runs import ALONE, ALWAYS, Job, SearchCoordinates, Space, TITLES, Workspace, case_given, case_of
 from .runs import check_alone, check_numbers, class_hits, clock_for, column_names, counts_of
-from .runs import feature_keys, given_inputs, header_of, last_of, marks_of, numbers_of, parameters_of
-from .runs import rows_of, search, set_numbers, shown_properties, usable, with_parameters, write_arrays
+from .runs import feature_keys, given_inputs, header_of, last_of, numbers_of, parameters_of, rows_of
+from .runs import search, set_numbers, shown_properties, shrink_perplexity, usable, with_parameters
+from .runs import work_through, write_arrays
 from .runs import parts_of as parts_of_model
-from .scale import map_parts, mark_of_call, parts_of, read_part
+from .scale import ROWS, as_arrays, map_parts, mark_of_call, parts_of, read_part, rows_again
 from .scores import Euclidean, Projection, matrix_of
-from .shapes import AT_LEAST, CELLS, FAINT, clocked, half_ratio, observation_of, scan_shapes
+from .shapes import AT_LEAST, CELLS, FAINT, clocked, is_shared, observation_of, scan_shapes
 from .shapes import search_features
 from .tables import EventFile
 from .training import read_arrays
@@ -56,8 +57,7 @@ def learned_from(found):
     "What the judges of the default search learn from: squared length and v of each detection."
     free, learned = default_score().fit(found).scores
     x = matrix_of(found, free.columns_)
-    squares = (((x - free.mean_) / free.scale_ * free.root_) ** 2).sum(axis=1)
-    return {"squares": squares, "v": learned.project(found)[1]}
+    return {"squares": free.squares(x), "v": learned.project(found)[1]}
 
 # %% ../nbs/07d_chunks.ipynb #f7f59ba9
 def observed(table, axis):
@@ -96,10 +96,7 @@ def drawn(recipe, chosen):
     check_alone(recipe, chosen, chosen.ids, rows)
     for _, step in list(parts_of_model(recipe.features))[:-1]:
         rows = clone(step).fit_transform(rows)
-    if not issparse(rows):
-        return {"rows": rows}
-    rows = csr_array(rows)
-    return {f"rows.{k}": getattr(rows, k) for k in ("data", "indices", "indptr")} | {"rows.shape": rows.shape}
+    return as_arrays(rows)
 
 # %% ../nbs/07d_chunks.ipynb #3020a47d
 def loaded(path, *names):
@@ -110,10 +107,8 @@ def loaded(path, *names):
 # %% ../nbs/07d_chunks.ipynb #ff281e99
 def rows_in(path):
     "Flat rows that `drawn` made, or None."
-    z = loaded(path, "rows", "rows.data", "rows.indices", "rows.indptr", "rows.shape")
-    if "rows" in z or not z:
-        return z.get("rows")
-    return csr_array((z["rows.data"], z["rows.indices"], z["rows.indptr"]), tuple(z["rows.shape"]))
+    z = loaded(path, *ROWS)
+    return rows_again(z) if z else None
 
 # %% ../nbs/07d_chunks.ipynb #1d131d96
 def frame_in(path, name):
@@ -142,15 +137,13 @@ def of_observations(paths):
 def shared_in(paths):
     "(S,) bool: whose excess is shared by the other faint lists of its observation, as `shared_flares`."
     total, (name, best, own) = of_observations(paths)
-    out = np.zeros(len(name), dtype=bool)
+    out, rows, seen = np.zeros(len(name), dtype=bool), [], []
     for k, (observation, (a, b), (inside, all_own)) in enumerate(zip(name.tolist(), best, own)):
         totals, lists = total[observation]
-        if lists < AT_LEAST or observation == "":
-            continue
-        inside, others = totals[b] - totals[a] - inside, totals[-1] - all_own
-        mu = others * (b - a) / CELLS
-        z = np.sqrt(max(2 * half_ratio(float(inside), mu, float(others)), 0.0))
-        out[k] = inside >= mu and z > 5 and (inside + 1) / (mu + 1) > 1.2
+        if lists >= AT_LEAST and observation != "":
+            rows.append(k)
+            seen.append((totals[b] - totals[a] - inside, totals[-1] - all_own, b - a))
+    out[rows] = is_shared(*np.array(seen, dtype=np.int64).reshape(-1, 3).T)
     return out
 
 # %% ../nbs/07d_chunks.ipynb #b1b7212b
@@ -237,11 +230,8 @@ def components_from(model, n, total, product):
     return as_fitted(model, n, mean, values[::-1], vectors.T[::-1], np.trace(covariance))
 
 # %% ../nbs/07d_chunks.ipynb #baeb6cbb
-WIDE, PASSES, SPARE = (
-    2000,
-    10,
-    10,
-)  # columns from which passes are made; how many; columns beyond those wanted
+WIDE = 2000  # columns from which passes are made
+PASSES, SPARE = 10, 10  # how many; columns beyond those wanted
 
 # %% ../nbs/07d_chunks.ipynb #48ff6140
 def summed(part):
@@ -363,11 +353,10 @@ def pass_over(job, function, parts, name, **fixed):
     folder = job.folder / "parts"
     folder.mkdir(exist_ok=True)
     out = folder / f"{name}-{mark_of_call(function, fixed)[:12]}"
-    cluster = getattr(job, "cluster", None)
     say = lambda _, i, n: job.progress(name, i, n)  # noqa: E731
     job.progress(name, 0, len(parts))
     try:
-        return map_parts(function, parts, out, cluster, progress=say, **fixed).complete()
+        return map_parts(function, parts, out, job.workers, progress=say, **fixed).complete()
     except OSError:
         raise
     except XRTError as err:
@@ -770,8 +759,7 @@ def parameters_in_parts(case, n, sample, parameters):
     e, of = params["embedding"], min(n, whole(sample, "sample"))
     if of > 20_000 and e["method"] == "sklearn" and parameters.get("method") is None:
         e["method"] = "opentsne"
-    if case.shrink and parameters.get("perplexity") is None:
-        e["perplexity"] = int(np.clip((of - 1) // 3, 1, e["perplexity"]))
+    shrink_perplexity(case, params, parameters, of)
     e["sample"] = int(sample)
     return params
 
@@ -828,10 +816,6 @@ def run_in_parts(
         if space.open(header):
             return space.out
         job = Job(
-            space.work, archive, known, truth, case, params, header, Path(events), n_jobs=n_jobs, progress=say
+            space.work, archive, known, truth, case, params, header, Path(events), None, n_jobs, say, cluster
         )
-        job.cluster = cluster
-        for step, mark in zip(steps, marks_of(header, steps).values()):
-            say(step.name, 0, 0)
-            space.step(step.name, mark, step.files_of(case, truth is not None), lambda _, s=step: s.make(job))
-        return space.close([step.name for step in steps])
+        return work_through(space, job, steps)

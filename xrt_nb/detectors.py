@@ -21,7 +21,7 @@ from .features import fractions, step_odds
 from .properties import total_odds
 from .representations import compiled
 from .default_search import default_score
-from .shapes import as_table, block_weights, observation_of, search_features, without_energies
+from .shapes import as_table, block_weights, observation_numbers, search_features, without_energies
 
 # %% ../nbs/05b_detectors.ipynb #acde01c6
 class Spread(NamedTuple):
@@ -95,10 +95,8 @@ def told_frames(meta):
 # %% ../nbs/05b_detectors.ipynb #5d0e7c12
 def _found_frames(events):
     "Frame time of each detection [s] from the times of its observation; 0: none."
-    step, src, name = np.diff(events.time), events.detection_index, observation_of(events)
+    step, src, code = np.diff(events.time), events.detection_index, observation_numbers(events)
     step = np.where(src[1:] == src[:-1], step, 0.0)
-    alone = np.char.add("\n", events.ids.astype(str))
-    _, code = np.unique(np.where(name == "", alone, name), return_inverse=True)
     of, order = code[src[1:]], np.argsort(code[src[1:]], kind="stable")
     ends = np.searchsorted(of[order], np.arange(code.max(initial=-1) + 2))
     frame = [_found_frame(step[order[a:b]]) for a, b in zip(ends[:-1], ends[1:])]

@@ -22,7 +22,7 @@ from .features import block_edges
 from .fits import as_region, read_event_list
 from .regions import Region
 from .representations import as_table, background_for, compiled
-from .shapes import AT_LEAST, CELLS, clocked, FAINT, observation_of, scan_shapes
+from .shapes import AT_LEAST, CELLS, clocked, FAINT, observation_numbers, scan_shapes
 
 # %% ../nbs/05d_flags.ipynb #8f34a58e
 def answers(yes, known=True):
@@ -152,9 +152,7 @@ class Seen:
     @cached_property
     def observation(self):
         "(S,) number of each detection's observation; a detection of none is alone."
-        name = observation_of(self.events)
-        alone = np.where(name == "", np.char.add("\n", self.events.ids), name)
-        return np.unique(alone, return_inverse=True)[1]
+        return observation_numbers(self.events)
 
     @cached_property
     def clock(self):

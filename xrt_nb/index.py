@@ -129,6 +129,14 @@ def checked_rows(x, n_columns):
         raise XRTError(f"`x` holds {worst:g}; neighbors are searched among numbers up to {LARGEST:g}")
     return x
 
+# %% ../nbs/05g_index.ipynb #05ba33f3
+def asked(x, n_neighbors, rows):
+    "Queries and number of neighbors, checked, and room for the squares and rows that are found."
+    x, k = checked_rows(x, rows.shape[1]), whole(n_neighbors, "n_neighbors")
+    if k > len(rows):
+        raise ValueError(f"`n_neighbors` is {k}, but there are {len(rows)} rows")
+    return x, k, np.full((len(x), k), np.inf), np.full((len(x), k), len(rows), dtype=np.int64)
+
 # %% ../nbs/05g_index.ipynb #05ba33f4
 class ExactNeighbors:
     """The k nearest rows by Euclidean distance, exactly; rows may lie on disk.
@@ -185,10 +193,7 @@ class ExactNeighbors:
         rows : (M, k) int array
             Of equal distances, the first row first.
         """
-        x, k = checked_rows(x, self.rows.shape[1]), whole(n_neighbors, "n_neighbors")
-        if k > len(self.rows):
-            raise ValueError(f"`n_neighbors` is {k}, but there are {len(self.rows)} rows")
-        best, where = np.full((len(x), k), np.inf), np.full((len(x), k), len(self.rows), dtype=np.int64)
+        x, k, best, where = asked(x, n_neighbors, self.rows)
         parts = [slice(a, a + TOGETHER) for a in range(0, len(x), TOGETHER)]
         with ThreadPoolExecutor(self.n_jobs) as pool:
             list(pool.map(lambda part: self._search(x[part], best[part], where[part]), parts))
@@ -289,14 +294,11 @@ class ApproximateNeighbors:
         rows : (M, k) int array
             Of equal distances, the first row first.
         """
-        x, k = checked_rows(x, self.rows.shape[1]), whole(n_neighbors, "n_neighbors")
-        if k > len(self.rows):
-            raise ValueError(f"`n_neighbors` is {k}, but there are {len(self.rows)} rows")
+        x, k, best, where = asked(x, n_neighbors, self.rows)
         few, most = x.astype(np.float32), min(k + SPARE, len(self.rows))
         proposed = self._proposed(few, most, self.probes)
         if len(lack := np.flatnonzero((proposed < 0).any(axis=1))):
             proposed[lack] = self._proposed(few[lack], most, self.index.nlist)
-        best, where = np.full((len(x), k), np.inf), np.full((len(x), k), len(self.rows), dtype=np.int64)
         _rank(self.rows, x, proposed, best, where)
         return np.sqrt(best), where
 

@@ -230,8 +230,42 @@ def _judge_muwclass(model, table) -> tuple:
         answers.append(forest.answer(x.to_numpy()))
     return np.mean(answers, axis=0), np.std(answers, axis=0), measured.value.index
 
+# %% ../nbs/06i_recipes.ipynb #d9cfa1ad
+class Recipe(ClassifierMixin, BaseEstimator):
+    "What both recipes answer, once `_judged` gives probabilities first and the index of the rows last."
+
+    def predict_proba(self, table):
+        """State the probability of each class.
+
+        Parameters
+        ----------
+        table : DataFrame or astropy Table
+            With the columns that the recipe was fitted with.
+
+        Returns
+        -------
+        DataFrame
+            One row per row of the table, one column per class; rows sum to 1.
+        """
+        p, *_, index = self._judged(table)
+        return pd.DataFrame(p, index=index, columns=self.classes_)
+
+    def predict(self, table):
+        """State the class of highest probability.
+
+        Parameters
+        ----------
+        table : DataFrame or astropy Table
+            As in `predict_proba`.
+
+        Returns
+        -------
+        array of shape (N,)
+        """
+        return self.classes_[self.predict_proba(table).to_numpy().argmax(axis=1)]
+
 # %% ../nbs/06i_recipes.ipynb #d9cfa1ae
-class MuwclassRecipe(ClassifierMixin, BaseEstimator):
+class MuwclassRecipe(Recipe):
     """MUWCLASS's recipe: Monte-Carlo over errors, SMOTE, a random forest for each draw.
 
     Parameters
@@ -301,35 +335,7 @@ class MuwclassRecipe(ClassifierMixin, BaseEstimator):
         """
         return _fit_muwclass(self, table, labels)
 
-    def predict_proba(self, table):
-        """State the probability of each class, the mean over the draws.
-
-        Parameters
-        ----------
-        table : DataFrame or astropy Table
-            With the columns that the recipe was fitted with.
-
-        Returns
-        -------
-        DataFrame
-            One row per row of the table, one column per class; rows sum to 1.
-        """
-        p, _, index = _judge_muwclass(self, table)
-        return pd.DataFrame(p, index=index, columns=self.classes_)
-
-    def predict(self, table):
-        """State the class of highest probability.
-
-        Parameters
-        ----------
-        table : DataFrame or astropy Table
-            As in `predict_proba`.
-
-        Returns
-        -------
-        array of shape (N,)
-        """
-        return self.classes_[self.predict_proba(table).to_numpy().argmax(axis=1)]
+    _judged = _judge_muwclass
 
     def confidence(self, table, at_least: float = 2.0):
         """State the class, its probability and error, and whether it is far enough from all others.
@@ -495,7 +501,7 @@ def _judge_mixture(model, table) -> tuple:
     return p / p.sum(axis=1, keepdims=True), answered, cluster, values.index
 
 # %% ../nbs/06i_recipes.ipynb #06a5b2b6
-class MixtureMahalanobis(ClassifierMixin, BaseEstimator):
+class MixtureMahalanobis(Recipe):
     """umlcaxs' recipe: clusters by a Gaussian mixture, soft labels by Mahalanobis distance in each.
 
     Parameters
@@ -521,6 +527,10 @@ class MixtureMahalanobis(ClassifierMixin, BaseEstimator):
         Offset and both ends of the columns that were stretched.
     shapes_ : dict
         Mean and inverse covariance by cluster and class.
+
+    Notes
+    -----
+    A row without an answer (see `answered`) gets the shares of the classes among the labeled rows.
 
     References
     ----------
@@ -555,36 +565,7 @@ class MixtureMahalanobis(ClassifierMixin, BaseEstimator):
         """
         return _fit_mixture(self, table, labels)
 
-    def predict_proba(self, table):
-        """State the probability of each class.
-
-        Parameters
-        ----------
-        table : DataFrame or astropy Table
-            With the columns that the recipe was fitted with.
-
-        Returns
-        -------
-        DataFrame
-            One row per row of the table, one column per class. A row without an answer (see `answered`)
-            holds the shares of the classes among the labeled rows.
-        """
-        p, _, _, index = _judge_mixture(self, table)
-        return pd.DataFrame(p, index=index, columns=self.classes_)
-
-    def predict(self, table):
-        """State the class of highest probability.
-
-        Parameters
-        ----------
-        table : DataFrame or astropy Table
-            As in `predict_proba`.
-
-        Returns
-        -------
-        array of shape (N,)
-        """
-        return self.classes_[_judge_mixture(self, table)[0].argmax(axis=1)]
+    _judged = _judge_mixture
 
     def answered(self, table):
         """Tell which rows have an answer: all columns, and a cluster with a class in it.

@@ -1731,6 +1731,22 @@ def marks_of(header, steps):
         mark = mark if step.alone else out[step.name]
     return out
 
+# %% ../nbs/07_runs.ipynb #dbbfa12b
+def shrink_perplexity(case, params, given, n):
+    "Fit the perplexity, unless it was given, to the `n` detections of an embedding: few have few neighbors."
+    if case.shrink and given.get("perplexity") is None:
+        e = params["embedding"]
+        e["perplexity"] = int(np.clip((n - 1) // 3, 1, e["perplexity"]))
+
+# %% ../nbs/07_runs.ipynb #dbbfa12c
+def work_through(space, job, steps):
+    "Make what is missing of the steps of a job, and close its run; the run directory."
+    for step, mark in zip(steps, marks_of(job.header, steps).values()):
+        job.progress(step.name, 0, 0)
+        files = step.files_of(job.case, job.truth is not None)
+        space.step(step.name, mark, files, lambda _, s=step: s.make(job))
+    return space.close([step.name for step in steps])
+
 # %% ../nbs/07_runs.ipynb #dbbfa12d
 MANY = 200_000  # detections of a file beyond which it is read in parts
 
@@ -1812,9 +1828,7 @@ def run(
         return run_in_parts(case, events, out, known, truth, **more, **parameters)
     params, say = parameters_of(case, parameters), progress or (lambda *_: None)
     events, path, known, truth, source = given_inputs(events, known, truth, name)
-    if case.shrink and parameters.get("perplexity") is None:  # small archives have few neighbors
-        most, e = (len(events) - 1) // 3, params["embedding"]
-        e["perplexity"] = int(np.clip(most, 1, e["perplexity"]))
+    shrink_perplexity(case, params, parameters, len(events))
     case, steps = with_parameters(case, params), list(STEPS)
     header = header_of(case, events, params, known, truth, source)
     more = {"path": path, "encoder": parameters.get("encoder"), "n_jobs": n_jobs, "progress": say}
@@ -1823,10 +1837,7 @@ def run(
         if space.open(header):
             return space.out
         job = Job(space.work, events, known, truth, case, params, header, **more)
-        for step, mark in zip(steps, marks_of(header, steps).values()):
-            say(step.name, 0, 0)
-            space.step(step.name, mark, step.files_of(case, truth is not None), lambda _, s=step: s.make(job))
-        return space.close([step.name for step in steps])
+        return work_through(space, job, steps)
 
 # %% ../nbs/07_runs.ipynb #52fc5f01
 def damaged(path, what):

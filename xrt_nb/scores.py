@@ -274,9 +274,9 @@ class CosineLogNorm(Score):
         w = weights_for(self.weights, self.columns_)
         self.root_ = np.sqrt(w / w.sum())
         self.gain_ = np.float64(np.sqrt((w > 0).sum()) if self.gain is None else self.gain)
-        self.noise_ = np.float64(np.median(self._squares(x)) if self.above_noise else 0.0)
+        self.noise_ = np.float64(np.median(self.squares(x)) if self.above_noise else 0.0)
 
-    def _squares(self, x):
+    def squares(self, x):
         "Squared lengths, a few thousand rows at a time, so that no copy of the archive is made."
         parts = np.array_split(x, max(len(x) // 4096, 1))
         return np.concatenate(

@@ -179,16 +179,28 @@ def observation_of(events):
         return events.meta["obsid"].astype(str).to_numpy(str)
     return np.array([str(i).rpartition("_")[0] for i in events.ids], dtype=str)
 
+# %% ../nbs/02f_shapes.ipynb #a7a643d8
+def observation_numbers(events):
+    "(S,) number of each detection's observation; a detection of none is alone."
+    name = observation_of(events)
+    alone = np.where(name == "", np.char.add("\n", events.ids), name)
+    return np.unique(alone, return_inverse=True)[1]
+
+# %% ../nbs/02f_shapes.ipynb #a7a643d9
+def is_shared(inside, others, width):
+    "Whether `inside` of the `others`, photons of other lists, are too many for a window of `width` cells."
+    mu = others * width / CELLS
+    z = np.array([_signed_root(*each) for each in zip(inside, mu, others)])
+    return (z > 5) & ((inside + 1) / (mu + 1) > 1.2)
+
 # %% ../nbs/02f_shapes.ipynb #a7a643da
 def _shared(total, best, n):
-    "z and contrast of the other faint lists' photons in each list's best window, for one observation."
+    "Whether the other faint lists have an excess in each list's best window, for one observation."
     faint = np.where((n <= FAINT)[:, None], total, 0)
     rows, (a, b) = np.arange(len(n)), best.T
     inside = faint[:, b].sum(axis=0) - faint[:, a].sum(axis=0) - (faint[rows, b] - faint[rows, a])
     others = faint[:, -1].sum() - faint[:, -1]
-    mu = others * (b - a) / CELLS
-    z = np.array([_signed_root(*each) for each in zip(inside, mu, others)])
-    return z, (inside + 1) / (mu + 1)
+    return is_shared(inside, others, b - a)
 
 # %% ../nbs/02f_shapes.ipynb #13820f04
 def shared_flares(events, time_axis="livetime"):
@@ -211,8 +223,7 @@ def shared_flares(events, time_axis="livetime"):
     for k in np.flatnonzero(np.bincount(code) >= AT_LEAST):
         rows = np.flatnonzero((code == k) & (observation != ""))
         if len(rows):
-            z, contrast = _shared(p.total[rows], best[rows], p.counts[rows])
-            out[rows] = (z > 5) & (contrast > 1.2)
+            out[rows] = _shared(p.total[rows], best[rows], p.counts[rows])
     return pd.Series(out, pd.Index(events.ids, name="obsreg_id"), name="shared")
 
 # %% ../nbs/02f_shapes.ipynb #0816db43
