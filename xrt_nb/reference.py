@@ -30,7 +30,7 @@ from .data import EventDataError, XRTWarning
 from .default_search import default_score
 from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
-from .index import ApproximateNeighbors, ExactNeighbors, make_index, read_index
+from .index import ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
 from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
 from .runs import read_run, recipe_in, score_in
@@ -440,7 +440,7 @@ def neighbors_in(ref):
     about, x = told_neighbors(ref), ref.array("features.npy")
     if about["kind"] == "exact":
         return ExactNeighbors(x, ref.array("screen.npy"), threads())
-    return ApproximateNeighbors(x, index_in(ref), about["probes"], threads())
+    return IndexedNeighbors(x, index_in(ref), about["probes"], threads(), ref.array("screen.npy"))
 
 # %% ../nbs/07a_reference.ipynb #86b13a92
 def space_in(ref, name):
@@ -768,8 +768,8 @@ def words_of(about):
     "How neighbors are searched, in words."
     if about["kind"] == "exact":
         return "searched exactly"
-    of = f"{about['probes']} of {about['lists']} lists of faiss {plain(str(about['faiss']))}"
-    return f"searched in {of}, which find {about['recall']:.2%} of the {about['nearest']} nearest"
+    how = f"{about['lists']} lists of faiss {plain(str(about['faiss']))}, {about['probes']} of them at first"
+    return f"searched in {how}; {about['recall']:.2%} of the {about['nearest']} nearest are found"
 
 # %% ../nbs/07a_reference.ipynb #c27c53fc
 def facts_about(ref):
@@ -834,9 +834,9 @@ class Reference(ReferenceNumbers):
         overwrite : bool
             Replace what is there.
         index : {"auto", "exact", "ann"}
-            How neighbors are searched: exactly, or by an index of faiss (extra `ann`), which finds at least
-            999 of 1,000 for detections like those of the reference, fewer for others; "auto" takes the
-            index beyond a million detections.
+            How neighbors are searched: among all rows, or by an index of faiss (extra `ann`), which finds
+            the same ones and is quicker for detections like those of the reference; "auto" takes the index
+            beyond a million detections.
 
         Returns
         -------
