@@ -338,7 +338,7 @@ class IndexedNeighbors:
             parts = [left[a : a + 1024] for a in range(0, len(left), 1024)]
             found = [self.first(x[p], k, probes) for p in parts]
             best[left], where[left] = (np.concatenate([f[i] for f in found]) for i in (0, 1))
-            left, probes = left[~np.concatenate([f[2] for f in found])], 4 * probes
+            left, probes = left[~np.concatenate([f[2] for f in found])], 8 * probes
         distance = np.sqrt(best)
         if len(left):
             distance[left], where[left] = self.all_rows.kneighbors(x[left], k)
@@ -358,7 +358,8 @@ def tuned(index, rows, screen, n_jobs=1):
     near = IndexedNeighbors(rows, index, 1, n_jobs, screen)
     square = near.all_rows.kneighbors(some[::2], k)[0][:, -1] ** 2
     needed = np.quantile(lists_needed(near.centers, some[::2], square), FIRST)
-    near.probes = int(np.clip(needed, min(4, index.nlist), max(4, index.nlist // 8)))
+    least = min(max(4, index.nlist // 128), index.nlist)
+    near.probes = int(np.clip(needed, least, max(least, index.nlist // 8)))
     return near.probes, recall_of(near, near.all_rows, some[1::2], k)
 
 # %% ../nbs/05g_index.ipynb #d67da9ba

@@ -33,7 +33,7 @@ from .features import summary_features
 from .index import ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
 from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
-from .runs import read_run, recipe_in, score_in
+from .runs import read_run, recipe_in, score_in, spaces_for
 from .scores import Projection
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
@@ -339,10 +339,20 @@ def missions_of(detections):
 # %% ../nbs/07a_reference.ipynb #99831efd
 def spaces_to_keep(run, ids):
     "name -> Space of a run, by their default scores, of those that a reference keeps."
-    if "search" not in run.spaces:
+    spaces = spaces_for(run)
+    if any(isinstance(space.frame, Prepared) and space.frame.ids.tolist() != ids for space in spaces.values()):
+        spaces = run.spaces
+    if "search" not in spaces:
         raise XRTError(f"{run.path} has no search features (it was made by version 0.1); make the run again")
-    kept = {name: run.spaces[name] for name in ("search", "features") if name in run.spaces}
-    return {name: space._replace(frame=space.frame.loc[ids]) for name, space in kept.items()}
+    kept = {name: spaces[name] for name in ("search", "features") if name in spaces}
+    return {name: space._replace(frame=prepared_rows(space, ids)) for name, space in kept.items()}
+
+# %% ../nbs/07a_reference.ipynb #c53795cd
+def prepared_rows(space, ids):
+    "What a space's score has prepared for these detections, on disk already or made now."
+    if isinstance(space.frame, Prepared):
+        return space.frame.projection
+    return space.score.project(space.frame.loc[ids])
 
 # %% ../nbs/07a_reference.ipynb #836edf57
 def manifest_of(run, name, x, y, detections):
@@ -365,11 +375,10 @@ def write_spaces(folder, spaces):
     "Write what scores have prepared, and the scores of random pairs; gives nested names of files."
     out = {}
     for name, space in spaces.items():
-        rows = space.score.project(space.frame)
-        out[name], arrays = leaves(rows, name)
+        out[name], arrays = leaves(space.frame, name)
         for file, values in arrays.items():
             write_array(folder / file, [values])
-        write_array(folder / f"pairs.{name}.npy", [random_scores(rows, space.score)])
+        write_array(folder / f"pairs.{name}.npy", [random_scores(space.frame, space.score)])
     return out
 
 # %% ../nbs/07a_reference.ipynb #48114339
