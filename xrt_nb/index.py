@@ -261,7 +261,7 @@ def lists_needed(centers, x, square):
 
 # %% ../nbs/05g_index.ipynb #a248aeab
 def clearly_farther(last, square, x):
-    "Whether squares in single precision are beyond others of the same queries, (M,) each, whatever rounding did."
+    "Whether squares in single precision are beyond others of the same queries, whatever rounding did, (M,)."
     reach, unit = np.sqrt(square), 2.0**-24
     size = np.sqrt((x**2).sum(axis=1))
     return np.sqrt(last) * (1 - allowance(x.shape[1])) > reach + 4 * unit * (size + reach)

@@ -340,7 +340,8 @@ def missions_of(detections):
 def spaces_to_keep(run, ids):
     "name -> Space of a run, by their default scores, of those that a reference keeps."
     spaces = spaces_for(run)
-    if any(isinstance(space.frame, Prepared) and space.frame.ids.tolist() != ids for space in spaces.values()):
+    on_disk = [s.frame for s in spaces.values() if isinstance(s.frame, Prepared)]
+    if any(rows.ids.tolist() != ids for rows in on_disk):
         spaces = run.spaces
     if "search" not in spaces:
         raise XRTError(f"{run.path} has no search features (it was made by version 0.1); make the run again")
