@@ -488,10 +488,15 @@ def clean_labels(labels, where: str = "") -> np.ndarray:
     _refuse_spellings([w for w in words if w], where)
     return np.array(words + [None], dtype=object)[:-1]
 
+# %% ../nbs/06d_classification.ipynb #c4037235
+NO_LABELS = "not a single source has a label; give at least two classes with two sources each"
+
 # %% ../nbs/06d_classification.ipynb #5f970dca
-def _check_groups_of_classes(labels, groups, least=2):
+def check_classes(labels, groups=None, least=2):
     "Refuse a class that has fewer sources than can be learned and judged."
     classes, k = np.unique(labels, return_inverse=True)
+    if not len(classes):
+        raise EventDataError(NO_LABELS)
     if len(classes) < 2:
         raise EventDataError(
             f"there is only one class, {classes[0]!s}; a classifier needs at least two classes"
@@ -910,9 +915,7 @@ def _training_rows(labels, n, significance, least):
         raise ValueError(f"`labels` must have one entry for each of the {n} rows, got {len(labels)}")
     keep = np.array([v is not None for v in labels.tolist()]) if labels.dtype == object else np.full(n, True)
     if n and not keep.any():
-        raise EventDataError(
-            "not a single source has a label; give at least two classes with two sources each"
-        )
+        raise EventDataError(NO_LABELS)
     if not keep.all():
         warnings.warn(f"{(~keep).sum()} of {n} rows have no label and are left out", XRTWarning, stacklevel=4)
     if least > 0:
@@ -942,7 +945,7 @@ def _fit(model, table, labels, groups):
     elif groups is not None:
         groups = _checked_group_list(groups, len(x))[keep]
     x, labels = x[keep], labels[keep].astype(str) if labels.dtype == object else labels[keep]
-    _check_groups_of_classes(labels, groups)
+    check_classes(labels, groups)
     if measured:
         _all_missing(frame, measured)
         _check_sums(measured)
