@@ -197,7 +197,8 @@ def test_q_is_benjamini_and_hochbergs_by_hand():
 def test_pieces_give_the_same_numbers(archive, table, monkeypatch):
     from xrt_nb import candidates
     events, known = archive
-    monkeypatch.setattr(candidates, "PIECE", 1500)
+    for name in ("PIECE", "JUDGED"):
+        monkeypatch.setattr(candidates, name, 1500)
     again = find_candidates(events, known=known, most=3, n_resamples=2)
     number = again.select_dtypes("number").columns
     assert np.allclose(again[number], table[number], equal_nan=True, rtol=1e-6) and len(list(events.chunks(1500))) > 3
@@ -218,6 +219,17 @@ def test_what_is_missing_is_told(archive):
     assert "could not be judged" in said and "no background region" in said and "no list of known transients" in said
     other = find_candidates(some, n_resamples=0, known={"burst": ["77_1", "78_1"]}).attrs["remarks"]
     assert "none of the 2 known transients is among these detections" in other
+
+
+def test_hardness_needs_only_the_lists_that_are_asked_about(archive, table):
+    "An archive of millions of photons isn't laid on the clock once more for a few hundred candidates."
+    from xrt_nb import candidates
+    events, _ = archive
+    ids = table.index[[3, 40, 11]]
+    one = candidates.hardness_columns(events, table, ids, "livetime")
+    other = pd.concat([candidates.hardness_columns(events[[i]], table, [i], "livetime") for i in ids])
+    pd.testing.assert_frame_equal(one, other, check_names=False)
+    assert one.notna().all().all() and not len(candidates.hardness_columns(events, table, [], "livetime"))
 
 
 def test_flags_of_parts_are_those_of_the_whole(monkeypatch):

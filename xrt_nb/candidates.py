@@ -172,6 +172,7 @@ def on_the_clock(table, at, live, time_axis):
 
 # %% ../nbs/05f_candidates.ipynb #bf1fd8a7
 PIECE, STRETCH = 2_000_000, 5_000  # photons, detections at a time
+JUDGED = 500_000  # photons that detectors see at a time
 
 # %% ../nbs/05f_candidates.ipynb #4716baf4
 def detectors_in(frame):
@@ -193,7 +194,7 @@ def over_the_catalog(frame):
 def chances_of(table, random_state, say=lambda *_: None, keep=lambda _, make: make()):
     "Probabilities of every detection, in pieces; `keep(n, make)` may hold on to what piece n gives."
     parts, done = [], 0
-    for n, part in enumerate(table.chunks(PIECE)):
+    for n, part in enumerate(table.chunks(JUDGED)):
         parts.append(keep(n, lambda: false_alarm_probabilities(part, random_state=random_state)))
         done += len(part)
         say("probabilities", done, len(table))
@@ -536,10 +537,11 @@ def hardness_columns(table, frame, ids, time_axis):
     "Hardness of the events of candidates: DataFrame by id, missing without energies."
     if not table.has_energy:
         return pd.DataFrame(index=pd.Index(ids), columns=list(HARDNESS), dtype=float)
-    p = clocked(table, time_axis)
+    some = table[list(ids)]
+    p = clocked(some, time_axis)
     clock = p.u * np.repeat(p.live, p.counts)
-    rows = [(table.position(i), *frame.loc[i, ["event_start", "event_stop"]]) for i in ids]
-    found = [hardness_of(table, *row, clock) for row in rows]
+    windows = frame.loc[ids, ["event_start", "event_stop"]].to_numpy(float)
+    found = [hardness_of(some, row, *window, clock) for row, window in enumerate(windows)]
     return pd.DataFrame(found, index=pd.Index(ids), columns=list(HARDNESS), dtype=float)
 
 # %% ../nbs/05f_candidates.ipynb #8c50eabb

@@ -18,7 +18,8 @@ from ._store import atomic, fingerprint, finish_part, finished_part, StoreExists
 from ._store import write_json, write_text
 from ._style import BLUE, ORANGE, png
 from ._text import printable
-from .candidates import candidate_frame, chances_of, chosen, flags_in_parts, known_given, over_the_catalog, PIECE
+from .candidates import candidate_frame, chances_of, chosen, flags_in_parts, JUDGED, known_given
+from .candidates import over_the_catalog
 from .candidates import others_given, others_of, with_others
 from .detectors import DETECTORS
 from .flags import flag_definitions
@@ -712,7 +713,7 @@ def chances_of_piece(piece, random_state):
 def all_chances(work, table, mark, seed, say, workers=None):
     "Probabilities of every detection, piece by piece, each kept."
     if workers is not None:
-        pieces, folder = list(table.chunks(PIECE)) or [table], work.path / "chances"
+        pieces, folder = list(table.chunks(JUDGED)) or [table], work.path / "chances"
         parts = workers.over(chances_of_piece, pieces, folder, say, random_state=seed)
         return over_the_catalog(pd.concat(parts))
     return chances_of(table, seed, say, lambda n, make: kept(work, f"chances-{n:05d}", mark, make))
