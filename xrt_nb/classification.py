@@ -1407,6 +1407,19 @@ def sureness(p, spread) -> np.ndarray:
     ct[rows, won] = np.inf
     return np.nan_to_num(ct, nan=0.0, posinf=np.inf).min(axis=1)
 
+# %% ../nbs/06d_classification.ipynb #9098b684
+def beyond_of(model, x) -> list:
+    "Names of the features of each row that lie outside of those of the labeled sources; mostly none."
+    names = model.features_ or [f"column {j}" for j in range(x.shape[1])]
+    low, high = model.seen_
+    with np.errstate(invalid="ignore"):
+        out = (x < low - 0.1 * (high - low)) | (x > high + 0.1 * (high - low))
+    out &= np.array(["S/N" not in n for n in names])  # how well something was measured may be anything
+    words = np.full(len(x), "", dtype=object)
+    for i in np.flatnonzero(out.any(axis=1)):
+        words[i] = ", ".join(names[j] for j in np.flatnonzero(out[i]))
+    return words.tolist()
+
 # %% ../nbs/06d_classification.ipynb #ddb20443
 def _words_of(words, i) -> list:
     "Words by number, those of a row joined."
@@ -1417,7 +1430,7 @@ def _words_of(words, i) -> list:
 
 # %% ../nbs/06d_classification.ipynb #33baf784
 def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.DataFrame:
-    "Names, places, classes, probabilities by class and group, outlier score, nearest labeled sources."
+    "Names, places, classes, probabilities, outlier score, features beyond the labeled ones, nearest sources."
     x, index, measured = _rows_of(model, table)
     if measured is not None:
         _check_sums(measured)
@@ -1440,6 +1453,7 @@ def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.Dat
     if spread is not None:
         out |= {f"e_p_{c}": spread[:, j] for j, c in enumerate(p)} | {"ct": sureness(p.to_numpy(), spread)}
     out["outlier"] = _strangeness_of(model, x, bare)
+    out["beyond"] = beyond_of(model, x)
     near = neighbors_of(model, x, k)[1]
     out["nearest"] = _words_of(model.known_names_.astype(object), near)
     out["nearest_class"] = _words_of(model.classes_.astype(str).astype(object)[model.known_labels_], near)
@@ -1448,7 +1462,8 @@ def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.Dat
 # %% ../nbs/06d_classification.ipynb #805a93ac
 _UCDS = {"name": "meta.id;meta.main", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main"}
 _UCDS |= {"class": "src.class", "answer": "src.class", "certainty": "stat.probability;src.class"}
-_UCDS |= {"outlier": "stat.rank", "nearest": "meta.id.cross", "nearest_class": "src.class", "ct": "stat.snr"}
+_UCDS |= {"outlier": "stat.rank", "beyond": "meta.note"}
+_UCDS |= {"nearest": "meta.id.cross", "nearest_class": "src.class", "ct": "stat.snr"}
 _UNITS = {"ra": "deg", "dec": "deg"}
 
 # %% ../nbs/06d_classification.ipynb #9c3b5cef
@@ -1457,6 +1472,7 @@ _TOLD = {
     "certainty": "probability of that class",
     "answer": "finest class or group that is sure enough; empty if none is",
     "outlier": "how unlike all known classes, rank among labeled sources",
+    "beyond": "features outside of those of the labeled sources; the answer is an extrapolation",
     "nearest": "nearest labeled sources",
     "nearest_class": "their classes",
     "ct": "smallest distance to another class in units of the spreads",
