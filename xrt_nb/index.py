@@ -7,9 +7,10 @@ __all__ = []
 
 # %% ../nbs/05g_index.ipynb #cdfe4ab2
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ._checks import whole
 from ._optional import need
@@ -122,6 +123,12 @@ def checked_rows(x, n_columns):
         raise XRTError(f"`x` holds {worst:g}; neighbors are searched among numbers up to {LARGEST:g}")
     return x
 
+# %% ../nbs/05g_index.ipynb #fcfc72a0
+@cache
+def blas():
+    "The libraries that multiply matrices, as they are loaded; looked for once."
+    return ThreadpoolController()
+
 # %% ../nbs/05g_index.ipynb #05ba33f3
 def asked(x, n_neighbors, rows):
     "Queries and number of neighbors, checked, and room for the squares and rows that are found."
@@ -188,11 +195,9 @@ class ExactNeighbors:
         """
         x, k, best, where = asked(x, n_neighbors, self.rows)
         parts = [slice(a, a + TOGETHER) for a in range(0, len(x), TOGETHER)]
-        if len(parts) == 1:
-            self._search(x, best, where)
-        else:
-            with ThreadPoolExecutor(self.n_jobs) as pool:
-                list(pool.map(lambda part: self._search(x[part], best[part], where[part]), parts))
+        with blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.n_jobs) as pool:
+            run = map if len(parts) == 1 else pool.map
+            list(run(lambda part: self._search(x[part], best[part], where[part]), parts))
         return np.sqrt(best), where
 
     def _search(self, x, best, where):
