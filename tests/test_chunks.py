@@ -12,11 +12,12 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
-from xrt_nb import chunks
+from xrt_nb import chunks, reference, runs
 from xrt_nb._store import XRTError
 from xrt_nb.chunks import Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
 from xrt_nb.chunks import shared_in, stratified, write_rows
 from xrt_nb.data import EventDataError, EventTable
+from xrt_nb.reference import Reference
 from xrt_nb.runs import read_run, run
 from xrt_nb.scale import map_parts, parts_of
 from xrt_nb.shapes import shared_flares
@@ -159,7 +160,7 @@ def test_placed_ones_dont_move_the_sample(tmp_path):
 
 # --- runs
 @pytest.mark.slow
-def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
+def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts, monkeypatch):
     events, known, path = archive
     mine = read_run(run(path, tmp_path / "parts", known=known, chunked=True, **QUICK))
     theirs = read_run(run(path, tmp_path / "memory", known=known, chunked=False, **QUICK))
@@ -172,6 +173,18 @@ def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts):
     assert np.array_equal(np.load(mine.path / "arrays" / "features.npy"), mine.features.to_numpy())
     assert np.load(mine.path / "arrays" / "ids.npy").tolist() == mine.features.index.tolist()
     assert mine.manifest["parameters"]["embedding"]["sample"] == chunks.SAMPLE
+    new = events[:6]
+    new.meta["name"] = None
+    mapped = mine.place(new, k=5)
+    assert "spaces" not in vars(mine)  # found in the arrays on disk, nothing was loaded
+    ref = Reference.build(mine, tmp_path / "ref")
+    for module in (runs, reference):
+        monkeypatch.setattr(module, "spaces_for", lambda run, *how: run.spaces)
+    loaded = read_run(mine.path).place(new, k=5)
+    for table in ("placement", "analogs"):
+        assert getattr(mapped, table).equals(getattr(loaded, table)), table
+    again = Reference.build(read_run(mine.path), tmp_path / "again")
+    assert {k: v["sha256"] for k, v in ref.manifest["files"].items()} == {k: v["sha256"] for k, v in again.manifest["files"].items()}
 
 
 @pytest.mark.slow
@@ -185,7 +198,7 @@ def test_a_sample_is_embedded_and_all_are_on_the_map(archive, tmp_path, small_pa
 
 KILLED = """
 import os, signal, sys
-from xrt_nb import chunks
+from xrt_nb import chunks, reference, runs
 chunks.TOGETHER = 1
 real, left = chunks.map_parts, [int(sys.argv[3])]
 def dying(function, parts, *args, **kwargs):
@@ -253,7 +266,7 @@ def test_a_part_that_is_missing_is_noticed(tmp_path):
 
 MEMORY = """
 import resource, sys
-from xrt_nb import chunks
+from xrt_nb import chunks, reference, runs
 from xrt_nb.scale import map_parts, parts_of
 chunks.looked_at(parts_of(sys.argv[1], 100_000)[0], "shape-metric", {"representations": {"min_counts": 5}, "features":
     {"n_components": 30, "pca_seed": 11, "summary_axis": "auto"}}, "auto")

@@ -372,6 +372,15 @@ def test_the_whole_answer_holds_what_its_parts_say(model, table):
         assert whole[said].tolist() == [", ".join(w) for w in near[own].to_numpy().reshape(50, 3)]
 
 
+def test_rows_beyond_all_labeled_sources_are_named_and_only_those(model, table):
+    near, far = table[:40].reset_index(drop=True), table[:40].reset_index(drop=True)
+    far.loc[3, "rgeo"], far.loc[3, "Plx"] = 9e5, np.nan
+    here, there = classify(model, near)["beyond"], classify(model, far)["beyond"]
+    assert (here == "").all() and there[3].startswith("log distance") and (there.drop(3) == "").all()
+    small = SourceClassifier(**QUICK, columns=["Fb"]).fit(table.assign(Fb=table.Fb * 1e14), table.True_Class)
+    assert classify(small, pd.DataFrame({"Fb": [1.0, 1e9, np.nan]}))["beyond"].tolist() == ["", "Fb", ""]
+
+
 def test_every_column_of_a_result_has_a_ucd_that_the_vocabulary_knows(model, table, tmp_path):
     drawn = clone(model).set_params(draws=3).fit(table[:350], table.True_Class[:350])
     path = write_classes(classify(drawn, table[350:360]), tmp_path / "t.vot", facts_of(drawn))

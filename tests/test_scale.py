@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from xrt_nb import __version__, cards, runs
+from xrt_nb import __version__, cards, runs, scale
 from xrt_nb._store import StoreBusy, StoreError, StoreExists, StoreMissing, WorkFolder, XRTError, locked
 from xrt_nb.cli import main
 from xrt_nb.data import EventTable
@@ -282,6 +282,39 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_left_out():
         check_workers(Asked({"a": (__version__, False)}), "here", "folder/.seen")
     with pytest.raises(ClusterProblem, match="the scheduler at here has vanished"):
         check_workers(Asked(ConnectionResetError("by peer")), "here")
+
+
+def test_a_process_that_dask_gives_up_is_replaced(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(scale.LOCAL, "distributed.deploy.lost-worker-timeout", "1s")
+    with Cluster("local:1", tmp_path) as cluster:
+
+        def close(step, done, total):
+            if done == 1:  # as Dask does when a process doesn't start again in time
+                (nanny,) = cluster._local.workers.values()
+                cluster._local.sync(nanny.close)
+
+        done = map_parts(napping_only, range(5), tmp_path / "out", cluster, progress=close, seconds=0.1)
+    assert len(done.complete()) == 5
+
+
+def test_without_workers_a_call_ends_and_says_so(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(scale, "IDLE", 0.2)
+
+    def late():
+        time.sleep(0.05)
+        raise TimeoutError
+
+    asked = []
+    empty = SimpleNamespace(
+        client=SimpleNamespace(status="running", nthreads=dict), address="here", mend=lambda: asked.append(1))
+    with pytest.raises(ClusterProblem, match="no worker is left at here for 0.2 s; what is finished is kept: call again"):
+        scale.patiently(empty, late)
+    assert asked
+    empty.client.status = "closed"
+    with pytest.raises(ClusterProblem, match="the scheduler at here has vanished"):
+        scale.patiently(empty, late)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/07d_chunks.ipynb #d5f63b25
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -678,22 +678,32 @@ class Mapped(Prepared):
         "The ids."
         return pd.Index(self.ids.astype(object), name="obsreg_id")
 
+# %% ../nbs/07d_chunks.ipynb #b779221a
+def mapped_array(folder, name):
+    "An array of a run in parts, mapped from disk."
+    return np.load(folder / "arrays" / name, mmap_mode="r")
+
 # %% ../nbs/07d_chunks.ipynb #3da4654d
-def spaces_in(job):
-    "Spaces of the run in the making, from its arrays."
-    arrays, fitted = job.folder / "arrays", read_arrays(job.folder / "fitted.npz")
-    ids, out = np.load(arrays / "ids.npy"), {}
-    shared = pd.read_parquet(job.folder / "properties.parquet", columns=["shared"])["shared"]
+def mapped_spaces(folder, fitted, own, shared):
+    "Spaces of a run in parts, by the scores that it was searched with, mapped from its arrays."
+    ids, out = np.load(folder / "arrays" / "ids.npy"), {}
     names = {"search": JUDGED, "features": ["features.npy"], "summary": ["summary.0.npy"]}
-    makers = {"search": default_score(), "features": clone(job.case.search), "summary": Euclidean()}
+    makers = {"search": default_score()}
+    makers |= {} if own is None else {"features": clone(own)}  # None: of a case that isn't known here
+    makers |= {"summary": Euclidean()}
     for name, score in makers.items():
-        score.set_state(
-            {k.removeprefix(f"{name}."): v for k, v in fitted.items() if k.startswith(f"{name}.")}
-        )
-        rows = Projection(projection_of(n, lambda f: np.load(arrays / f, mmap_mode="r")) for n in names[name])
+        lead = f"{name}."
+        score.set_state({k.removeprefix(lead): v for k, v in fitted.items() if k.startswith(lead)})
+        rows = Projection(projection_of(n, partial(mapped_array, folder)) for n in names[name])
         ready = Mapped(ids, rows, random_scores(rows, score))
         out[name] = Space(ready, score, TITLES[name], shared if name == "search" else None)
     return out
+
+# %% ../nbs/07d_chunks.ipynb #17c8cde1
+def spaces_in(job):
+    "Spaces of the run in the making."
+    shared = pd.read_parquet(job.folder / "properties.parquet", columns=["shared"])["shared"]
+    return mapped_spaces(job.folder, read_arrays(job.folder / "fitted.npz"), job.case.search, shared)
 
 # %% ../nbs/07d_chunks.ipynb #cd30362b
 def make_analogs(job):

@@ -488,10 +488,15 @@ def clean_labels(labels, where: str = "") -> np.ndarray:
     _refuse_spellings([w for w in words if w], where)
     return np.array(words + [None], dtype=object)[:-1]
 
+# %% ../nbs/06d_classification.ipynb #c4037235
+NO_LABELS = "not a single source has a label; give at least two classes with two sources each"
+
 # %% ../nbs/06d_classification.ipynb #5f970dca
-def _check_groups_of_classes(labels, groups, least=2):
+def check_classes(labels, groups=None, least=2):
     "Refuse a class that has fewer sources than can be learned and judged."
     classes, k = np.unique(labels, return_inverse=True)
+    if not len(classes):
+        raise EventDataError(NO_LABELS)
     if len(classes) < 2:
         raise EventDataError(
             f"there is only one class, {classes[0]!s}; a classifier needs at least two classes"
@@ -910,9 +915,7 @@ def _training_rows(labels, n, significance, least):
         raise ValueError(f"`labels` must have one entry for each of the {n} rows, got {len(labels)}")
     keep = np.array([v is not None for v in labels.tolist()]) if labels.dtype == object else np.full(n, True)
     if n and not keep.any():
-        raise EventDataError(
-            "not a single source has a label; give at least two classes with two sources each"
-        )
+        raise EventDataError(NO_LABELS)
     if not keep.all():
         warnings.warn(f"{(~keep).sum()} of {n} rows have no label and are left out", XRTWarning, stacklevel=4)
     if least > 0:
@@ -942,7 +945,7 @@ def _fit(model, table, labels, groups):
     elif groups is not None:
         groups = _checked_group_list(groups, len(x))[keep]
     x, labels = x[keep], labels[keep].astype(str) if labels.dtype == object else labels[keep]
-    _check_groups_of_classes(labels, groups)
+    check_classes(labels, groups)
     if measured:
         _all_missing(frame, measured)
         _check_sums(measured)
@@ -1404,6 +1407,19 @@ def sureness(p, spread) -> np.ndarray:
     ct[rows, won] = np.inf
     return np.nan_to_num(ct, nan=0.0, posinf=np.inf).min(axis=1)
 
+# %% ../nbs/06d_classification.ipynb #9098b684
+def beyond_of(model, x) -> list:
+    "Names of the features of each row that lie outside of those of the labeled sources; mostly none."
+    names = model.features_ or [f"column {j}" for j in range(x.shape[1])]
+    low, high = model.seen_
+    with np.errstate(invalid="ignore"):
+        out = (x < low - 0.1 * (high - low)) | (x > high + 0.1 * (high - low))
+    out &= np.array(["S/N" not in n for n in names])  # how well something was measured may be anything
+    words = np.full(len(x), "", dtype=object)
+    for i in np.flatnonzero(out.any(axis=1)):
+        words[i] = ", ".join(names[j] for j in np.flatnonzero(out[i]))
+    return words.tolist()
+
 # %% ../nbs/06d_classification.ipynb #ddb20443
 def _words_of(words, i) -> list:
     "Words by number, those of a row joined."
@@ -1414,7 +1430,7 @@ def _words_of(words, i) -> list:
 
 # %% ../nbs/06d_classification.ipynb #33baf784
 def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.DataFrame:
-    "Names, places, classes, probabilities by class and group, outlier score, nearest labeled sources."
+    "Names, places, classes, probabilities, outlier score, features beyond the labeled ones, nearest sources."
     x, index, measured = _rows_of(model, table)
     if measured is not None:
         _check_sums(measured)
@@ -1437,6 +1453,7 @@ def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.Dat
     if spread is not None:
         out |= {f"e_p_{c}": spread[:, j] for j, c in enumerate(p)} | {"ct": sureness(p.to_numpy(), spread)}
     out["outlier"] = _strangeness_of(model, x, bare)
+    out["beyond"] = beyond_of(model, x)
     near = neighbors_of(model, x, k)[1]
     out["nearest"] = _words_of(model.known_names_.astype(object), near)
     out["nearest_class"] = _words_of(model.classes_.astype(str).astype(object)[model.known_labels_], near)
@@ -1445,7 +1462,8 @@ def classify(model, table, groups=None, sure: float = 0.8, k: int = 3) -> pd.Dat
 # %% ../nbs/06d_classification.ipynb #805a93ac
 _UCDS = {"name": "meta.id;meta.main", "ra": "pos.eq.ra;meta.main", "dec": "pos.eq.dec;meta.main"}
 _UCDS |= {"class": "src.class", "answer": "src.class", "certainty": "stat.probability;src.class"}
-_UCDS |= {"outlier": "stat.rank", "nearest": "meta.id.cross", "nearest_class": "src.class", "ct": "stat.snr"}
+_UCDS |= {"outlier": "stat.rank", "beyond": "meta.note"}
+_UCDS |= {"nearest": "meta.id.cross", "nearest_class": "src.class", "ct": "stat.snr"}
 _UNITS = {"ra": "deg", "dec": "deg"}
 
 # %% ../nbs/06d_classification.ipynb #9c3b5cef
@@ -1454,6 +1472,7 @@ _TOLD = {
     "certainty": "probability of that class",
     "answer": "finest class or group that is sure enough; empty if none is",
     "outlier": "how unlike all known classes, rank among labeled sources",
+    "beyond": "features outside of those of the labeled sources; the answer is an extrapolation",
     "nearest": "nearest labeled sources",
     "nearest_class": "their classes",
     "ct": "smallest distance to another class in units of the spreads",

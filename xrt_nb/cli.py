@@ -669,6 +669,9 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
 def features(representations, out, overwrite, **options):
     """Compress maps or cubes to principal components (.parquet).
 
+    One decomposition of all maps, in this process. Too many for one machine: `xrt-nb run ARCHIVE
+    --chunked --cluster ADDRESS` makes them in passes, which the workers of a cluster share.
+
     \b
         xrt-nb features maps.npz --out features.parquet
     """
@@ -807,7 +810,7 @@ def say_next_of(path):
 # %% ../nbs/07c_cli.ipynb #6f23ad8a
 def search_in(path, space, score, standardize):
     "Features to search in, and how, and what flags there are: of a run, or of a file."
-    from xrt_nb.runs import counts_of, read_run, with_score
+    from xrt_nb.runs import counts_of, read_run, spaces_for, with_score
 
     if not path.is_dir():
         for option, value in (("score", score), ("space", space)):
@@ -818,9 +821,10 @@ def search_in(path, space, score, standardize):
         said = "--standardize belongs to a file of features; a run knows how its spaces are searched"
         raise click.UsageError(said)
     run = read_run(path)
-    if space and space not in run.spaces:
-        raise click.BadParameter(f"there are {', '.join(run.spaces)}; got {space!r}", param_hint="--space")
-    _, (frame, judge, _, behind) = with_score(run.spaces, space, score)
+    spaces = spaces_for(run, space, score)
+    if space and space not in spaces:
+        raise click.BadParameter(f"there are {', '.join(spaces)}; got {space!r}", param_hint="--space")
+    _, (frame, judge, _, behind) = with_score(spaces, space, score)
     sources = None if run.events is None else run.events.meta
     how = {"score": judge, "behind": behind, "exclude_same_source": sources is not None, "sources": sources}
     how["counts"] = counts_of(run.properties) if len(frame) > 2 else None

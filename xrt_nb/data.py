@@ -124,10 +124,17 @@ def offsets_of(counts):
     return np.r_[0, np.cumsum(counts)].astype(np.int64)
 
 # %% ../nbs/00_data.ipynb #19b4612f
-def _pieces(size, most=2_000_000):
+def _pieces(size, most=500_000):
     "Ranges of detections that hold about `most` together; `size` counts up over them."
     cuts = np.unique([0, *np.searchsorted(size, np.arange(most, size[-1], most)), len(size) - 1])
     return list(zip(cuts[:-1].tolist(), cuts[1:].tolist()))
+
+# %% ../nbs/00_data.ipynb #29914580
+def _parts_of(offsets, gti_offsets):
+    "Some detections after another: slices of their events and intervals, and both offsets from 0 on."
+    for a, b in _pieces(offsets + gti_offsets):  # sorting all at once would take several times the memory
+        some = offsets[a : b + 1], gti_offsets[a : b + 1]
+        yield *(slice(k[0], k[-1]) for k in some), *(k - k[0] for k in some)
 
 # %% ../nbs/00_data.ipynb #01626441
 def _started_of_some(time, offsets, begin, gti_offsets):
@@ -144,10 +151,24 @@ def _started_of_some(time, offsets, begin, gti_offsets):
 def _started(time, offsets, begin, gti_offsets):
     "How many intervals of its own detection have begun by each event, in any order of events."
     out = np.empty(len(time), dtype=np.int64)
-    for a, b in _pieces(offsets + gti_offsets):  # sorting all at once would take several times the memory
-        e, g = slice(*offsets[[a, b]]), slice(*gti_offsets[[a, b]])
-        own, parts = offsets[a : b + 1] - offsets[a], gti_offsets[a : b + 1] - gti_offsets[a]
+    for e, g, own, parts in _parts_of(offsets, gti_offsets):
         out[e] = _started_of_some(time[e], own, begin[g], parts)
+    return out
+
+# %% ../nbs/00_data.ipynb #6f97c69b
+def _outside_of_some(time, offsets, gti, gti_offsets):
+    "`outside_gti` for a few detections."
+    out, n, g = np.zeros(len(time), dtype=bool), np.diff(offsets), np.diff(gti_offsets)
+    look = np.flatnonzero((n > 0) & (g > 0))
+    early = time[offsets[look]] < gti[gti_offsets[look], 0]
+    late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
+    chosen = np.zeros(len(n), dtype=bool)  # in a single interval, the first and the last event speak for all
+    chosen[look[early | late | (g[look] > 1)]] = True
+    events, own = np.repeat(chosen, n), gti[np.repeat(chosen, g)]
+    first = offsets_of(g[chosen])
+    row = _started_of_some(time[events], offsets_of(n[chosen]), own[:, 0], first) - 1
+    stop = own[np.maximum(row, 0) + np.repeat(first[:-1], n[chosen]), 1]
+    out[events] = (row < 0) | (time[events] > stop)
     return out
 
 # %% ../nbs/00_data.ipynb #802db153
@@ -158,17 +179,9 @@ def outside_gti(
     gti_offsets,  # (S+1,) where each detection's intervals begin
 ) -> np.ndarray:  # (N,) bool
     "Tell which events lie before, between and after the GTIs of their own detection; without any, none does."
-    out, n, g = np.zeros(len(time), dtype=bool), np.diff(offsets), np.diff(gti_offsets)
-    look = np.flatnonzero((n > 0) & (g > 0))
-    early = time[offsets[look]] < gti[gti_offsets[look], 0]
-    late = time[offsets[look + 1] - 1] > gti[gti_offsets[look + 1] - 1, 1]
-    chosen = np.zeros(len(n), dtype=bool)  # in a single interval, the first and the last event speak for all
-    chosen[look[early | late | (g[look] > 1)]] = True
-    events, own = np.repeat(chosen, n), gti[np.repeat(chosen, g)]
-    first = offsets_of(g[chosen])
-    row = _started(time[events], offsets_of(n[chosen]), own[:, 0], first) - 1
-    stop = own[np.maximum(row, 0) + np.repeat(first[:-1], n[chosen]), 1]
-    out[events] = (row < 0) | (time[events] > stop)
+    out = np.zeros(len(time), dtype=bool)
+    for e, g, own, parts in _parts_of(offsets, gti_offsets):
+        out[e] = _outside_of_some(time[e], own, gti[g], parts)
     return out
 
 # %% ../nbs/00_data.ipynb #b46ff7f6
@@ -1174,7 +1187,9 @@ def _given_windows(meta):
     if not {"t_start", "t_stop"} <= set(meta.columns):
         return np.full((len(meta), 2), None, dtype=object), np.full((len(meta), 2), np.nan)
     frame = meta[["t_start", "t_stop"]]
-    numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(float, na_value=np.nan)
+    plain = all(isinstance(kind, np.dtype) and kind.kind in "fiu" for kind in frame.dtypes)
+    numbers = frame if plain else frame.apply(pd.to_numeric, errors="coerce")
+    numbers = numbers.to_numpy(float, na_value=np.nan)
     return frame.to_numpy(dtype=object), np.array(numbers)
 
 # %% ../nbs/00_data.ipynb #0df553ea
@@ -1249,12 +1264,14 @@ def _done(gti, gti_offsets):
 # %% ../nbs/00_data.ipynb #fbb94863
 def _live(table):
     "Good time before each event of a checked table [s]; time since the window's start without intervals."
-    clock = table.time - np.repeat(table.windows()[:, 0], table.counts)
+    out = table.time - np.repeat(table.windows()[:, 0], table.counts)
     if table.gti is None or not len(table.gti):
-        return clock
-    n, done = np.diff(table.gti_offsets), _done(table.gti, table.gti_offsets)
-    row = np.maximum(_begun(table.time, table.offsets, table.gti, table.gti_offsets), 0)
-    return np.where(np.repeat(n > 0, table.counts), done[row] + table.time - table.gti[row, 0], clock)
+        return out
+    for e, g, own, parts in _parts_of(table.offsets, table.gti_offsets):
+        time, gti, has = table.time[e], table.gti[g], np.repeat(np.diff(parts) > 0, np.diff(own))
+        row = _begun(time, own, gti, parts)[has].clip(0)
+        out[e][has] = (_done(gti, parts)[row] + time[has]) - gti[row, 0]
+    return out
 
 # %% ../nbs/00_data.ipynb #fbb94863-1
 def _first_to_last(table):

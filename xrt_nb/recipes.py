@@ -17,8 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from ._checks import one_of, real, whole
 from ._columns import EventDataError, as_numbers, some_names
 from ._text import printable
-from .classification import EDGES, FILTERS, MEAN_ENERGY, Measured, clean_labels, columns_of, find_column
-from .classification import forest_arrays, lost_measures, read_measures, sureness, voted
+from .classification import EDGES, FILTERS, MEAN_ENERGY, Measured, check_classes, clean_labels
+from .classification import columns_of, find_column, forest_arrays, hardness, lost_measures
+from .classification import read_measures, sureness, voted
 from .spectral_models import tbabs_sigma
 
 # %% ../nbs/06i_recipes.ipynb #66242837
@@ -118,10 +119,10 @@ def muwclass_features(values: dict, n: int) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         out = {c: np.where(v > 0, np.log10(v), np.nan) for c, v in out.items()}
     for name, (x, y) in {"hard_hm": (h, m), "hard_ms": (m, s)}.items():
-        ratio = _over(x - y, x + y)
+        ratio = hardness(x, y)
         given = energy_hardness(values.get(name, none), *name[-2:])
         out[name] = np.where(np.isnan(ratio), given, ratio)
-    out["hard_hms"] = _over(h - m - s, h + m + s)
+    out["hard_hms"] = hardness(h, m + s)
     out |= {c: values.get(c, none) for c in ("var_inter", "kp_intra")}
     return pd.DataFrame(out | {c: mag[x] - mag[y] for c in PAIRS for x, y in [c.split("-")]})
 
@@ -150,17 +151,12 @@ def oversampled(x, k, n_near: int, rng) -> tuple:
 
 # %% ../nbs/06i_recipes.ipynb #e24d7b12
 def _kept_labels(labels, n) -> tuple:
-    "Labels of the rows that have one, and which rows these are; classes of one member are refused."
+    "Labels, and the rows that have one; classes that can't be learned are refused."
     labels = clean_labels(labels)
     if len(labels) != n:
         raise ValueError(f"`labels` must have one entry for each of the {n} rows, got {len(labels)}")
     keep = np.array([v is not None for v in labels.tolist()], dtype=bool)
-    classes, many = np.unique(labels[keep].astype(str), return_counts=True)
-    if len(classes) < 2:
-        raise EventDataError(f"a classifier needs labels of at least two classes, got {some_names(classes)}")
-    if (many < 2).any():
-        few = some_names(classes[many < 2])
-        raise EventDataError(f"classes with one member: {few}; leave them out, or join them to others")
+    check_classes(labels[keep].astype(str))
     return labels, keep
 
 # %% ../nbs/06i_recipes.ipynb #e2703865

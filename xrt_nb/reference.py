@@ -30,10 +30,10 @@ from .data import EventDataError, XRTWarning
 from .default_search import default_score
 from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
-from .index import ApproximateNeighbors, ExactNeighbors, make_index, read_index
+from .index import ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
 from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
-from .runs import read_run, recipe_in, score_in
+from .runs import read_run, recipe_in, score_in, spaces_for
 from .scores import Projection
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
@@ -339,10 +339,21 @@ def missions_of(detections):
 # %% ../nbs/07a_reference.ipynb #99831efd
 def spaces_to_keep(run, ids):
     "name -> Space of a run, by their default scores, of those that a reference keeps."
-    if "search" not in run.spaces:
+    spaces = spaces_for(run)
+    on_disk = [s.frame for s in spaces.values() if isinstance(s.frame, Prepared)]
+    if any(rows.ids.tolist() != ids for rows in on_disk):
+        spaces = run.spaces
+    if "search" not in spaces:
         raise XRTError(f"{run.path} has no search features (it was made by version 0.1); make the run again")
-    kept = {name: run.spaces[name] for name in ("search", "features") if name in run.spaces}
-    return {name: space._replace(frame=space.frame.loc[ids]) for name, space in kept.items()}
+    kept = {name: spaces[name] for name in ("search", "features") if name in spaces}
+    return {name: space._replace(frame=prepared_rows(space, ids)) for name, space in kept.items()}
+
+# %% ../nbs/07a_reference.ipynb #c53795cd
+def prepared_rows(space, ids):
+    "What a space's score has prepared for these detections, on disk already or made now."
+    if isinstance(space.frame, Prepared):
+        return space.frame.projection
+    return space.score.project(space.frame.loc[ids])
 
 # %% ../nbs/07a_reference.ipynb #836edf57
 def manifest_of(run, name, x, y, detections):
@@ -365,11 +376,10 @@ def write_spaces(folder, spaces):
     "Write what scores have prepared, and the scores of random pairs; gives nested names of files."
     out = {}
     for name, space in spaces.items():
-        rows = space.score.project(space.frame)
-        out[name], arrays = leaves(rows, name)
+        out[name], arrays = leaves(space.frame, name)
         for file, values in arrays.items():
             write_array(folder / file, [values])
-        write_array(folder / f"pairs.{name}.npy", [random_scores(rows, space.score)])
+        write_array(folder / f"pairs.{name}.npy", [random_scores(space.frame, space.score)])
     return out
 
 # %% ../nbs/07a_reference.ipynb #48114339
@@ -440,7 +450,7 @@ def neighbors_in(ref):
     about, x = told_neighbors(ref), ref.array("features.npy")
     if about["kind"] == "exact":
         return ExactNeighbors(x, ref.array("screen.npy"), threads())
-    return ApproximateNeighbors(x, index_in(ref), about["probes"], threads())
+    return IndexedNeighbors(x, index_in(ref), about["probes"], threads(), ref.array("screen.npy"))
 
 # %% ../nbs/07a_reference.ipynb #86b13a92
 def space_in(ref, name):
@@ -768,8 +778,8 @@ def words_of(about):
     "How neighbors are searched, in words."
     if about["kind"] == "exact":
         return "searched exactly"
-    of = f"{about['probes']} of {about['lists']} lists of faiss {plain(str(about['faiss']))}"
-    return f"searched in {of}, which find {about['recall']:.2%} of the {about['nearest']} nearest"
+    how = f"{about['lists']} lists of faiss {plain(str(about['faiss']))}, {about['probes']} of them at first"
+    return f"searched in {how}; {about['recall']:.2%} of the {about['nearest']} nearest are found"
 
 # %% ../nbs/07a_reference.ipynb #c27c53fc
 def facts_about(ref):
@@ -834,9 +844,9 @@ class Reference(ReferenceNumbers):
         overwrite : bool
             Replace what is there.
         index : {"auto", "exact", "ann"}
-            How neighbors are searched: exactly, or by an index of faiss (extra `ann`), which finds at least
-            999 of 1,000 for detections like those of the reference, fewer for others; "auto" takes the
-            index beyond a million detections.
+            How neighbors are searched: among all rows, or by an index of faiss (extra `ann`), which finds
+            the same ones and is quicker for detections like those of the reference; "auto" takes the index
+            beyond a million detections.
 
         Returns
         -------

@@ -2340,10 +2340,23 @@ def all_counts(run, fresh, frame):
 # %% ../nbs/07_runs.ipynb #308f51f7
 NO_HITS = pd.DataFrame(columns=["query", "obsreg_id", "rank", "score"])  # where none are wanted, k = 0
 
+# %% ../nbs/07_runs.ipynb #8b3b45f9
+def spaces_for(run, space=None, score=None):
+    "Spaces of a run: mapped from the arrays of a run in parts where its own scores are asked for, or all."
+    own = score is None or (score != "euclidean" and space in (None, SEARCH_SPACE))
+    if not (own and isinstance(run, Run) and (run.path / "arrays" / "ids.npy").is_file()):
+        return run.spaces
+    if "_mapped" not in vars(run):
+        from xrt_nb.chunks import mapped_spaces
+
+        about = run.path, run.fitted, score_in(run), run.properties.get("shared")
+        vars(run)["_mapped"] = mapped_spaces(*about)
+    return vars(run)["_mapped"]
+
 # %% ../nbs/07_runs.ipynb #da8527e9-2
 def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
     "Put new detections into a run without refitting anything; arguments as in `Run.place`."
-    space, (frame, judge, title, behind) = with_score(run.spaces, space, score)
+    space, (frame, judge, title, behind) = with_score(spaces_for(run, space, score), space, score)
     found, table = features_in(run, as_archive(run, events), space)
     check_columns(found["features"], list(run.features.columns))
     y, far = run.map.place(found["features"].to_numpy())

@@ -192,6 +192,7 @@ class ClusterProblem(XRTError, ConnectionError):
 # %% ../nbs/07b_scale.ipynb #1461c71d
 ANSWER = 8.0  # s within which a scheduler answers
 WORKERS = 60.0  # s within which a first worker comes
+IDLE = 600.0  # s without any worker, after which a call ends
 DIED = "its worker died each time"
 KILLS = 3  # workers that an item may take with it before it is set aside
 
@@ -213,7 +214,6 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 LOCAL = {
     "distributed.scheduler.allowed-failures": KILLS - 1,
     "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, "1"),
-    "distributed.comm.timeouts.connect": f"{ANSWER}s",
 }
 
 # %% ../nbs/07b_scale.ipynb #c3cf4dcc
@@ -280,7 +280,6 @@ def answers(client, token, wait):
         time.sleep(0.1)  # all of them were killed: others come
     raise TimeoutError(f"no worker answered in {wait:g} s")
 
-
 # %% ../nbs/07b_scale.ipynb #8fde06ea
 def check_workers(client, address, token=None, wait=WORKERS):
     "Refuse a cluster that can't do the work."
@@ -317,50 +316,74 @@ def gone(address):
     said = f"the scheduler at {address} has vanished; what is finished is kept"
     return ClusterProblem(f"{said}: call again when it is back, or with another one")
 
+# %% ../nbs/07b_scale.ipynb #bff106a2
+def at_work(cluster):
+    "How many threads the workers have, now."
+    try:
+        return sum(cluster.client.nthreads().values())
+    except (OSError, TimeoutError) as err:
+        raise gone(cluster.address) from err
+
+# %% ../nbs/07b_scale.ipynb #8adc2045
+def patiently(cluster, ask):
+    "Ask until it answers in time, as long as workers are there or come."
+    seen = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except TimeoutError:
+            if cluster.client.status != "running":
+                raise gone(cluster.address) from None
+        if at_work(cluster):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > IDLE:
+            said = f"no worker is left at {cluster.address} for {IDLE:g} s; what is finished is kept"
+            raise ClusterProblem(f"{said}: call again when there are some")
+        cluster.mend()
+
 # %% ../nbs/07b_scale.ipynb #913149a6
-def outcome(future, address):
+def outcome(future, cluster):
     "Value, error, warnings, and whether its workers were killed, of a future that has ended."
     from concurrent.futures import CancelledError
     from distributed import KilledWorker
 
     if future.status not in ("finished", "error"):
-        raise gone(address)
-    try:
-        return *future.result(), False  # waits while the result of a killed worker is made again
+        raise gone(cluster.address)
+    try:  # waits while the result of a killed worker is made again
+        return *patiently(cluster, lambda: future.result(timeout=2.0)), False
     except KilledWorker:
         return None, f"{DIED} (out of memory, or a crash in a library)", [], True
-    except Unwritable:
+    except (Unwritable, ClusterProblem):
         raise
     except (OSError, CancelledError) as err:
-        raise gone(address) from err
+        raise gone(cluster.address) from err
     except Exception as err:  # the item or its value can't be sent
         return None, why(err), [], False
 
 # %% ../nbs/07b_scale.ipynb #5278288c
-def ended(client, running, address):
-    "Futures that have ended; waits for the first of them."
-    from concurrent.futures import CancelledError
+def first_of(running, client):
+    "Futures that have ended, of those that are running; waits two seconds for one."
     from distributed import wait
 
-    while True:
-        try:
-            with client.as_current():
-                done = wait(list(running), timeout=2.0, return_when="FIRST_COMPLETED").done
-            if done := [f for f in done if f.status != "lost"]:  # a lost one is being made again
-                return done
-        except TimeoutError:
-            if client.status != "running" or any(f.status == "cancelled" for f in running):
-                raise gone(address) from None
-        except (OSError, CancelledError) as err:
-            raise gone(address) from err
+    if any(f.status == "cancelled" for f in running):
+        raise ConnectionAbortedError("cancelled")
+    with client.as_current():
+        done = wait(list(running), timeout=2.0, return_when="FIRST_COMPLETED").done
+    return [f for f in done if f.status != "lost"]  # a lost one is being made again
 
-# %% ../nbs/07b_scale.ipynb #bff106a2
-def room_of(client, address):
-    "How many items may be with the workers, now: two for each."
+# %% ../nbs/07b_scale.ipynb #eea7f7c4
+def ended(running, cluster):
+    "Futures that have ended; waits for the first of them."
+    from concurrent.futures import CancelledError
+
     try:
-        return 2 * max(1, sum(client.nthreads().values()))
-    except (OSError, TimeoutError) as err:
-        raise gone(address) from err
+        while not (done := patiently(cluster, lambda: first_of(running, cluster.client))):
+            time.sleep(0.05)
+    except ClusterProblem:
+        raise
+    except (OSError, CancelledError) as err:
+        raise gone(cluster.address) from err
+    return done
 
 # %% ../nbs/07b_scale.ipynb #ff23b4d2
 def say_again(texts, heard):
@@ -371,19 +394,19 @@ def say_again(texts, heard):
         heard.add(text)
 
 # %% ../nbs/07b_scale.ipynb #4ced2a7e
-def each_there(client, address, function, items, fixed):
-    "Number, value and error of each item, as workers finish them."
+def each_there(cluster, function, items, fixed):
+    "Number, value and error of each item, as workers finish them: two at a time for each."
     todo, alone, running = deque(enumerate(items)), deque(), {}
     again, heard = set(), set()
     while todo or alone or running:
-        room = room_of(client, address) - len(running)
+        room = 2 * max(1, at_work(cluster)) - len(running)
         new = [todo.popleft() for _ in range(min(room, len(todo)))]
         if not running and not new:
             new = [alone.popleft()]
         for k, item in new:
-            running[client.submit(attempt_there, function, item, fixed, pure=False)] = k, item
-        for future in ended(client, running, address):
-            (k, item), (value, error, texts, killed) = running.pop(future), outcome(future, address)
+            running[cluster.client.submit(attempt_there, function, item, fixed, pure=False)] = k, item
+        for future in ended(running, cluster):
+            (k, item), (value, error, texts, killed) = running.pop(future), outcome(future, cluster)
             say_again(texts, heard)
             if killed and k not in again:
                 again.add(k)
@@ -460,6 +483,11 @@ class Cluster:
         nannies = self._local.workers.values() if self._local is not None else ()
         return sorted(n.pid for n in nannies if n.pid)
 
+    def mend(self):
+        "Ask for local processes in place of those that Dask has given up."
+        if self._local is not None:
+            self._local.scale(self.where)
+
     def check(self, folder):
         "Refuse workers that don't see a folder."
         token = Path(folder, f".seen-{os.getpid()}")
@@ -486,7 +514,7 @@ class Cluster:
         (int, object, str or None)
             Number of the item, value, and what went wrong, in the order in which they are finished.
         """
-        return each_there(self.client, self.address, function, items, fixed)
+        return each_there(self, function, items, fixed)
 
     def over(self, function, tables, out, progress=None, /, **fixed):
         """Apply a function to tables of events in memory; what is finished is kept in a folder.

@@ -870,6 +870,24 @@ def shipped_weights():
 
     return Path(xrt_nb.__file__).parent / "weights" / "metric.npz"
 
+# %% ../nbs/02f_shapes.ipynb #9fa7a6cd
+@cache
+def weights_once(path, size, changed):
+    "The numbers of a file as it was at a moment, read once and read-only."
+    arrays = read_weights(path)
+    for a in arrays.values():
+        a.flags.writeable = False
+    return arrays
+
+# %% ../nbs/02f_shapes.ipynb #e8397044
+def shipped_table():
+    "The numbers that come with the package; read again only if their file has changed."
+    path = shipped_weights()
+    if not path.is_file():
+        return read_weights(path)
+    about = path.stat()
+    return weights_once(path, about.st_size, about.st_mtime_ns)
+
 # %% ../nbs/02f_shapes.ipynb #b37a35b7-1
 def read_recipe(path):
     "The recipe beside a file of weights: dict with sha256 and shapes at least."
@@ -969,7 +987,7 @@ class SearchFeatures(EventTransformer):
         -------
         DataFrame indexed by obsreg_id, (S, K)
         """
-        table = read_weights() if self.table is None else self.table
+        table = shipped_table() if self.table is None else self.table
         return pd.concat([standardized(t, table, self.time_axis) for t in as_table(X).chunks()])
 
 # %% ../nbs/02f_shapes.ipynb #ba84275f-1

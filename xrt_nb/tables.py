@@ -928,11 +928,15 @@ def _gtis(path, index, blocks, tables):
     "The GTIs of some tables of detections, and their offsets; None where there are none."
     if not index["gtis"]:
         return None, None
-    n, gtis = [], []
-    for src, rows in zip(tables, _small_tables(path, [index["gtis"][k] for k in blocks])):
-        gtis.append(np.stack([rows[c].to_numpy() for c in ("start", "stop")], axis=-1))
-        n.append(_lengths(path, src["n_gti"], len(gtis[-1]), "intervals"))
-    return np.concatenate(gtis), offsets_of(np.concatenate(n))
+    parts = [index["gtis"][k] for k in blocks]
+    gti, n, at = np.empty((sum(part[0] for part in parts), 2)), [], 0
+    for src, part in zip(tables, parts):
+        rows = _decoded(path, _part(path, part), part[0])
+        n.append(_lengths(path, src["n_gti"], part[0], "intervals"))
+        for k, c in enumerate(("start", "stop")):
+            gti[at : at + part[0], k] = rows[c].to_numpy()
+        at += part[0]
+    return gti, offsets_of(np.concatenate(n))
 
 # %% ../nbs/00b_tables.ipynb #a08ad1cf
 def _check_groups(path, f, index, groups):
