@@ -269,9 +269,10 @@ def draw_efficiency(frame, folder, rate):
     from xrt_nb.injection import plot_efficiency
 
     for level, part_ in frame.groupby("level", sort=False):
-        fig = Figure(figsize=(13, 10), layout="constrained")
+        fig = Figure(figsize=(17, 11), layout="constrained")
         for ax, (name, one) in zip(fig.subplots(2, 2).flat, part_.groupby("event", sort=False)):
             plot_efficiency(one, ax, rate).set_title(f"{name}, {level} lists ({LEVELS[level]} photons)")
+            ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
         fig.savefig(folder / f"efficiency_{level}.png", dpi=80)
     for detector, part_ in frame.groupby("detector", sort=False):
         fig = Figure(figsize=(6, 4), layout="constrained")
@@ -309,6 +310,59 @@ def efficiency(args):
         args.figures.mkdir(exist_ok=True)
         draw_efficiency(pd.concat(out, ignore_index=True), args.figures, rate)
         print(f"figures in {args.figures}")
+
+
+def half_found(hits, fluences, rate):
+    "F50 [photons] of which events were found (fluences, lists); NaN where half are found at none."
+    from xrt_nb.injection import efficiency_table, fit_efficiency
+
+    return fit_efficiency(efficiency_table(np.repeat(fluences, hits.shape[1]), hits.ravel()), rate).f50
+
+
+def hits_of(name, level, n, rate, seed):
+    "By detector, which lists with an event are found (fluences, n), at thresholds that 20 n steady lists set."
+    from xrt_nb.injection import inject, threshold_at
+
+    shape, t90, fluences = SHAPES[name]
+    if shape == "dip":
+        fluences = tuple(f for f in fluences if f < 0.6 * LEVELS[level])
+    steady = calibrated(steady_lists(20 * n, LEVELS[level], seed))
+    tie = np.random.default_rng(seed)  # few photons make few chances; equal ones are told apart by a draw
+    drawn = lambda frame: frame + 1e-6 * tie.random(frame.shape)
+    steady = drawn(steady)
+    limit, stricter = (steady.apply(lambda x: threshold_at(x.to_numpy(), r)) for r in (rate, rate / 3))
+    hits = {d: [] for d in (*limit.index, *(f"{d}, a third" for d in limit.index))}
+    for k, f in enumerate(fluences):
+        lists = inject(steady_lists(n, LEVELS[level], seed + 1 + k), shape, f, t90, random_state=seed + k)[0]
+        found = drawn(calibrated(lists))
+        for d in found:
+            hits[d].append((found[d] > limit[d]).to_numpy())
+            hits[f"{d}, a third"].append((found[d] > stricter[d]).to_numpy())
+    return np.array(fluences, float), {d: np.array(v) for d, v in hits.items()}
+
+
+@part
+def price(args):
+    "What all together pay for not knowing what will come: photons needed over the best detector's, on the same lists."
+    rate, n = 0.01, max(args.lists // 50, 100)
+    print(f"{n} lists per fluence, {20 * n} others set each threshold: {rate:g} false alarms per list; errors by lists drawn again")
+    for j, level in enumerate(LEVELS):
+        for k, name in enumerate(SHAPES):
+            if (name, level) == ("dip", "faint"):
+                continue
+            f, hits = hits_of(name, level, n, rate, 100_000 + 1000 * args.random_state + 100 * j + 10 * k)
+            f50 = {d: half_found(h, f, rate) for d, h in hits.items() if "third" not in d}
+            best = min((d for d in f50 if d not in ("together", "smallest") and np.isfinite(f50[d])), key=f50.get)
+            asked = "together", "smallest", f"{best}, a third"
+            rng, again = np.random.default_rng(args.random_state), []
+            for _ in range(20):
+                rows = rng.integers(0, n, n)
+                one = [half_found(hits[d][:, rows], f, rate) for d in (*asked, best)]
+                again.append(np.array(one[:3]) / one[3])
+            ratios, errors = [half_found(hits[d], f, rate) / f50[best] for d in asked], np.std(again, axis=0)
+            said = [f"{r:.3f} ± {e:.3f}" for r, e in zip(ratios, errors)]
+            print(f"  {name:9s} in {level:6s} lists: best {best}, F50 {f50[best]:.1f}; all together {said[0]} times that, the smallest "
+                  f"chance of the nine {said[1]}; the best one with a third of the false alarms {said[2]}", flush=True)
 
 
 # ---- candidates
@@ -429,17 +483,17 @@ def calibration(args):
     counts = pd.Series(sim.counts, sim.ids)
     false_alarm_probabilities(events[:20])
     start = time.process_time()
-    found = false_alarm_probabilities(sim)
+    found = false_alarm_probabilities(sim, random_state=args.random_state)
     took, peak = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{len(sim):,} constant lists with real counts and good times: {took / len(sim) * 1e5:.0f} s CPU per 100,000, "
           f"peak {peak:.2f} GB with the lists")
     names = [c for c in found if c.startswith("p_")] + ["p"]
     print(" randomized ties (the default)")
     by_counts(found, counts, names)
-    strict = false_alarm_probabilities(sim, ties="conservative")
+    strict = false_alarm_probabilities(sim, ties="conservative", random_state=args.random_state)
     print(" conservative ties, where they differ")
     by_counts(strict, counts, [c for c in names if not strict[c].equals(found[c])])
-    again = false_alarm_probabilities(sim)
+    again = false_alarm_probabilities(sim, random_state=args.random_state)
     print(" the same bytes twice:", again.equals(found))
     print(f" lists with q < 0.05 among the constant ones: {(found.q < 0.05).sum()}")
     for shorter in (1e3, 5e3, 2e5):

@@ -216,6 +216,16 @@ def test_tables_can_be_made_again():
     g = int(np.flatnonzero(np.isclose(shipped["log_counts"], np.log(20)))[0])
     for name in (*nulls.TABULATED, "together"):
         np.testing.assert_allclose(made[name][0], shipped[name][g], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(made["windows"][:, 0], shipped["windows"][:, g], rtol=1e-3, atol=1e-6)
+
+
+def test_windows_are_calibrated_beside_whole_and_half_numbers_of_windows():
+    "There three passes look at nearly the same photons; a table that interpolates across has chances a quarter too small."
+    rng, low, n = np.random.default_rng(5), 0, 12_000
+    for k, r in enumerate((1.57, 2.08, 2.55, 3.08)):
+        p = uniform_lists(44 + 5 * k, np.full(n, r * det.Windows().width), rng)
+        low += (nulls.chances_of_windows(p, nulls.null_tables(), rng.random(n)) < 0.01).sum()
+    assert abs(low / (4 * n * 0.01) - 1) < 4.5 / np.sqrt(4 * n * 0.01)
 
 
 def test_uniform_lists_are_sorted():

@@ -451,11 +451,13 @@ def plot_efficiency(found, ax=None, floor=0.0, **kwargs):
         fit = fit_efficiency(t, floor)
         label = f"{name}: {fit.note or f'F50 {fit.f50:.1f} ± {fit.f50_error:.1f}'}"
         low, high = t["efficiency"] - t["low"], t["high"] - t["efficiency"]
-        style = {"fmt": marks[k % 8], "color": color, "ms": 4, "label": label} | kwargs
+        style = {"fmt": marks[k % 8], "color": color, "ms": 4, "label": label}
+        again = {"mfc": "white", "ms": 5} if k >= 8 else {}  # colors and marks once more, hollow and dashed
+        style = style | again | kwargs
         ax.errorbar(t.index, t["efficiency"], np.maximum([low, high], 0), **style)
         if not fit.note:
             f = np.geomspace(t.index.min(), t.index.max(), 100)
-            ax.plot(f, fit.curve(f), color=color, lw=1)
+            ax.plot(f, fit.curve(f), "--" if again else "-", color=color, lw=1)
     ax.axhline(floor, color="0.6", ls=":", lw=1)
     ax.set(xscale="log", ylim=(-0.02, 1.02), xlabel="fluence [photons]", ylabel="share found")
     ticks = np.unique(found["fluence"][found["fluence"] > 0])

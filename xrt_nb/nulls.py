@@ -236,7 +236,7 @@ def quantiles_at(table, counts, log_counts):
 TABULATED = ("gregory_loredo", "bayesian_blocks", "cudidi", "scan_excess", "scan_deficit")
 
 # %% ../nbs/05c_nulls.ipynb #82870ed8
-LONGEST_WINDOWS = 10.0  # observations in units of the window
+LONGEST_WINDOWS = 9.9  # observations in units of the window
 
 # %% ../nbs/05c_nulls.ipynb #1534041d
 def tabulated_score(name, score, counts):
@@ -253,8 +253,9 @@ def count_ladder(most=10_000):
 
 # %% ../nbs/05c_nulls.ipynb #6e432e55
 JUMPS = np.arange(1.25, 4.3, 0.5)
+NOTCHES = np.arange(1.5, 4.1, 0.5)[:, None] + [-0.05, -0.015, 0, 0.015, 0.05]
 WINDOW_LADDER = np.unique(
-    np.r_[1, 1 + 1e-6, 1.1, JUMPS - 1e-6, JUMPS + 1e-6, JUMPS[:-1] + 0.25, 5, 6.5, 8, LONGEST_WINDOWS]
+    np.r_[1, 1 + 1e-6, 1.015, 1.05, JUMPS - 1e-6, JUMPS + 1e-6, NOTCHES.ravel(), 4.4, 5.1, 6.6, 8.1, 9.9]
 )
 
 # %% ../nbs/05c_nulls.ipynb #6d8a5cb0
