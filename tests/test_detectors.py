@@ -219,6 +219,16 @@ def test_tables_can_be_made_again():
     np.testing.assert_allclose(made["windows"][:, 0], shipped["windows"][:, g], rtol=1e-3, atol=1e-6)
 
 
+def test_no_odds_are_called_impossible():
+    "The tail of log odds goes on at least exponentially: steps between chances of 1e-4, 1e-5 and 1e-6 don't shrink."
+    first, second = np.diff(nulls.null_tables()["gregory_loredo"][:, -3:]).T
+    assert (second > 0.97 * first).all() and (first > 0.1).all()
+    bounded = np.random.default_rng(0).random(20_000)
+    ends, goes_on = nulls.tail_quantiles(bounded), nulls.tail_quantiles(bounded, least=0.0)
+    assert ends[-1] < 1.01 and goes_on[-1] > 1.1
+    assert np.allclose(np.diff(goes_on[-3:], 2), 0) and np.array_equal(ends[:18], goes_on[:18])
+
+
 def test_windows_are_calibrated_beside_whole_and_half_numbers_of_windows():
     "There three passes look at nearly the same photons; a table that interpolates across has chances a quarter too small."
     rng, low, n = np.random.default_rng(5), 0, 12_000

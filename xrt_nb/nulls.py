@@ -198,13 +198,15 @@ def pareto_of(excess):
     return -k, 2 * a0 * a1 / max(a0 - 2 * a1, 1e-12)
 
 # %% ../nbs/05c_nulls.ipynb #59495173
-def tail_quantiles(scores, cut=0.05):
-    "Scores that constant sources reach with the chances `LEVELS`; Pareto below `cut`, one of them."
+def tail_quantiles(scores, cut=0.05, least=-np.inf):
+    "Scores that constant sources reach with the chances `LEVELS`; Pareto below `cut`, of shape `least` or more."
     x, counted, fitted = np.sort(scores), LEVELS[LEVELS >= cut], LEVELS[LEVELS < cut]
     n = len(x)
     body = x[np.clip(n - np.ceil(counted * (n + 1) - 1).astype(int), 0, n - 1)]
     u = body[-1]
-    shape, scale = pareto_of(x[x > u] - u + 0.0) if (x > u).sum() > 4 else (0.0, 1e-9)
+    above = x[x > u] - u
+    shape, scale = pareto_of(above) if len(above) > 4 else (0.0, 1e-9)
+    shape, scale = (shape, scale) if shape >= least else (least, above.mean() * (1 - least))
     ratio = cut / fitted
     rise = np.log(ratio) if abs(shape) < 1e-6 else (ratio**shape - 1) / shape
     return np.maximum.accumulate(np.r_[body, u + scale * rise])
@@ -373,7 +375,7 @@ def _fine_quantiles(name, n, n_lists, cut, random_state):
     rng, scores = np.random.default_rng([random_state, n, 1]), []
     for some in np.array_split(np.full(n_lists, SHORTEST), -(-n * n_lists // 5_000_000)):
         scores.append(DETECTORS[name].scores_of(uniform_lists(n, some, rng)))
-    return tail_quantiles(tabulated_score(name, np.concatenate(scores), n), cut)
+    return tail_quantiles(tabulated_score(name, np.concatenate(scores), n), cut, least=0.0)
 
 # %% ../nbs/05c_nulls.ipynb #47eda3cc
 def _rung_chances(table, p, scores, rng):
