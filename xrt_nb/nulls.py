@@ -199,7 +199,7 @@ def pareto_of(excess):
 
 # %% ../nbs/05c_nulls.ipynb #59495173
 def tail_quantiles(scores, cut=0.05, least=-np.inf):
-    "Scores that constant sources reach with the chances `LEVELS`; Pareto of shape `least` or more below `cut`."
+    "Scores that constant sources reach with chances `LEVELS`; below `cut` Pareto of shape `least` up."
     x, counted, fitted = np.sort(scores), LEVELS[LEVELS >= cut], LEVELS[LEVELS < cut]
     n = len(x)
     body = x[np.clip(n - np.ceil(counted * (n + 1) - 1).astype(int), 0, n - 1)]
