@@ -557,10 +557,10 @@ def remarks_of(table, flags, background, known):
     out = [] if table.has_energy else ["no energies: no hardness, and E–t maps are left out"]
     if table.gti is None:
         out.append("no good time intervals: the exposure is taken as one stretch, t_start to t_stop")
-    unknown = flags.isna().mean()
-    for share, names in unknown[unknown > 0].groupby(unknown):
+    unknown = flags.isna().sum()
+    for n, names in unknown[unknown > 0].groupby(unknown):
         words = ", ".join(n.removeprefix("flag_") for n in names.index)
-        out.append(f"flags that could not be judged for {share:.0%} of the detections: {words}")
+        out.append(f"flags that could not be judged for {n:,} of {len(flags):,} detections: {words}")
     if background is None:
         out.append("no background region was given")
     here = known.index.isin(table.ids).sum()
