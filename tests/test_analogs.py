@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xrt_nb import analogs
 from xrt_nb.analogs import (SameSource, closeness, compare_retrieval, find_analogs, find_class_analogs, published_transients, read_known, read_selection,
                             read_truth, retrieval, write_selection)
 from xrt_nb.data import EventDataError, UnknownSourceError, XRTError, XRTWarning
@@ -21,6 +22,23 @@ def spaces(draw):
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     n = draw(st.integers(3, 40))
     return rng.integers(0, 4, (n, draw(st.integers(1, 3)))).astype(float), [f"{i}_{rng.integers(9)}" for i in range(n)], [f"S{rng.integers(n // 2 + 1)}" for _ in range(n)]
+
+
+@quiet
+@given(space=spaces(), members=st.integers(1, 6), block=st.sampled_from([1, 50, 10**6]))
+def test_a_class_in_blocks_is_the_class_at_once(space, members, block):
+    x, ids, _ = space
+    rows = np.arange(min(members, len(ids) - 1))
+    apart = np.sqrt(((x[rows, None] - x[None]) ** 2).sum(axis=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analogs, "BLOCK", block)
+        hits = find_class_analogs(x, ids, [ids[r] for r in rows], len(ids)).set_index("obsreg_id")
+    others = [i for r, i in enumerate(ids) if r not in rows]
+    assert sorted(hits.index) == sorted(others)
+    for r, i in enumerate(ids):
+        if r not in rows:
+            assert hits.distance[i] == pytest.approx(apart[:, r].min(), abs=1e-12)
+            assert hits["query"][i] == ids[rows[apart[:, r].argmin()]]  # the first of equals
 
 
 @quiet

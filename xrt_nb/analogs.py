@@ -388,7 +388,7 @@ def _checked(values, score):
     return values
 
 # %% ../nbs/05_analogs.ipynb #bcb5d245
-BLOCK = 4_000_000  # numbers of a block of scores
+BLOCK = 2_000_000  # numbers of a block of scores
 
 # %% ../nbs/05_analogs.ipynb #bcb5d245-1
 def _scores(score, values, rows):
@@ -578,9 +578,22 @@ def closeness(
 # %% ../nbs/05_analogs.ipynb #ea9fedd0
 MERGE = ("min", "rank", "centroid")
 
+# %% ../nbs/05_analogs.ipynb #5815deca
+def _highest(score, values, x):
+    "The highest score of each detection for any query, and for which; one query after the other."
+    each = _scores(score, values, x)
+    best = next(each).copy()
+    nearest = np.zeros(len(best), dtype=int)
+    for j, s in enumerate(each, 1):
+        nearer = s > best
+        best[nearer], nearest[nearer] = s[nearer], j
+    return best, nearest
+
 # %% ../nbs/05_analogs.ipynb #ea9fedd0-1
 def _merged(how, score, values, x):
     "One score for each detection, from its scores for all queries; and its nearest query."
+    if how == "min":
+        return _highest(score, values, x)
     s = _checked(score.score(values, x), score)
     if how == "min":
         return s.max(axis=0), s.argmax(axis=0)

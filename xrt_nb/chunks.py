@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../nbs/07d_chunks.ipynb #d5f63b25
+import mmap
+from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -673,6 +675,13 @@ def there(job, columns):
 class Mapped(Prepared):
     "An archive that a score has prepared, whose ids can be asked for as a frame's."
 
+    def with_rows(self, projection, pairs):
+        "The same ids, known once, with other rows."
+        self.at, self.index
+        other = copy(self)
+        other.projection, other.pairs = projection, pairs
+        return other
+
     @cached_property
     def index(self):
         "The ids."
@@ -683,10 +692,29 @@ def mapped_array(folder, name):
     "An array of a run in parts, mapped from disk."
     return np.load(folder / "arrays" / name, mmap_mode="r")
 
+# %% ../nbs/07d_chunks.ipynb #2029947d
+def let_go(rows):
+    "Give the pages of mapped arrays back; they are read again when they are asked for."
+    for part in rows:
+        if isinstance(part, tuple):
+            let_go(part)
+        elif isinstance(part.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            part.base.madvise(mmap.MADV_DONTNEED)
+
+# %% ../nbs/07d_chunks.ipynb #2e1c9d51
+class Spaces(dict):
+    "Spaces of a run in parts: the pages of one are given back before the next is looked at."
+
+    def items(self):
+        "Name and space, one at a time."
+        for name, space in super().items():
+            yield name, space
+            let_go(space.frame.projection)
+
 # %% ../nbs/07d_chunks.ipynb #3da4654d
 def mapped_spaces(folder, fitted, own, shared):
     "Spaces of a run in parts, by the scores that it was searched with, mapped from its arrays."
-    ids, out = np.load(folder / "arrays" / "ids.npy"), {}
+    out, archive = Spaces(), None
     names = {"search": JUDGED, "features": ["features.npy"], "summary": ["summary.0.npy"]}
     makers = {"search": default_score()}
     makers |= {} if own is None else {"features": clone(own)}  # None: of a case that isn't known here
@@ -695,8 +723,11 @@ def mapped_spaces(folder, fitted, own, shared):
         lead = f"{name}."
         score.set_state({k.removeprefix(lead): v for k, v in fitted.items() if k.startswith(lead)})
         rows = Projection(projection_of(n, partial(mapped_array, folder)) for n in names[name])
-        ready = Mapped(ids, rows, random_scores(rows, score))
+        if archive is None:
+            archive = Mapped(np.load(folder / "arrays" / "ids.npy"), rows)
+        ready = archive.with_rows(rows, random_scores(rows, score))
         out[name] = Space(ready, score, TITLES[name], shared if name == "search" else None)
+        let_go(rows)
     return out
 
 # %% ../nbs/07d_chunks.ipynb #17c8cde1
