@@ -57,7 +57,8 @@ test-slow: dev ## what takes longer: fuzzing in depth, many kills, oldest versio
 # what neither of the two can touch: windows, services, files that are killed or broken
 BARE := $(addprefix --ignore tests/test_,browser.py catalogs.py catalogs_tap.py site.py repository.py labels.py store.py app.py desk_fuzz.py \
     hostile_answers.py samp.py data_fuzz.py array_fuzz.py fits_regions.py fits_hostile.py counterparts.py products.py support.py bounds.py \
-    house.py style.py pictures.py)
+    house.py style.py pictures.py scale.py)
+BARE += -k "not full_disk and not two_at_once and not 07b_scale and not 08e_app"
 test-bare: dev ## every notebook and test of numbers again, without real data and with another processor's arithmetic
 	XRT_NB_SHARED=$(CURDIR)/no-real-data $(OTHER_CPU) $(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(BARE) $(ARGS)
 parity: dev ## library, README and clean notebooks are what the notebooks generate
