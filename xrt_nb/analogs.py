@@ -595,8 +595,6 @@ def _merged(how, score, values, x):
     if how == "min":
         return _highest(score, values, x)
     s = _checked(score.score(values, x), score)
-    if how == "min":
-        return s.max(axis=0), s.argmax(axis=0)
     if how == "centroid":
         middle = (
             values.mean(axis=0).to_frame().T

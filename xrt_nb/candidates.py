@@ -558,8 +558,8 @@ def remarks_of(table, flags, background, known):
     if table.gti is None:
         out.append("no good time intervals: the exposure is taken as one stretch, t_start to t_stop")
     unknown = flags.isna().sum()
-    for n, names in unknown[unknown > 0].groupby(unknown):
-        words = ", ".join(n.removeprefix("flag_") for n in names.index)
+    for n, columns in unknown[unknown > 0].groupby(unknown):
+        words = ", ".join(c.removeprefix("flag_") for c in columns.index)
         out.append(f"flags that could not be judged for {n:,} of {len(flags):,} detections: {words}")
     if background is None:
         out.append("no background region was given")

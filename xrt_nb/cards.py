@@ -653,12 +653,12 @@ def expectation(frame, q):
         return [f"None of {n_all} detections is a candidate at q < {q:g}{least}."]
     last, n = some["p"].max(), len(some)
     flagged = int((some["n_flags"] > 0).sum())
-    far = ["A p far below 1e-06 is an extrapolation and says no more than: not by chance."]
+    far = "A p far below 1e-06 is an extrapolation and says no more than: not by chance."
     return [
         f"{n:,} of {n_all} detections are candidates at q < {q:g}, with p up to {last:.2g}. "
         f"Chance alone would bring {len(frame) * last:.2g} of the {n_all} that far.",
         f"{n - flagged:,} of them have no flag, {flagged:,} have one or more; no flag removes a candidate.",
-        *far * bool(some["p"].min() < 1e-6),
+        *([far] if some["p"].min() < 1e-6 else []),
     ]
 
 # %% ../nbs/05h_cards.ipynb #3efc2015

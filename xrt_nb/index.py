@@ -129,13 +129,18 @@ def blas():
     "The libraries that multiply matrices, as they are loaded; looked for once."
     return ThreadpoolController()
 
+# %% ../nbs/05g_index.ipynb #5d1f0a7c
+def nothing_found(n, k, n_rows):
+    "Room for the squares and rows of k neighbors of n queries, none of which is found yet."
+    return np.full((n, k), np.inf), np.full((n, k), n_rows, dtype=np.int64)
+
 # %% ../nbs/05g_index.ipynb #05ba33f3
 def asked(x, n_neighbors, rows):
     "Queries and number of neighbors, checked, and room for the squares and rows that are found."
     x, k = checked_rows(x, rows.shape[1]), whole(n_neighbors, "n_neighbors")
     if k > len(rows):
         raise ValueError(f"`n_neighbors` is {k}, but there are {len(rows)} rows")
-    return x, k, np.full((len(x), k), np.inf), np.full((len(x), k), len(rows), dtype=np.int64)
+    return x, k, *nothing_found(len(x), k, len(rows))
 
 # %% ../nbs/05g_index.ipynb #05ba33f4
 class ExactNeighbors:
@@ -315,7 +320,7 @@ class IndexedNeighbors:
         few, how = x.astype(np.float32), faiss.SearchParametersIVF(nprobe=int(min(probes, self.index.nlist)))
         run = threads_of(faiss, self.n_jobs)
         last, proposed = run(lambda: self.index.search(few, most, params=how))
-        best, where = np.full((len(x), k), np.inf), np.full((len(x), k), len(self.rows), dtype=np.int64)
+        best, where = nothing_found(len(x), k, len(self.rows))
         _rank(self.rows, x, proposed, best, where)
         settled = clearly_farther(last[:, -1].astype(np.float64), best[:, -1], x) | (most == len(self.rows))
         return best, where, settled & (lists_needed(self.centers, x, best[:, -1]) <= probes)
