@@ -927,6 +927,19 @@ def column_names(case, model, n):
         return [str(c) for c in model.get_feature_names_out()]
     return None
 
+# %% ../nbs/07_runs.ipynb #f17model
+def model_of(case, n, cells=None):
+    "The features of a case, not fitted: no more components than n detections, and cells if any, allow."
+    model, most = clone(case.features), n - 1 if cells is None else min(n, cells) - 1
+    key = feature_keys(model).get("n_components")
+    wanted = key and model.get_params()[key]
+    if isinstance(wanted, int) and wanted > most:
+        if not case.shrink:
+            there = f"{n} detections" + ("" if cells is None else f" of {cells} cells")
+            raise ValueError(f"`n_components` is {wanted}, but {there} allow at most {most}")
+        model.set_params(**{key: most})
+    return model
+
 # %% ../nbs/07_runs.ipynb #38f4f37a-2
 def fit_features(
     case,  # with its parameters
@@ -934,15 +947,8 @@ def fit_features(
     ids,  # (S,) ids
 ) -> tuple:  # frame (S, K), the fitted model
     "Fit the features of a case."
-    model = clone(case.features)
-    key = feature_keys(model).get("n_components")
-    wanted, most = key and model.get_params()[key], len(ids) - 1
-    if case.representation is not None:
-        most = min(most, int(np.prod(x.shape[1:])) - 1)
-    if isinstance(wanted, int) and wanted > most:
-        if not case.shrink:
-            raise ValueError(f"`n_components` is {wanted}, but {len(ids)} detections allow at most {most}")
-        model.set_params(**{key: most})
+    cells = None if case.representation is None else int(np.prod(x.shape[1:]))
+    model = model_of(case, len(ids), cells)
     values = np.asarray(model.fit_transform(x))
     check_numbers(case, model, x)
     return feature_frame(values, ids, column_names(case, model, values.shape[1])), model
