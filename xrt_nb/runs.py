@@ -40,7 +40,7 @@ from ._parameters import defaults
 from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
-from ._text import plain
+from ._text import many, plain
 from .analogs import Prepared, SameSource, check_columns, check_truth, closeness, compare_retrieval
 from .analogs import find_analogs, find_class_analogs
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
@@ -1313,7 +1313,7 @@ def cluster_section(job):
     "The clusters, and those in which known transients gather."
     table, clusters = job.read("cluster_table.csv"), job.read("clusters.csv")
     text = [
-        f"DBSCAN finds {int((table.cluster != 0).sum())} clusters; group 0 are outliers. "
+        f"DBSCAN finds {many(int((table.cluster != 0).sum()), 'cluster')}; cluster 0 are outliers. "
         "Medians are of the summary features; a detection counts as variable if the odds exceed ten to one."
     ]
     if "lift" in table:
@@ -2559,7 +2559,7 @@ NOTE = (
 def where_section(placed):
     "Where the new detections lie."
     text = "Nothing was fitted again: representations, features and place come from the run's own numbers."
-    caption = "The embedding of the run, colored by variability; new detections are ringed"
+    caption = "The embedding of the run, colored by variability; crosses are new detections"
     figures = [(caption, png(place_figure(placed)))]
     tables = [html_table(placed.placement, "All of them: placement.csv.")]
     return {"title": "On the embedding", "text": [text], "figures": figures, "tables": tables}
