@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
@@ -16,8 +17,10 @@ from xrt_nb import chunks, reference, runs
 from xrt_nb._store import XRTError
 from xrt_nb.chunks import Span, components_by_passes, components_from, of_observations, placed_at, run_in_parts
 from xrt_nb.chunks import shared_in, stratified, write_rows
+from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, EventTable
 from xrt_nb.reference import Reference
+from xrt_nb.representations import EtDtCube, EtMap
 from xrt_nb.runs import read_run, run
 from xrt_nb.scale import map_parts, parts_of
 from xrt_nb.shapes import shared_flares
@@ -194,6 +197,49 @@ def test_a_sample_is_embedded_and_all_are_on_the_map(archive, tmp_path, small_pa
     assert len(mine.embedding) == len(mine.features) and np.isfinite(mine.embedding[["tsne1", "tsne2"]].to_numpy()).all()
     assert len(np.load(mine.path / "arrays" / "sample.npy")) == 60
     assert "stratified sample of 60" in (mine.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("case, representation, n", [("2D-PCA", EtMap(), 15), ("3D-PCA", EtDtCube(), 22), ("2D-PCA", EtMap(), 60), ("2D-PCA", EtMap(2, 3), 5)])
+def test_features_by_passes_are_those_of_one_decomposition(archive, tmp_path, monkeypatch, case, representation, n):
+    events = archive[0]
+    rows = runs.rows_of(representation.fit_transform(events), events)
+    case = runs.with_parameters(runs.case_of(case), {"representations": {}, "features": {"n_components": n}})
+    whole = chunks.blocks_on_disk
+    monkeypatch.setattr(chunks, "blocks_on_disk", lambda folder, rows: whole(folder, rows, 40))
+    mine, model = chunks.features_in_parts(case, rows, events.ids, tmp_path)
+    theirs, plain = runs.fit_features(case, rows, events.ids)
+    assert mine.index.equals(theirs.index) and list(mine) == list(theirs) and mine.shape[1] == n
+    scale = theirs["pca00"].std()
+    distances = lambda f: np.linalg.norm(f.to_numpy()[:, None] - f.to_numpy(), axis=2)  # noqa: E731  axes of equal variance may turn
+    assert np.abs(distances(mine) - distances(theirs)).max() < 1e-6 * scale
+    assert np.allclose(runs.last_of(model).explained_variance_, runs.last_of(plain).explained_variance_, rtol=0, atol=1e-6 * scale**2)
+
+
+def test_more_components_than_there_can_be_are_refused(archive, tmp_path):
+    events, case = archive[0], runs.case_of("2D-PCA")
+    rows = EtMap(2, 3).fit_transform(events)
+    for make in (runs.fit_features, lambda *what: chunks.features_in_parts(*what, tmp_path)):
+        with pytest.raises(ValueError, match="150 detections of 6 cells allow at most 5"):
+            make(case, rows, events.ids)
+
+
+def test_a_case_in_parts_has_as_many_components_as_are_asked_for(archive, tmp_path):
+    made = read_run(run_in_parts("2D-PCA", archive[2], tmp_path / "run", n_components=60, **QUICK))
+    assert made.features.shape == (len(made.features), 60)
+
+
+@pytest.mark.slow
+def test_features_of_a_file_of_maps_by_workers(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shell = lambda *args: CliRunner().invoke(main, [str(a) for a in args])  # noqa: E731
+    for what in ("map", "cube"):
+        assert not shell("represent", archive[2], "--representation", what, "--out", f"{what}.npz").exit_code
+        for out, more in {"plain": [], "one": ["--cluster", "local:1"], "two": ["--cluster", "local:2"]}.items():
+            told = shell("features", f"{what}.npz", "--out", f"{what}.{out}.parquet", *more)
+            assert not told.exit_code, told.output
+        plain, one, two = (pd.read_parquet(f"{what}.{out}.parquet") for out in ("plain", "one", "two"))
+        assert one.equals(two) and np.abs(one - plain).to_numpy().max() < 1e-6 * plain["pca00"].std()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 KILLED = """

@@ -23,14 +23,14 @@ from sklearn.preprocessing import StandardScaler
 
 # %% ../nbs/07d_chunks.ipynb #7dd5428a
 from ._checks import whole
-from ._store import XRTError, atomic, read_json
+from ._store import XRTError, atomic, file_hash, read_json
 from ._text import plain
 from .analogs import Prepared, random_scores
 from .clustering import cluster, cluster_table, k_distance
 from .data import EventDataError, UnknownSourceError
 from .default_search import default_score
 from .embedding import Placer, embed, map_of
-from .features import scree, summary_features
+from .features import feature_frame, scree, summary_features
 from .index import ExactNeighbors
 from .metric import unfamiliar
 from .reference import InUnit, leaves, projection_of
@@ -40,9 +40,9 @@ from .representations import Flatten
 from . import runs
 from .runs import ALONE, ALWAYS, Job, SearchCoordinates, Space, TITLES, Workspace, case_given, case_of
 from .runs import check_alone, check_numbers, class_hits, clock_for, column_names, counts_of
-from .runs import feature_keys, given_inputs, header_of, last_of, numbers_of, parameters_of, rows_of
-from .runs import search, set_numbers, shown_properties, shrink_perplexity, usable, with_parameters
-from .runs import work_through, write_arrays
+from .runs import feature_keys, given_inputs, header_of, last_of, model_of, numbers_of, parameters_of
+from .runs import rows_of, search, set_numbers, shown_properties, shrink_perplexity, usable
+from .runs import with_parameters, work_through, write_arrays
 from .runs import parts_of as parts_of_model
 from .scale import ROWS, as_arrays, map_parts, mark_of_call, parts_of, read_part, rows_again
 from .scores import Euclidean, Projection, matrix_of
@@ -250,8 +250,8 @@ def summed(part):
 
 # %% ../nbs/07d_chunks.ipynb #85ed0654
 def multiplied(part, columns, mean):
-    "The scatter of the rows of a part about the mean, times some columns."
-    x = rows_in(part.path)
+    "The scatter of the rows of a part about the mean, times the columns in a file."
+    x, columns = rows_in(part.path), np.load(columns)
     if x is None:
         return {"n": 0}
     y = x @ columns - mean @ columns
@@ -399,34 +399,26 @@ def represent(job):
         raise EventDataError(f"{used} of {len(job.events)} detections can be used, and {ALONE}")
 
 # %% ../nbs/07d_chunks.ipynb #1adddb7b
-def fitted_components(job, n, paths):
+def fitted_components(job, model, n, parts):
     "The PCA of what is drawn, from sums or by passes."
-    model, parts = last_of(model_for(job, n)), kept(paths)
     sums = sums_of(pass_over(job, summed, parts, "sums"), ("n", "sum", "square", "product"))
     if "product" in sums:
         return components_from(model, n, sums["sum"], sums["product"])
 
     def times(q):
-        fixed = {"columns": q, "mean": sums["sum"] / n}
+        np.save(job.folder / "columns.npy", q)
+        fixed = {"columns": job.folder / "columns.npy", "mean": sums["sum"] / n}
         return sums_of(pass_over(job, multiplied, parts, "pass", **fixed), ("product",))["product"]
 
-    return components_by_passes(model, sums, times)
-
-# %% ../nbs/07d_chunks.ipynb #c98fc48a
-def model_for(job, n):
-    "The features of the case, not fitted, with as many components as n detections allow."
-    model = clone(job.case.features)
-    key = feature_keys(model)["n_components"]
-    if model.get_params()[key] > n - 1:
-        if not job.case.shrink:
-            raise ValueError(f"`n_components` is {model.get_params()[key]}, but there are {n} detections")
-        model.set_params(**{key: n - 1})
-    return model
+    try:
+        return components_by_passes(model, sums, times)
+    finally:
+        (job.folder / "columns.npy").unlink(missing_ok=True)
 
 # %% ../nbs/07d_chunks.ipynb #d093967f
 def fitted_coordinates(job, n, score, compared_paths):
     "Search coordinates and their PCA, from sums."
-    model, names = model_for(job, n), ("n", "sum", "product", "lengths")
+    model, names = model_of(job.case, n), ("n", "sum", "product", "lengths")
     sums = sums_of(compared_paths, names)
     sizes = np.sqrt(sums["lengths"] / n)
     first, last = model[0], model[-1]
@@ -460,6 +452,16 @@ def make_features(job):
         write_rows(arrays / file, len(ids), blocks_of(judged, file.removesuffix(".npy")))
     write_tables(job, paths, made, model, score)
 
+# %% ../nbs/07d_chunks.ipynb #f17drawn
+def fit_drawn(job, n, parts):
+    "The fitted features of a case that draws; its components come from sums."
+    rows = next(r for p in parts if (r := rows_in(p.path)) is not None)
+    model = model_of(job.case, n, rows.shape[1])
+    for _, step in model.steps[:-1]:
+        step.fit(rows[:2])
+    fitted_components(job, last_of(model), n, parts)
+    return model
+
 # %% ../nbs/07d_chunks.ipynb #681f7c1d
 def fit_in_parts(job, n, score, paths, judged):
     "The fitted features of the case, proven to be repeatable from their numbers."
@@ -467,10 +469,7 @@ def fit_in_parts(job, n, score, paths, judged):
         model = fitted_coordinates(job, n, score, judged)
         check_numbers(job.case, model, next(f for p in paths if (f := frame_in(p, "found")) is not None))
         return model
-    model = model_for(job, n)
-    model.fit(next(r for p in paths if (r := rows_in(p)) is not None)[: n if n < 50 else 50])
-    model.steps[-1] = (model.steps[-1][0], fitted_components(job, n, paths))
-    return model
+    return fit_drawn(job, n, kept(paths))
 
 # %% ../nbs/07d_chunks.ipynb #11ffaf7e
 def write_tables(job, paths, made, model, score):
@@ -514,6 +513,31 @@ def flagged_frames(frames, paths):
         stop = at + len(frame)
         yield frame.assign(shared=shared[at:stop], unfamiliar=strange[at:stop])
         at = stop
+
+# %% ../nbs/07d_chunks.ipynb #f17blocks
+def blocks_on_disk(folder, rows, together=5000):
+    "Rows (S, …), cut into files of flat rows: the parts of a pass."
+    parts, flat = [], rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, flat.shape[0], together):
+        path = folder / f"rows-{start:09d}.npz"
+        with atomic(path, overwrite=True) as tmp, open(tmp, "wb") as f:
+            np.savez(f, **as_arrays(flat[start : start + together]))
+        parts.append(Kept(path.stem, str(path), file_hash(path)))
+    return parts
+
+# %% ../nbs/07d_chunks.ipynb #f17feat
+def features_in_parts(case, rows, ids, folder, workers=None, progress=lambda *_: None):
+    "Features of drawn rows by passes, as `runs.fit_features` gives them in one piece: frame and model."
+    now = case.features.get_params()
+    given = {"features": {name: now[key] for name, key in feature_keys(case.features).items()}}
+    given["representations"] = {}
+    job = Job(Path(folder), None, None, None, case, given, {}, progress=progress, workers=workers)
+    parts = blocks_on_disk(job.folder / "rows", rows)
+    model = fit_drawn(job, len(ids), parts)
+    made = pass_over(job, featured, parts, "transform", **recipe_in(job), numbers=numbers_of(model))
+    values = joined(made, "features")
+    return feature_frame(values, ids, column_names(case, model, values.shape[1])), model
 
 # %% ../nbs/07d_chunks.ipynb #67f68535
 SAMPLE, LEAST = 50_000, 10  # detections of which t-SNE is made; of a stratum at least

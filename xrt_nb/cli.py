@@ -664,29 +664,44 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
     click.echo(f"{len(ids):,} {what}s in {out}; {left}")
     say_next(f"xrt-nb features {quoted(out)} --out features.parquet", "principal components")
 
+# %% ../nbs/07c_cli.ipynb #f17cli
+def features_at(cluster, case, rows, ids, out):
+    "Features of what is drawn and the fitted model, made here or by workers."
+    from xrt_nb.runs import fit_features
+
+    if cluster is None:
+        return fit_features(case, rows, ids)
+    from xrt_nb.chunks import features_in_parts
+
+    with workers_at(cluster, out) as workers, parts_beside(out) as folder:
+        return features_in_parts(case, rows, ids, folder, workers)
+
 # %% ../nbs/07c_cli.ipynb #7b7749cc-1
 @main.command()
 @click.argument("representations", type=EVENTS)
 @parameter_options("n_components", "pca_seed")
 @out_option
+@cluster_option
 @overwrite_option
-def features(representations, out, overwrite, **options):
+def features(representations, out, cluster, overwrite, **options):
     """Compress maps or cubes to principal components (.parquet).
 
-    One decomposition of all maps, in this process. Too many for one machine: `xrt-nb run ARCHIVE
-    --chunked --cluster ADDRESS` makes them in passes, which the workers of a cluster share.
+    With --cluster, sums over blocks of maps give the components, by passes which the workers share;
+    features are the same to 1e-6 of the scatter of the first. Maps that no memory holds are neither
+    drawn nor read as one file: `xrt-nb run ARCHIVE --chunked` makes everything in parts.
 
     \b
         xrt-nb features maps.npz --out features.parquet
+        xrt-nb features cubes.npz --out features.parquet --cluster local:4
     """
     from xrt_nb._store import atomic
     from xrt_nb.features import scree
-    from xrt_nb.runs import case_of, fit_features, last_of, load_representations, with_parameters
+    from xrt_nb.runs import case_of, last_of, load_representations, with_parameters
 
     ids, x = load_representations(representations)
     case = case_of("2D-PCA" if x.ndim == 3 else "3D-PCA")
     case = with_parameters(case, {"representations": {}, "features": options})
-    frame, model = fit_features(case, x, ids)
+    frame, model = features_at(cluster, case, x, ids, out)
     with atomic(out, overwrite) as tmp:
         frame.to_parquet(tmp)
     share = scree(last_of(model)).cumulative.iloc[-1]

@@ -41,8 +41,8 @@ from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
 from ._text import plain
-from .analogs import Prepared, SameSource, check_columns, check_truth, closeness, compare_retrieval
-from .analogs import find_analogs, find_class_analogs
+from .analogs import MoreSources, Prepared, SameSource, check_columns, check_truth, closeness
+from .analogs import compare_retrieval, find_analogs, find_class_analogs, found_by_row
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
 from .autoencoder import Autoencoder, ConvAutoencoder, DenseAutoencoder
 from .clustering import cluster, cluster_table, plot_clusters, transient_clusters
@@ -946,6 +946,19 @@ def column_names(case, model, n):
         return [str(c) for c in model.get_feature_names_out()]
     return None
 
+# %% ../nbs/07_runs.ipynb #f17model
+def model_of(case, n, cells=None):
+    "The features of a case, not fitted: no more components than n detections, and cells if any, allow."
+    model, most = clone(case.features), n - 1 if cells is None else min(n, cells) - 1
+    key = feature_keys(model).get("n_components")
+    wanted = key and model.get_params()[key]
+    if isinstance(wanted, int) and wanted > most:
+        if not case.shrink:
+            there = f"{n} detections" + ("" if cells is None else f" of {cells} cells")
+            raise ValueError(f"`n_components` is {wanted}, but {there} allow at most {most}")
+        model.set_params(**{key: most})
+    return model
+
 # %% ../nbs/07_runs.ipynb #38f4f37a-2
 def fit_features(
     case,  # with its parameters
@@ -953,15 +966,8 @@ def fit_features(
     ids,  # (S,) ids
 ) -> tuple:  # frame (S, K), the fitted model
     "Fit the features of a case."
-    model = clone(case.features)
-    key = feature_keys(model).get("n_components")
-    wanted, most = key and model.get_params()[key], len(ids) - 1
-    if case.representation is not None:
-        most = min(most, int(np.prod(x.shape[1:])) - 1)
-    if isinstance(wanted, int) and wanted > most:
-        if not case.shrink:
-            raise ValueError(f"`n_components` is {wanted}, but {len(ids)} detections allow at most {most}")
-        model.set_params(**{key: most})
+    cells = None if case.representation is None else int(np.prod(x.shape[1:]))
+    model = model_of(case, len(ids), cells)
     values = np.asarray(model.fit_transform(x))
     check_numbers(case, model, x)
     return feature_frame(values, ids, column_names(case, model, values.shape[1])), model
@@ -1904,7 +1910,7 @@ def read_kept(path, read):
     return read(path) if path.is_file() else None
 
 # %% ../nbs/07_runs.ipynb #6f6a3666
-class Tables:
+class StepTables:
     "What the steps of a run wrote; each table is read once."
 
     path: Path
@@ -1955,21 +1961,6 @@ class Tables:
         "Who took part, and why not, by id."
         return read_table(self.path / "quality.csv", needed=("obsreg_id",)).set_index("obsreg_id")
 
-    @cached_property
-    def facts(self) -> pd.DataFrame | None:
-        "What is known of the detections, by id: the meta of the events."
-        return None if self.events is None else self.events.meta
-
-    @cached_property
-    def counts(self) -> pd.Series:
-        "Events of each detection, by id."
-        return counts_of(self.properties)
-
-    @property
-    def has_energies(self) -> bool:
-        "Whether new detections need energies."
-        return "hard_hs" in self.properties
-
     def table(self, name) -> pd.DataFrame:
         """A table that a step wrote, of yours or ours.
 
@@ -1983,6 +1974,35 @@ class Tables:
         DataFrame
         """
         return read_table(inside(self.path, name))
+
+# %% ../nbs/07_runs.ipynb #42052663
+class Tables(StepTables):
+    "What these tables and the events tell of each detection."
+
+    @cached_property
+    def facts(self) -> pd.DataFrame | None:
+        "What is known of the detections, by id: the meta of the events."
+        return None if self.events is None else self.events.meta
+
+    @cached_property
+    def counts(self) -> pd.Series:
+        "Events of each detection, by id."
+        return counts_of(self.properties)
+
+    @property
+    def shared(self) -> pd.Series | None:
+        "Whose excess is that of the whole observation, by id; None in a run of version 0.1."
+        return self.properties.get("shared")
+
+    @cached_property
+    def by_row(self):
+        "What is known of the detections, in the order of the properties."
+        return ByRow.of(np.asarray(self.properties.index, dtype=str), self.facts, self.counts, self.shared)
+
+    @property
+    def has_energies(self) -> bool:
+        "Whether new detections need energies."
+        return "hard_hs" in self.properties
 
 # %% ../nbs/07_runs.ipynb #ae252954
 class Run(Tables):
@@ -2306,19 +2326,32 @@ def features_in(
     return found, events[used]
 
 # %% ../nbs/07_runs.ipynb #da8527e9
-def facts_of(run, events):
-    "What is known of the sources of the archive and of the new detections, for `SameSource`."
-    tables = [m for m in (run.facts, events.meta) if m is not None]
-    columns = ("name", "ra", "dec", "pos_err")
-    facts = pd.concat([m[[c for c in columns if c in m]].set_axis(m.index.map(str)) for m in tables])
-    return facts[~facts.index.duplicated(keep="last")]
+class ByRow(NamedTuple):
+    "What is known of the detections that are searched, by row."
+
+    sources: SameSource
+    counts: np.ndarray  # (S,)
+    shared: np.ndarray | None  # (S,) bool: their excess is that of the whole observation
+
+    @staticmethod
+    def of(ids, facts, counts, shared):
+        "From tables by id."
+        shared = None if shared is None else in_order(shared, ids).fillna(False).to_numpy(bool)
+        return ByRow(SameSource(ids, facts), in_order(counts, ids).to_numpy(float), shared)
+
+# %% ../nbs/07_runs.ipynb #da8527e9-3
+def in_order(values, ids):
+    "A Series by id in the order of some ids."
+    same = np.array_equal(np.asarray(values.index, dtype=str), ids)
+    return values if same else values.set_axis(values.index.map(str)).reindex(ids)
 
 # %% ../nbs/07_runs.ipynb #da8527e9-1
-def all_counts(run, fresh, frame):
-    "Counts of the archive and of new detections; None where there are too few for random pairs."
-    if len(frame) <= 2:
-        return None
-    return pd.concat([run.counts.drop(fresh.index, errors="ignore"), fresh])
+def by_row(run, frame):
+    "What is known of the rows of a space; made once for many placements if they are in the run's own order."
+    ids = frame.ids if isinstance(frame, Prepared) else np.asarray(frame.index, dtype=str)
+    about = run.by_row
+    same = about.sources.ids is ids or np.array_equal(about.sources.ids, ids)
+    return about if same else ByRow.of(ids, run.facts, run.counts, run.shared)
 
 # %% ../nbs/07_runs.ipynb #308f51f7
 NO_HITS = pd.DataFrame(columns=["query", "obsreg_id", "rank", "score"])  # where none are wanted, k = 0
@@ -2347,13 +2380,17 @@ def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
     at = at.assign(extrapolated=far)
     if k == 0:
         return Placement(run, table, at, NO_HITS, space, title)
-    counts = all_counts(run, pd.Series(table.counts, table.ids), frame)
-    same = {"exclude_same_source": exclude_same_source, "sources": facts_of(run, table)}
-    hits = find_analogs(frame, found[space], k=k, score=judge, counts=counts, behind=behind, **same)
+    about, given = by_row(run, frame), (frame, None, found[space], k, exclude_same_source)
+    how = {"counts": np.r_[about.counts, table.counts] if len(frame) > 2 else None, "behind": behind}
+    how["sources"] = MoreSources(about.sources, table.ids, table.meta)
+    hits = found_by_row(*given, score=judge, **how)
+    rows = hits["row"].to_numpy()
     hits = hits[["query", "obsreg_id", "rank", "score", *(c for c in ("distance", "chance") if c in hits)]]
     hits["closeness"] = closeness(hits["score"], frame, score=judge)
-    strange = pd.Series(unfamiliar(found["search"]), table.ids) if "search" in found else None
-    hits = flagged(hits, {"unfamiliar": strange, "shared": run.properties.get("shared")})
+    if "search" in found:
+        hits = flagged(hits, {"unfamiliar": pd.Series(unfamiliar(found["search"]), table.ids)})
+    if about.shared is not None:
+        hits["shared"] = about.shared[rows]
     hits["known_class"] = [run.known.get(i, "") for i in hits["obsreg_id"]]
     if run.truth is not None:
         hits["kind"] = hits["obsreg_id"].map(run.truth["kind"])
