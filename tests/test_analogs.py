@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xrt_nb import analogs
-from xrt_nb.analogs import (SameSource, closeness, compare_retrieval, find_analogs, find_class_analogs, published_transients, read_known, read_selection,
+from xrt_nb.analogs import (MoreSources, Prepared, SameSource, closeness, compare_retrieval, find_analogs, find_class_analogs, published_transients, read_known, read_selection,
                             read_truth, retrieval, write_selection)
 from xrt_nb.data import EventDataError, UnknownSourceError, XRTError, XRTWarning
+from xrt_nb.scores import Euclidean
 
 quiet = settings(deadline=None, max_examples=60)
 
@@ -290,3 +291,32 @@ def test_mutated_lists_end_in_a_sentence(name, tmp_path):
         try: found = read(path)
         except (XRTError, FileNotFoundError) as err: assert name in str(err) or "truth" in str(err), err
         else: assert found.index.is_unique and all(isinstance(i, str) and i for i in found.index)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_new_detections_meet_their_sources_as_if_they_stood_in_the_archive(seed):
+    "Names and positions looked through once tell the same as one look at all; so do counts in order."
+    rng = np.random.default_rng(seed)
+    n, ids = 60, [f"s{k}" for k in range(60)]
+    known = pd.DataFrame({"name": rng.choice(["A", " A", "B ", "", None], n)}, index=ids)
+    known["ra"], known["dec"] = rng.choice([359.9999, 0.0, 0.0002, 180], n), rng.choice([0, 90, -90, np.nan, 89.9999], n)
+    known["pos_err"] = rng.choice([0.5, 1, 400, np.nan, -1], n)
+    x = pd.DataFrame(rng.normal(size=(n, 3)), ids)
+    old, new = ids[:50], ids[50:]
+    judge = Euclidean().fit(x.loc[old])
+    ready, counts = Prepared(old, judge.project(x.loc[old])), pd.Series(rng.integers(5, 99, n), ids)
+    with pytest.warns(XRTWarning, match="no more sources"):
+        plain = find_analogs(x.loc[old], x.loc[new], k=50, exclude_same_source=True, sources=known, score=judge, counts=counts)
+        more = MoreSources(SameSource(old, known.loc[old]), new, known.loc[new])
+        how = {"score": judge, "counts": counts.to_numpy()}
+        quick = find_analogs(ready, x.loc[new], k=50, exclude_same_source=True, sources=more, **how)
+    pd.testing.assert_frame_equal(plain, quick)
+    assert 0 < len(plain) < 500
+
+
+def test_counts_in_another_number_are_refused():
+    x = pd.DataFrame(np.eye(4), list("abcd"))
+    with pytest.raises(ValueError, match=r"one value per id, got \(3,\) and 4 ids"):
+        find_analogs(x, "a", k=2, counts=np.ones(3))
+    with pytest.raises(UnknownSourceError, match="no value for 'c'"):
+        find_analogs(x, "a", k=2, counts={"a": 1, "b": 2, "d": 3})

@@ -278,10 +278,10 @@ def _score_of(score, x, metric="euclidean", standardize=False):
 
 # %% ../nbs/05_analogs.ipynb #a062733d
 def _named(values):
-    "Names as texts; None where there is none."
-    return np.array(
-        [None if pd.isna(v) or not str(v).strip() else str(v).strip() for v in values], dtype=object
-    )
+    "The number of each name, -1 where there is none, and the names as texts."
+    code, found = pd.factorize(values)  # a name may stand in many rows
+    own, names = pd.factorize(np.array([*(str(v).strip() or None for v in found), None], dtype=object))
+    return own[code], pd.Index(names, dtype=object)
 
 # %% ../nbs/05_analogs.ipynb #a062733d-1
 def _on_sphere(frame):
@@ -315,13 +315,23 @@ class SameSource:
     """
 
     def __init__(self, ids, sources=None):
-        self.ids = np.array([str(i) for i in ids])
-        frame = self._frame(sources)
-        self.name = _named(frame["name"]) if "name" in frame else np.full(len(self.ids), None, dtype=object)
+        self.ids = np.asarray(ids, dtype=str)
+        self._look(self._frame(sources))
+
+    @classmethod
+    def in_order(cls, ids, frame):
+        "The same from a frame whose rows are known to be those of the ids."
+        made = cls.__new__(cls)
+        made.ids = ids
+        made._look(frame)
+        return made
+
+    def _look(self, frame):
+        "Names and positions, looked through once."
+        self.code, self.names = _named(frame.get("name", pd.Series(None, frame.index, dtype=object)))
         self.at, self.error = _on_sphere(frame)
-        has_name, has_position = self.name != None, np.isfinite(self.error)  # noqa: E711, element by element
-        self.rule = np.where(has_name, "name", np.where(has_position, "position", "id"))
-        self._code = pd.factorize(self.name)[0]
+        self.widest = np.nanmax(self.error, initial=0)
+        self.blind = bool(((self.code < 0) & np.isnan(self.error)).all())
 
     def _frame(self, sources):
         "One row per id of what is known."
@@ -329,24 +339,32 @@ class SameSource:
             return pd.DataFrame(index=self.ids)
         if isinstance(sources, (pd.Series, pd.DataFrame)):
             found = sources.to_frame("name") if isinstance(sources, pd.Series) else sources
+            found = found[[c for c in ("name", "ra", "dec", "pos_err") if c in found]]
+            if np.array_equal(np.asarray(found.index, dtype=str), self.ids):
+                return found
             return found.set_axis(found.index.map(str), axis=0).reindex(self.ids)
         if len(sources) != len(self.ids):
             raise ValueError(f"`sources` must have one name per id, got {len(sources)} and {len(self.ids)}")
         return pd.DataFrame({"name": np.asarray(sources, dtype=object)}, index=self.ids)
 
+    @property
+    def rule(self) -> np.ndarray:
+        "By what each detection is known."
+        return np.where(self.code >= 0, "name", np.where(np.isfinite(self.error), "position", "id"))
+
     def of(self, row: int) -> np.ndarray:  # (S,) bool
         "Which detections are of the source of detection number `row`, itself included."
-        both = (self.rule == "name") & (self.rule[row] == "name")
-        with np.errstate(invalid="ignore"):
-            apart = (
-                2
-                * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at - self.at[row], axis=1) / 2, 1)))
-                * 3600
-            )
-            same = np.where(
-                both, self._code == self._code[row], apart <= np.hypot(self.error, self.error[row])
-            )
+        same = self.like(self.code[row], self.at[row], self.error[row])
         same[row] = True
+        return same
+
+    def like(self, code, at, error) -> np.ndarray:  # (S,) bool
+        "Which detections are of a source of this name, -1 for none, or position with its error [arcsec]."
+        named = (self.code >= 0) & (code >= 0)
+        same, reach = named & (self.code == code), np.radians(min(np.hypot(self.widest, error) / 3600, 180))
+        near = np.flatnonzero(~named & (self.at @ at >= np.cos(reach) - 1e-12))  # few, to be looked at closely
+        apart = 2 * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at[near] - at, axis=1) / 2, 1))) * 3600
+        same[near] = apart <= np.hypot(self.error[near], error)
         return same
 
     def __str__(self):
@@ -354,18 +372,41 @@ class SameSource:
         parts = [f"{n:,} by {w}" for r, w in words.items() if (n := int((self.rule == r).sum()))]
         return "detections of one source are recognized: " + ", ".join(parts)
 
+# %% ../nbs/05_analogs.ipynb #3ceb2336
+class MoreSources:
+    """Which detections of an archive are of the source of a new one.
+
+    Parameters
+    ----------
+    archive : SameSource
+        Of the archive, made once.
+    ids, sources :
+        Of the new detections, as for `SameSource`.
+    """
+
+    def __init__(self, archive, ids, sources=None):
+        self.archive, self.new = archive, SameSource(ids, sources)
+        self.blind = archive.blind and self.new.blind
+        self.code = np.r_[archive.names.get_indexer(self.new.names), -1][self.new.code]
+        self.code = np.where(self.new.code >= 0, np.where(self.code >= 0, self.code, len(archive.names)), -1)
+
+    def of(self, row: int) -> np.ndarray:  # (S,) bool
+        "Which detections of the archive are of the source of a new one; those are numbered after the archive."
+        j = row - len(self.archive.ids)
+        return self.archive.like(self.code[j], self.new.at[j], self.new.error[j])
+
 # %% ../nbs/05_analogs.ipynb #4e9a2154
 def _same_source(ids, sources, wanted):
     "`SameSource`, or None where only the query itself is to be left out."
     if not wanted:
         return None
-    same = SameSource(ids, sources)
-    if (same.rule == "id").all():
+    same = sources if isinstance(sources, (SameSource, MoreSources)) else SameSource(ids, sources)
+    if same.blind:
         warnings.warn(
             "only the query itself is left out of its analogs, not other detections of its source: nothing "
             "tells which those are (no catalog name, no position with its error in `sources`)",
             XRTWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return same
 
@@ -429,27 +470,61 @@ def _hits(score, queries, values, rows, ids, banned, k, last):
             warnings.warn(
                 f"only {len(hit)} of {k} analogs of '{plain(queries[j])}': there are no more sources",
                 XRTWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         part = {"query": queries[j], "obsreg_id": ids[hit].astype(object), "rank": np.arange(1, len(hit) + 1)}
+        part["row"] = hit
         if _is_distance(score):
             part["distance"] = -s[hit] + 0.0
         parts.append(pd.DataFrame(part | {"score": s[hit] + 0.0}))  # never -0
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/05_analogs.ipynb #2969286d
-def _chances(score, hits, queries, values, rows, at, counts):
-    "How unusual each hit's score is among random pairs with a query of as many counts."
-    values, rows, out = score.project(values), score.project(rows), np.ones(len(hits))
+def _counts_of(counts, ids):
+    "Counts in the order of some ids, from a Series by id, or from an array that has this order already."
+    if isinstance(counts, np.ndarray):
+        if counts.shape != (len(ids),):
+            raise ValueError(f"`counts` must have one value per id, got {counts.shape} and {len(ids)} ids")
+        return counts
     of = pd.Series(counts).set_axis(pd.Series(counts).index.map(str))
-    if lost := [i for i in (*at, *queries) if i not in of.index]:
-        raise UnknownSourceError(f"`counts` has no value for '{lost[0]}'")
-    everywhere = of.loc[list(at)].to_numpy(float)
+    if not (there := np.isin(ids, of.index.to_numpy(dtype=str))).all():
+        raise UnknownSourceError(f"`counts` has no value for '{ids[~there][0]}'")
+    return of.loc[ids].to_numpy(float)
+
+# %% ../nbs/05_analogs.ipynb #b8ed6a60
+def _chances(score, hits, queries, values, rows, own, counts):
+    "How unusual each hit's score is among random pairs with a query of as many counts, `own`."
+    values, rows, out = score.project(values), score.project(rows), np.ones(len(hits))
+    where, hit = hits.groupby("query", sort=False).indices, hits["row"].to_numpy()
     for j, q in enumerate(queries):
-        mine = np.flatnonzero((hits["query"] == q).to_numpy())
-        found = rows.take([at[i] for i in hits["obsreg_id"].iloc[mine]])
-        if len(mine):
-            out[mine] = score.chance(values.take([j]), found, rows, float(of[q]), everywhere)
+        if len(mine := where.get(q, ())):
+            out[mine] = score.chance(values.take([j]), rows.take(hit[mine]), rows, float(own[j]), counts)
+    return out
+
+# %% ../nbs/05_analogs.ipynb #e3400baf
+def found_by_row(
+    features, ids, query, k, exclude_same_source=False, sources=None, score=None, counts=None, behind=None, **made
+):
+    "Hits of each query with their rows; see `find_analogs`."
+    new, k = isinstance(query, pd.DataFrame), check_k(k)
+    known = new and isinstance(features, Prepared)  # then nobody asks for a row by its id
+    x, names, at = (features, features.ids, None) if known else check_archive(features, ids)
+    x = features if hasattr(features, "columns") else x
+    score = _score_of(score, x, **made)
+    queries, rows = (_new_rows(query, x), len(names)) if new else _rows_of(query, at)
+    rows = rows + np.arange(len(queries)) if new else rows
+    everyone = np.r_[names, queries] if new else names
+    same = _same_source(everyone, sources, exclude_same_source)
+
+    def banned(j):
+        own = names == queries[j]
+        return same.of(rows[j])[: len(names)] | own if same else own
+
+    values, x = query if new else _take(x, rows), x.projection if isinstance(x, Prepared) else x
+    out = _hits(score, queries, values, x, names, banned, k, last_rows(behind, names))
+    if counts is not None:
+        of = _counts_of(counts, everyone)
+        out["chance"] = _chances(score, out, queries, values, x, of[rows], of[: len(names)])
     return out
 
 # %% ../nbs/05_analogs.ipynb #21f0ffec
@@ -482,7 +557,8 @@ def find_analogs(
     exclude_same_source : bool
         Leave out all detections of the query's source, as far as `sources` tells.
     sources : DataFrame, Series or sequence, optional
-        For `SameSource`: names, or a frame with name, ra, dec [deg], pos_err [arcsec].
+        For `SameSource`: names, or a frame with name, ra, dec [deg], pos_err [arcsec]; or a `SameSource` of
+        the archive (for new detections a `MoreSources`), made once for many searches.
     metric : str
         Any metric of `scipy.spatial.distance.cdist`, if no score is given.
     standardize : bool
@@ -491,9 +567,10 @@ def find_analogs(
         Indexed by id; joined to the hits.
     score : Score, optional
         How near is near; default minus the distance. One that is not fitted yet is fitted to `features`.
-    counts : Series, optional
-        Events of each detection, by id. With it every hit says how unusual its score is: `chance` is the
-        share of random pairs, with a query of as many counts, that score at least as high.
+    counts : Series or array, optional
+        Events of each detection, by id, or in the order of the ids, those of new detections after them. With
+        it every hit says how unusual its score is: `chance` is the share of random pairs, with a query of as
+        many counts, that score at least as high.
     behind : (S,) bool, or Series by id, optional
         Detections that may be found, but come after all others: flares of the background, for instance.
 
@@ -514,20 +591,8 @@ def find_analogs(
         ids, query = None, ids
     if query is None:
         raise ValueError("`query` is missing; give one id or several")
-    k, (x, names, at), new = check_k(k), check_archive(features, ids), isinstance(query, pd.DataFrame)
-    x = features if hasattr(features, "columns") else x
-    score = _score_of(score, x, metric, standardize)
-    queries, rows = (_new_rows(query, x), len(names)) if new else _rows_of(query, at)
-    rows = rows + np.arange(len(queries)) if new else rows
-    same = _same_source(np.r_[names, queries] if new else names, sources, exclude_same_source)
-
-    def banned(j):
-        return same.of(rows[j])[: len(names)] | (names == queries[j]) if same else names == queries[j]
-
-    values, x = query if new else _take(x, rows), x.projection if isinstance(x, Prepared) else x
-    out = _hits(score, queries, values, x, names, banned, k, last_rows(behind, names))
-    if counts is not None:
-        out["chance"] = _chances(score, out, queries, values, x, at, counts)
+    how = {"score": score, "counts": counts, "behind": behind, "metric": metric, "standardize": standardize}
+    out = found_by_row(features, ids, query, k, exclude_same_source, sources, **how).drop(columns="row")
     return out if properties is None else out.join(properties, on="obsreg_id")
 
 # %% ../nbs/05_analogs.ipynb #f2a7ec84

@@ -59,8 +59,12 @@ CURES[errno.EROFS] = "that disk is read-only: choose another folder"
 
 # %% ../nbs/07c_cli.ipynb #7fd2275b
 OPTIONS = {"bad='drop'": "--drop-bad", "overwrite=True": "--overwrite", "restart=True": "--restart"}
-OPTIONS |= {"force_rmf=True": "--force-rmf", "times_only=True": "--times-only"}
-OPTIONS |= {"there='skip'": "--skip-known", "energies=False": "--times-only"}
+OPTIONS |= {
+    "force_rmf=True": "--force-rmf",
+    "times_only=True": "--times-only",
+    "there='skip'": "--skip-known",
+    "energies=False": "--times-only",
+}
 
 # %% ../nbs/07c_cli.ipynb #bf9156c4
 ARGUMENT = re.compile(r"(?<![\w.(-])([a-z_]+)=(?:'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$))(?![\w(])")
@@ -150,8 +154,14 @@ def parameter_options(*names):
     "A decorator that adds the options of parameters."
     return add(*map(option_of, names))
 
+# %% ../nbs/07c_cli.ipynb #69a5d2fc-1
+def given_of(options):
+    "The options that were given."
+    return {k: v for k, v in options.items() if v is not None}
+
 # %% ../nbs/07c_cli.ipynb #cc6e294e-1
 MAP_NAMES = ("n_time", "n_energy", "n_dt", "energy_range", "time_axis", "min_counts")
+DBSCAN_NAMES = ("eps", "min_samples")
 TSNE_NAMES = (
     "perplexity",
     "learning_rate",
@@ -161,7 +171,6 @@ TSNE_NAMES = (
     "random_state",
     "method",
 )
-DBSCAN_NAMES = ("eps", "min_samples")
 
 # %% ../nbs/07c_cli.ipynb #91e4ef12
 JOBS = "Threads; with opentsne only 1 repeats exactly."
@@ -230,11 +239,6 @@ drop_option = click.option("--drop-bad", is_flag=True, help=DROP)
 # %% ../nbs/07c_cli.ipynb #5f404bb8
 BAND = dict(type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH")
 band_option = click.option("--energy-range", **BAND, help="Energy band in eV.")
-
-# %% ../nbs/07c_cli.ipynb #69a5d2fc-1
-def given_of(options):
-    "The options that were given."
-    return {k: v for k, v in options.items() if v is not None}
 
 # %% ../nbs/07c_cli.ipynb #59b1408f
 OWN_CASE = (
@@ -396,6 +400,21 @@ def read_tables(paths, drop_bad=False, columns=None):
         tables = [read_events(p, bad=bad, **(columns or {})) for p in bar]
     return concat(tables, paths) if len(tables) > 1 else tables[0]
 
+# %% ../nbs/07c_cli.ipynb #a98cba5d-4
+def say_next_after(archive, n):
+    "What to do with an archive of n detections."
+    if n == 1:
+        why = "one detection: place it in a run, for instance that of `xrt-nb demo`"
+        return say_next(f"xrt-nb place {quoted(archive)} --in demo_run", why)
+    say_next(f"xrt-nb run {quoted(archive)} --out my_run", "embedding, clusters and analogs of the archive")
+
+# %% ../nbs/07c_cli.ipynb #b90e3d8d
+def say_archive(n_detections, n_events, where):
+    "How much is in an archive."
+    from xrt_nb._text import many
+
+    click.echo(f"{many(n_detections, 'detection')}, {many(n_events, 'event')} {where}")
+
 # %% ../nbs/07c_cli.ipynb #a98cba5d-3
 def ingest_tables(paths, drop_bad, out, overwrite, columns, times_only=False):
     "Join tables of events."
@@ -415,21 +434,6 @@ def without_energies(table):
 
     given = table.gti, table.gti_offsets, table.meta, table.columns
     return EventTable(table.ids, table.offsets, table.time, None, *given)
-
-# %% ../nbs/07c_cli.ipynb #a98cba5d-4
-def say_next_after(archive, n):
-    "What to do with an archive of n detections."
-    if n == 1:
-        why = "one detection: place it in a run, for instance that of `xrt-nb demo`"
-        return say_next(f"xrt-nb place {quoted(archive)} --in demo_run", why)
-    say_next(f"xrt-nb run {quoted(archive)} --out my_run", "embedding, clusters and analogs of the archive")
-
-# %% ../nbs/07c_cli.ipynb #b90e3d8d
-def say_archive(n_detections, n_events, where):
-    "How much is in an archive."
-    from xrt_nb._text import many
-
-    click.echo(f"{many(n_detections, 'detection')}, {many(n_events, 'event')} {where}")
 
 # %% ../nbs/07c_cli.ipynb #a5981f06
 def say_notes(frame, kind, most=3):
@@ -597,6 +601,22 @@ def wanted(ids, lists, query, release):
         raise click.UsageError("nothing to fetch: give ids, --ids FILE, --query TEXT, or archive")
     return found
 
+# %% ../nbs/07c_cli.ipynb #010c1fa0
+def say_fetched(done, out):
+    "What was fetched, what was made of it, and what was not there."
+    from xrt_nb._text import many
+
+    click.echo(f"{many(len(done.files), 'file')}, {done.n_new:,} new, in {out}")
+    if done.ingest:
+        say_archive(done.ingest.n_sources, done.ingest.n_events, f"in {done.path}")
+        say_next_after(done.path, done.ingest.n_sources)
+    for r in done.absent.itertuples():
+        click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
+    for r in done.ingest.problems.itertuples() if done.ingest else ():
+        click.echo(f"  {r.file}: {r.reason}", err=True)
+    if not done.ok:
+        sys.exit(3)
+
 # %% ../nbs/07c_cli.ipynb #538db6b5
 IDS = "File of ids: one in a line, or a CSV with obsreg_id or obsid, obi, region_id."
 QUERY = 'Cut on catalog properties, as "var_index_b >= 8 and hard_hs < 0.9".'
@@ -653,22 +673,6 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
     options |= given_of({"base_url": service}) | {"release": f"rel{release}", "overwrite": overwrite}
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
-
-# %% ../nbs/07c_cli.ipynb #010c1fa0
-def say_fetched(done, out):
-    "What was fetched, what was made of it, and what was not there."
-    from xrt_nb._text import many
-
-    click.echo(f"{many(len(done.files), 'file')}, {done.n_new:,} new, in {out}")
-    if done.ingest:
-        say_archive(done.ingest.n_sources, done.ingest.n_events, f"in {done.path}")
-        say_next_after(done.path, done.ingest.n_sources)
-    for r in done.absent.itertuples():
-        click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
-    for r in done.ingest.problems.itertuples() if done.ingest else ():
-        click.echo(f"  {r.file}: {r.reason}", err=True)
-    if not done.ok:
-        sys.exit(3)
 
 # %% ../nbs/07c_cli.ipynb #bc4dc61c
 CUBES = click.Choice(["map", "cube"])
@@ -770,6 +774,22 @@ def features(representations, out, cluster, overwrite, **options):
     click.echo(f"{made} in {out}; {share:.1%} of the variance")
     say_next(f"xrt-nb embed {quoted(out)} --out embedding.csv", "a plane of all detections")
 
+# %% ../nbs/07c_cli.ipynb #a018bd9c-1
+def features_of(path):
+    "Features indexed by id, from Parquet."
+    import pandas as pd
+    import pyarrow as pa
+    from xrt_nb.data import EventDataError
+
+    try:
+        frame = pd.read_parquet(path)
+    except (pa.ArrowInvalid, OSError) as err:
+        raise EventDataError(f"{path}: not a complete Parquet file of features ({err})") from err
+    frame = frame.set_index("obsreg_id") if "obsreg_id" in frame else frame
+    if frame.index.name != "obsreg_id":
+        raise EventDataError(f"{path}: no ids; the features need an index or a column 'obsreg_id'")
+    return frame.select_dtypes(exclude=bool)  # flags aren't features
+
 # %% ../nbs/07c_cli.ipynb #a018bd9c
 @main.command("embed")
 @click.argument("features", type=EVENTS)
@@ -792,22 +812,6 @@ def embed_command(features, jobs, out, overwrite, **options):
     write_embedding(embedding_frame(y, frame.index), out, overwrite=overwrite)
     click.echo(f"{many(len(frame), 'position')} in {out}")
     say_next(f"xrt-nb cluster {quoted(out)} --out clusters.csv", "groups on the embedding")
-
-# %% ../nbs/07c_cli.ipynb #a018bd9c-1
-def features_of(path):
-    "Features indexed by id, from Parquet."
-    import pandas as pd
-    import pyarrow as pa
-    from xrt_nb.data import EventDataError
-
-    try:
-        frame = pd.read_parquet(path)
-    except (pa.ArrowInvalid, OSError) as err:
-        raise EventDataError(f"{path}: not a complete Parquet file of features ({err})") from err
-    frame = frame.set_index("obsreg_id") if "obsreg_id" in frame else frame
-    if frame.index.name != "obsreg_id":
-        raise EventDataError(f"{path}: no ids; the features need an index or a column 'obsreg_id'")
-    return frame.select_dtypes(exclude=bool)  # flags aren't features
 
 # %% ../nbs/07c_cli.ipynb #e1870062
 @main.command("cluster")
@@ -832,6 +836,43 @@ def cluster_command(embedding, out, overwrite, **options):
         frame.assign(cluster=labels).to_csv(tmp, index=False, lineterminator="\n")
     click.echo(f"{many(labels.max(), 'cluster')} and {many((labels == 0).sum(), 'outlier')} in {out}")
     say_next("xrt-nb analogs features.parquet ID", "what is most like the detection ID")
+
+# %% ../nbs/07c_cli.ipynb #6f23ad8a
+def search_in(path, space, score, standardize):
+    "Features to search in, and how, and what flags there are: of a run, or of a file."
+    from xrt_nb.runs import counts_of, read_run, spaces_for, with_score
+
+    if not path.is_dir():
+        for option, value in (("score", score), ("space", space)):
+            if value:
+                raise click.UsageError(f"--{option} belongs to a run; this is a file of features")
+        return features_of(path), {"standardize": standardize}, None
+    if standardize:
+        said = "--standardize belongs to a file of features; a run knows how its spaces are searched"
+        raise click.UsageError(said)
+    run = read_run(path)
+    spaces = spaces_for(run, space, score)
+    if space and space not in spaces:
+        raise click.BadParameter(f"there are {', '.join(spaces)}; got {space!r}", param_hint="--space")
+    _, (frame, judge, _, behind) = with_score(spaces, space, score)
+    sources = None if run.events is None else run.events.meta
+    how = {"score": judge, "behind": behind, "exclude_same_source": sources is not None, "sources": sources}
+    how["counts"] = counts_of(run.properties) if len(frame) > 2 else None
+    return frame, how, run.properties
+
+# %% ../nbs/07c_cli.ipynb #6f23ad8a-1
+def queries(frame, given, known, published):
+    "Ids to search for: given ones, and those of lists that are in the archive."
+    from xrt_nb.analogs import published_transients, read_known
+
+    asked = list(given)
+    for listed in ([read_known(known)] if known else []) + ([published_transients()] if published else []):
+        here = [i for i in listed.index if i in frame.index]
+        click.echo(f"{len(here)} of {len(listed)} known transients are in this archive", err=True)
+        asked += [i for i in here if i not in asked]
+    if not asked:
+        raise click.UsageError("nothing to search for: give ids, --known FILE or --published")
+    return asked
 
 # %% ../nbs/07c_cli.ipynb #e9762453
 CSV = "Query every transient of this CSV (obsreg_id, class) that is in the archive."
@@ -889,43 +930,6 @@ def say_next_of(path):
         "xrt-nb run events.parquet --out my_run", "all steps at once, with a report and the finder", err=True
     )
 
-# %% ../nbs/07c_cli.ipynb #6f23ad8a
-def search_in(path, space, score, standardize):
-    "Features to search in, and how, and what flags there are: of a run, or of a file."
-    from xrt_nb.runs import counts_of, read_run, spaces_for, with_score
-
-    if not path.is_dir():
-        for option, value in (("score", score), ("space", space)):
-            if value:
-                raise click.UsageError(f"--{option} belongs to a run; this is a file of features")
-        return features_of(path), {"standardize": standardize}, None
-    if standardize:
-        said = "--standardize belongs to a file of features; a run knows how its spaces are searched"
-        raise click.UsageError(said)
-    run = read_run(path)
-    spaces = spaces_for(run, space, score)
-    if space and space not in spaces:
-        raise click.BadParameter(f"there are {', '.join(spaces)}; got {space!r}", param_hint="--space")
-    _, (frame, judge, _, behind) = with_score(spaces, space, score)
-    sources = None if run.events is None else run.events.meta
-    how = {"score": judge, "behind": behind, "exclude_same_source": sources is not None, "sources": sources}
-    how["counts"] = counts_of(run.properties) if len(frame) > 2 else None
-    return frame, how, run.properties
-
-# %% ../nbs/07c_cli.ipynb #6f23ad8a-1
-def queries(frame, given, known, published):
-    "Ids to search for: given ones, and those of lists that are in the archive."
-    from xrt_nb.analogs import published_transients, read_known
-
-    asked = list(given)
-    for listed in ([read_known(known)] if known else []) + ([published_transients()] if published else []):
-        here = [i for i in listed.index if i in frame.index]
-        click.echo(f"{len(here)} of {len(listed)} known transients are in this archive", err=True)
-        asked += [i for i in here if i not in asked]
-    if not asked:
-        raise click.UsageError("nothing to search for: give ids, --known FILE or --published")
-    return asked
-
 # %% ../nbs/07c_cli.ipynb #adc72da4
 @main.command()
 def cases():
@@ -948,6 +952,15 @@ list_options = add(
     click.option("--known", type=EVENTS, help=KNOWN),
     click.option("--truth", type=EVENTS, help=TRUTH),
 )
+
+# %% ../nbs/07c_cli.ipynb #2fbe5634
+def named_and_events(what, case):
+    "The name of the case, if any, and the events."
+    if len(what) > 2:
+        raise click.UsageError(f"expected [CASE] EVENTS, got {len(what)} words: {' '.join(what)}")
+    if len(what) == 2 and case:
+        raise click.UsageError(f"the case is named twice: {what[0]} and --case {case}")
+    return what if len(what) == 2 else (case, *what)
 
 # %% ../nbs/07c_cli.ipynb #19d6342c
 @main.command()
@@ -992,15 +1005,6 @@ def run(what, out, known, truth, case, steps, more, chunked, jobs, cluster, over
         done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
     say_done(done)
 
-# %% ../nbs/07c_cli.ipynb #2fbe5634
-def named_and_events(what, case):
-    "The name of the case, if any, and the events."
-    if len(what) > 2:
-        raise click.UsageError(f"expected [CASE] EVENTS, got {len(what)} words: {' '.join(what)}")
-    if len(what) == 2 and case:
-        raise click.UsageError(f"the case is named twice: {what[0]} and --case {case}")
-    return what if len(what) == 2 else (case, *what)
-
 # %% ../nbs/07c_cli.ipynb #4a3f7bcf
 INTO = "The finished run, or the reference, to place them in."
 PLACED = "Folder for placement.csv, analogs.csv and report.html. Default: placed_ID."
@@ -1036,6 +1040,45 @@ def run_or_reference(path, hint):
     except XRTError as err:
         raise click.BadParameter(str(err), param_hint=hint) from err
 
+# %% ../nbs/07c_cli.ipynb #821bb685
+def file_name(id):
+    "An id as a part of a file name."
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in id)[:60]
+
+# %% ../nbs/07c_cli.ipynb #0ac49548
+def placed_words(row, hits):
+    "One detection's place and its best analogs, in a line."
+    from xrt_nb._text import printable
+
+    at = f"at ({row.tsne1:.1f}, {row.tsne2:.1f})"
+    where = "outside of what the run knows" if row.extrapolated else at
+    kinds = [getattr(h, "kind", "") or h.known_class for h in hits.itertuples()]
+    like = ", ".join(printable(i) + (f" ({w})" if w else "") for i, w in zip(hits.obsreg_id, kinds))
+    other = ", of another mission than the reference" * bool(getattr(row, "other_mission", False))
+    return f"{printable(row.obsreg_id)} lies {where}{other}" + f"; most like it: {like}" * bool(like)
+
+# %% ../nbs/07c_cli.ipynb #9539f8e6-1
+def new_detections(paths, run, region, drop_bad, columns, options):
+    "The events of new detections, and how many files gave none."
+    import tempfile
+
+    if all(is_table(p) for p in paths):
+        return read_tables(paths, drop_bad, columns), 0
+    from xrt_nb.tables import read_events
+    from xrt_nb.ingest import ingest
+
+    drawn = run.manifest.get("parameters", {}).get("representations", {})
+    options |= {
+        "region": region,
+        "progress": False,
+        "energy_range": tuple(drawn.get("energy_range", (500.0, 7000.0))),
+    }
+    with tempfile.TemporaryDirectory(prefix="xrt_nb_place_") as folder:
+        done = ingest([str(p) for p in paths], Path(folder) / "new.parquet", **options)
+        for kind, frame in (("note", done.remarks), ("note", done.problems), ("skipped", done.skipped)):
+            say_notes(frame, kind)
+        return read_events(done.path), len(done.problems)
+
 # %% ../nbs/07c_cli.ipynb #c2ffe3df
 def placed_at(cluster, into, table, how, out):
     "New detections placed, here or by workers."
@@ -1045,6 +1088,18 @@ def placed_at(cluster, into, table, how, out):
 
     with workers_at(cluster, out) as workers, parts_beside(out) as folder:
         return place_over(into, table, workers, folder, **how)
+
+# %% ../nbs/07c_cli.ipynb #821bb685-1
+def say_placed(placed, out):
+    "Where the new detections lie, what they are like, and what to do next."
+    for row in list(placed.placement.itertuples())[:10]:
+        click.echo(placed_words(row, placed.analogs[placed.analogs["query"] == row.obsreg_id].head(5)))
+    if len(placed) > 10:
+        click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
+    click.echo(f"The report is {out / 'report.html'}")
+    if placed.run.path.is_dir() and placed.run.events is not None:
+        return say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
+    say_next("xrt-nb run events.parquet --out my_run", "they and others as an archive of their own")
 
 # %% ../nbs/07c_cli.ipynb #9539f8e6
 @main.command()
@@ -1094,57 +1149,6 @@ def place(
     say_placed(placed, placed.write(out, overwrite))
     if lost:
         sys.exit(3)
-
-# %% ../nbs/07c_cli.ipynb #9539f8e6-1
-def new_detections(paths, run, region, drop_bad, columns, options):
-    "The events of new detections, and how many files gave none."
-    import tempfile
-
-    if all(is_table(p) for p in paths):
-        return read_tables(paths, drop_bad, columns), 0
-    from xrt_nb.tables import read_events
-    from xrt_nb.ingest import ingest
-
-    drawn = run.manifest.get("parameters", {}).get("representations", {})
-    options |= {
-        "region": region,
-        "progress": False,
-        "energy_range": tuple(drawn.get("energy_range", (500.0, 7000.0))),
-    }
-    with tempfile.TemporaryDirectory(prefix="xrt_nb_place_") as folder:
-        done = ingest([str(p) for p in paths], Path(folder) / "new.parquet", **options)
-        for kind, frame in (("note", done.remarks), ("note", done.problems), ("skipped", done.skipped)):
-            say_notes(frame, kind)
-        return read_events(done.path), len(done.problems)
-
-# %% ../nbs/07c_cli.ipynb #821bb685
-def file_name(id):
-    "An id as a part of a file name."
-    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in id)[:60]
-
-# %% ../nbs/07c_cli.ipynb #821bb685-1
-def say_placed(placed, out):
-    "Where the new detections lie, what they are like, and what to do next."
-    for row in list(placed.placement.itertuples())[:10]:
-        click.echo(placed_words(row, placed.analogs[placed.analogs["query"] == row.obsreg_id].head(5)))
-    if len(placed) > 10:
-        click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
-    click.echo(f"The report is {out / 'report.html'}")
-    if placed.run.path.is_dir() and placed.run.events is not None:
-        return say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
-    say_next("xrt-nb run events.parquet --out my_run", "they and others as an archive of their own")
-
-# %% ../nbs/07c_cli.ipynb #0ac49548
-def placed_words(row, hits):
-    "One detection's place and its best analogs, in a line."
-    from xrt_nb._text import printable
-
-    at = f"at ({row.tsne1:.1f}, {row.tsne2:.1f})"
-    where = "outside of what the run knows" if row.extrapolated else at
-    kinds = [getattr(h, "kind", "") or h.known_class for h in hits.itertuples()]
-    like = ", ".join(printable(i) + (f" ({w})" if w else "") for i, w in zip(hits.obsreg_id, kinds))
-    other = ", of another mission than the reference" * bool(getattr(row, "other_mission", False))
-    return f"{printable(row.obsreg_id)} lies {where}{other}" + f"; most like it: {like}" * bool(like)
 
 # %% ../nbs/07c_cli.ipynb #ceb020bd
 @main.group()

@@ -397,8 +397,7 @@ def _in_heap(h, name, places, n_bytes, width):  # (how many bytes, where), both 
         k = int(bad.argmax())
         raise EventFileError(
             f"{h.where}column '{name}', row {k + 1}: {n[k]} values from byte {at[k]} on lie outside the heap "
-            "of "
-            f"{n_bytes} bytes"
+            f"of {n_bytes} bytes"
         )
     if (total := int(n.sum()) * width) > 64 * n_bytes:
         raise EventFileError(
@@ -453,8 +452,7 @@ def _passed_over(h, kind, head):
     _check_sum(h, head, None)
     if kind not in ("BINTABLE", "IMAGE", "TABLE", "A3DTABLE", "FOREIGN", "DUMP"):
         warnings.warn(
-            f"{h.where}it is of an unknown kind, XTENSION = {_short(kind, 40)!r}, and was passed "
-            f"over",
+            f"{h.where}it is of an unknown kind, XTENSION = {_short(kind, 40)!r}, and was passed over",
             XRTWarning,
             stacklevel=5,
         )

@@ -25,14 +25,14 @@ from ._optional import install_command, installed, need_installed
 from ._store import StoreError, WorkFolder, XRTError, atomic, file_hash, fingerprint, inside
 from ._store import ordinary, read_json, write_json, writing
 from ._text import plain, printable
-from .analogs import Prepared, random_scores
+from .analogs import Prepared, SameSource, random_scores
 from .data import EventDataError, XRTWarning
 from .default_search import default_score
 from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
 from .index import ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
-from .runs import Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
+from .runs import ByRow, Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
 from .runs import read_run, recipe_in, score_in, spaces_for
 from .scores import Projection
 
@@ -452,6 +452,15 @@ def neighbors_in(ref):
         return ExactNeighbors(x, ref.array("screen.npy"), threads())
     return IndexedNeighbors(x, index_in(ref), about["probes"], threads(), ref.array("screen.npy"))
 
+# %% ../nbs/07a_reference.ipynb #b6c7a998
+def shared_in(ref):
+    "Which detections come last, by row, without the rest of the table; None where it isn't known."
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(io.BytesIO(bytes_of(ref.shelf, "detections.parquet"))) as table:
+        if "shared" in table.schema_arrow.names:
+            return table.read(["shared"])["shared"].to_numpy()
+
 # %% ../nbs/07a_reference.ipynb #86b13a92
 def space_in(ref, name):
     "A space of a reference: what is on disk, with the score that made it."
@@ -461,9 +470,8 @@ def space_in(ref, name):
     lead = f"{name}."
     score.set_state({k.removeprefix(lead): v for k, v in ref.fitted.items() if k.startswith(lead)})
     rows = projection_of(ref.manifest["spaces"][name], ref.array)
-    behind = ref.detections["shared"] if name == "search" and "shared" in ref.detections else None
     ready = Prepared(ref.ids, rows, ref.array(f"pairs.{name}.npy"))
-    return Space(ready, score, TITLES[name], behind)
+    return Space(ready, score, TITLES[name], shared_in(ref) if name == "search" else None)
 
 # %% ../nbs/07a_reference.ipynb #dd3d5045
 def flag_missions(ref, placed):
@@ -666,7 +674,7 @@ class ReferenceFiles:
             frame = pd.read_parquet(io.BytesIO(bytes_of(self.shelf, f"{name}.parquet")))
         except (ValueError, OSError, MemoryError) as err:
             raise changed(self.path, f"{name}.parquet", f"can't be read ({printable(err, 100)})") from None
-        if list(frame.index) != self.ids.tolist():
+        if not np.array_equal(np.asarray(frame.index, dtype=str), self.ids):
             raise changed(self.path, f"{name}.parquet", "has other rows than ids.npy")
         return frame
 
@@ -731,6 +739,18 @@ class ReferenceTables(ReferenceFiles):
     def counts(self) -> pd.Series:
         "Events of each detection, by id."
         return self.detections["counts"]
+
+    @property
+    def shared(self) -> pd.Series | None:
+        "Whose excess is that of the whole observation, by id."
+        return self.detections.get("shared")
+
+    @cached_property
+    def by_row(self) -> ByRow:
+        "What is known of the detections, by row."
+        shared = None if self.shared is None else self.shared.to_numpy(bool)
+        sources = SameSource.in_order(self.ids, self.facts)
+        return ByRow(sources, self.counts.to_numpy(float), shared)
 
 # %% ../nbs/07a_reference.ipynb #51e2d9c4
 class ReferenceNumbers(ReferenceTables):

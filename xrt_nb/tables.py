@@ -622,6 +622,51 @@ def _begin(out, table):
     )
     out.sink.cut()  # what Parquet begins with is no part
 
+# %% ../nbs/00b_tables.ipynb #e274f1e9
+def _damaged(path, what):
+    "The refusal of a file that isn't what it was."
+    why = f"not a complete Parquet file ({printable(what, 200)})"
+    return EventDataError(f"{path}: {why}; it was damaged or truncated, copy it again or make it anew")
+
+# %% ../nbs/00b_tables.ipynb #e6ebfefa
+@contextmanager
+def _decoding(path):
+    "Turn what Arrow says about a file into one sentence of ours."
+    import pyarrow as pa
+
+    theirs = (pa.ArrowException, MemoryError, OSError)
+    theirs += (ValueError, KeyError, TypeError, IndexError, OverflowError)
+    try:
+        yield
+    except (XRTError, FileNotFoundError):
+        raise
+    except theirs as err:
+        raise _damaged(path, err) from None
+
+# %% ../nbs/00b_tables.ipynb #642a2620
+def _fits_memory(path, n_bytes):
+    "Refuse what can't fit into this machine's memory."
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > memory:
+        sizes = f"its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}"
+        raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
+
+# %% ../nbs/00b_tables.ipynb #8c4ddbfb
+def _decoded(path, data, n, columns=None):
+    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
+        if f.metadata.num_rows != n:
+            raise _damaged(path, "rows are missing")
+        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
+        table = f.read(columns)
+        table.validate(full=True)
+    return table
+
 # %% ../nbs/00b_tables.ipynb #da92754c
 def _block(out, meta, counts, n_gti, gti):
     "Make the bytes of some detections and their GTIs, and read them back."
@@ -657,6 +702,15 @@ def _settle(out, last=False):
 def _keys(ids):
     "The CRC-32 of each id."
     return np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint32, len(ids))
+
+# %% ../nbs/00b_tables.ipynb #e3480ec9
+_NUMBERS = ("double", "int64", "int32", "int16", "float")  # Arrow's names of what has a checksum of ours
+
+# %% ../nbs/00b_tables.ipynb #02d5e907
+def _sums(rows):
+    "Checksums of the numbers in rows of events."
+    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in _NUMBERS]
+    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
 # %% ../nbs/00b_tables.ipynb #62fc3903
 def _put_ids(out):
@@ -752,12 +806,6 @@ class ParquetEvents:
         if kind is None:
             _read_back(self)
 
-# %% ../nbs/00b_tables.ipynb #e274f1e9
-def _damaged(path, what):
-    "The refusal of a file that isn't what it was."
-    why = f"not a complete Parquet file ({printable(what, 200)})"
-    return EventDataError(f"{path}: {why}; it was damaged or truncated, copy it again or make it anew")
-
 # %% ../nbs/00b_tables.ipynb #1b4231fe
 def _tail(path):
     "Footer, what the seal says (None for a file that isn't ours), and the file's size."
@@ -774,25 +822,6 @@ def _tail(path):
         f.seek(max(size - 2**23, 0))
         ours = seal.startswith(MARK) or MARK in f.read()
     return footer, seal if ours else None, size
-
-# %% ../nbs/00b_tables.ipynb #3bb196d7
-def _index(path):
-    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
-    footer, seal, size = _tail(path)
-    if seal is None:
-        return None
-    if len(seal) != SEAL.size:
-        raise _damaged(path, "its seal is missing")
-    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
-    at = size - 8 - len(footer) - SEAL.size - n_index
-    if n_footer != len(footer) or at < 4:
-        raise _damaged(path, "its seal is broken, or another program wrote it anew")
-    with open(path, "rb") as f:
-        f.seek(at)
-        index = f.read(n_index)
-    if seal != _seal(index, footer):
-        raise _damaged(path, "its index or footer was changed")
-    return _checked_index(path, index, at)
 
 # %% ../nbs/00b_tables.ipynb #4f3ce894
 KINDS = {"groups": 3, "sources": 5, "gtis": 3, "ids": 4}  # parts in their order, and how many facts each has
@@ -838,6 +867,25 @@ def _checked_index(path, text, at):
         raise _damaged(path, "a row group is too large")
     return out
 
+# %% ../nbs/00b_tables.ipynb #3bb196d7
+def _index(path):
+    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
+    footer, seal, size = _tail(path)
+    if seal is None:
+        return None
+    if len(seal) != SEAL.size:
+        raise _damaged(path, "its seal is missing")
+    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
+    at = size - 8 - len(footer) - SEAL.size - n_index
+    if n_footer != len(footer) or at < 4:
+        raise _damaged(path, "its seal is broken, or another program wrote it anew")
+    with open(path, "rb") as f:
+        f.seek(at)
+        index = f.read(n_index)
+    if seal != _seal(index, footer):
+        raise _damaged(path, "its index or footer was changed")
+    return _checked_index(path, index, at)
+
 # %% ../nbs/00b_tables.ipynb #bbdb80b2
 def _part(path, part):
     "The bytes of a part of the file, if they are what was written."
@@ -848,45 +896,6 @@ def _part(path, part):
     if _digest(data).hex() != digest:
         raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
     return data
-
-# %% ../nbs/00b_tables.ipynb #e6ebfefa
-@contextmanager
-def _decoding(path):
-    "Turn what Arrow says about a file into one sentence of ours."
-    import pyarrow as pa
-
-    theirs = (pa.ArrowException, MemoryError, OSError)
-    theirs += (ValueError, KeyError, TypeError, IndexError, OverflowError)
-    try:
-        yield
-    except (XRTError, FileNotFoundError):
-        raise
-    except theirs as err:
-        raise _damaged(path, err) from None
-
-# %% ../nbs/00b_tables.ipynb #642a2620
-def _fits_memory(path, n_bytes):
-    "Refuse what can't fit into this machine's memory."
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if n_bytes > memory:
-        sizes = f"its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}"
-        raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
-
-# %% ../nbs/00b_tables.ipynb #8c4ddbfb
-def _decoded(path, data, n, columns=None):
-    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
-        if f.metadata.num_rows != n:
-            raise _damaged(path, "rows are missing")
-        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
-        table = f.read(columns)
-        table.validate(full=True)
-    return table
 
 # %% ../nbs/00b_tables.ipynb #b18f5d9d
 def _lengths(path, column, total, what):
@@ -979,6 +988,11 @@ def _row_groups(path, index, groups):
             rows.validate(full=True)
             yield rows
 
+# %% ../nbs/00b_tables.ipynb #1ee37aab
+def _end_to_end(kind, *parts):
+    "Arrays one after the other; without any, an empty one of that kind."
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
 # %% ../nbs/00b_tables.ipynb #11174172
 def _events(path, index, groups):
     "The events of chosen row groups: name -> array."
@@ -994,11 +1008,6 @@ def _events(path, index, groups):
             parts.append(rows[c].to_numpy())
         at += len(rows)
     return {c: plain[c] if c in plain else _end_to_end(*others[c]) for c in schema.names}
-
-# %% ../nbs/00b_tables.ipynb #1ee37aab
-def _end_to_end(kind, *parts):
-    "Arrays one after the other; without any, an empty one of that kind."
-    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
 # %% ../nbs/00b_tables.ipynb #3c72d79d
 def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
@@ -1077,15 +1086,6 @@ def _read_some(path, index, ids):
         gti = gti[mine]
     columns = _some_events(path, index, rows)
     return _build(path, names[which], offsets, columns, gti, gti_offsets, meta.iloc[which])
-
-# %% ../nbs/00b_tables.ipynb #e3480ec9
-_NUMBERS = ("double", "int64", "int32", "int16", "float")  # Arrow's names of what has a checksum of ours
-
-# %% ../nbs/00b_tables.ipynb #02d5e907
-def _sums(rows):
-    "Checksums of the numbers in rows of events."
-    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in _NUMBERS]
-    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
 # %% ../nbs/00b_tables.ipynb #0c6d35e6
 def _read_back(out):
