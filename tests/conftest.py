@@ -3,6 +3,7 @@
 import functools
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,43 @@ def shared():
     return path
 
 
+def text_of(*parts):
+    "Frames and series as CSV, anything else as Python shows it: equal for what looks equal on a figure."
+    return tuple(p.to_csv() if hasattr(p, "to_csv") else repr(p) for p in parts)
+
+
+def drawn_once(draw, what=text_of):
+    "A function that draws, which gives the same object again when it is asked to draw the same once more."
+    kept = {}
+
+    def once(*args):
+        mark = what(*args)
+        if mark not in kept:
+            kept[mark] = draw(*args)
+        return kept[mark]
+    once.func = getattr(draw, "func", draw)
+    return once
+
+
 @pytest.fixture(scope="module")
 def few_figures():
-    "Reports draw one class in each space: drawing is most of a run's time, and one figure shows as much as six."
+    """Reports draw one class in each space, and what looks the same once for all runs of a module.
+
+    Drawing is most of a small run's time. One figure shows as much as six, and a second time as much as the first.
+    """
     from xrt_nb import runs
+    real, pictures = runs.png, weakref.WeakKeyDictionary()
+
+    def lists_of(events, *rest):
+        return runs.fingerprint_events(events), *text_of(*rest)
+
+    def png(fig):
+        return pictures.get(fig) or pictures.setdefault(fig, real(fig))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
+        patch.setattr(runs, "analog_figures", drawn_once(functools.partial(runs.analog_figures, n_classes=1), lists_of))
+        for name in ("embedding_figure", "cluster_figure"):
+            patch.setattr(runs, name, drawn_once(getattr(runs, name)))
+        patch.setattr(runs, "png", png)
         yield
 
 

@@ -227,9 +227,23 @@ def test_another_mission_is_flagged(made):
     folder, new = made
     some = new[:3]
     some.meta["mission"] = ["SIMULATED", "XMM-Newton", None]
-    with pytest.warns(XRTWarning, match="2 of 3 detections are of another mission"):
+    with pytest.warns(XRTWarning, match="1 of 3 detections are of another mission"):
         at = Reference(folder / "ref").place(some, k=0).placement
-    assert at["other_mission"].tolist() == [False, True, True]
+    assert at["other_mission"].tolist() == [False, True, False]
+
+
+def test_a_mission_that_nobody_tells_is_not_called_another(made, tmp_path):
+    folder, new = made
+    some = new[:3]
+    some.meta["mission"] = None
+    with pytest.warns(XRTWarning, match="the mission of 3 of 3 detections is not known, first"):
+        at = Reference(folder / "ref").place(some, k=0).placement
+    assert not at["other_mission"].any()
+    copy = shutil.copytree(folder / "ref", tmp_path / "untold")
+    edited(copy, lambda m: m.update(missions={"": 10}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", XRTWarning)
+        assert not Reference(copy).place(some, k=0, exclude_same_source=False).placement["other_mission"].any()
 
 
 FULL = """

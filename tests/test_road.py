@@ -22,6 +22,7 @@ from xrt_nb.cli import main
 from xrt_nb.data import EventDataError, read_events
 from xrt_nb.runs import read_run
 
+pytestmark = pytest.mark.usefixtures("few_figures")
 PLACEHOLDER = "evt.fits"
 FEW_PAIRS = 6 / 19_000  # chances count random pairs: one query or many differ in the last bit, ties may tip, and one judge counts double
 
@@ -95,15 +96,6 @@ class Road:
         with FileService(make_products(self.folder / "served", [int(obsid)], int(region))) as csc:
             monkeypatch.setattr(products, "fetch_events", functools.partial(products.fetch_events, base_url=csc.url))
             self.here(words)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_figures():
-    "Reports draw one class in each space here: drawing is most of a run's time, and one figure shows as much as six."
-    from xrt_nb import runs
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "analog_figures", functools.partial(runs.analog_figures, n_classes=1))
-        yield
 
 
 @pytest.mark.parametrize("alone", [pytest.param(True, id="processes", marks=pytest.mark.slow), pytest.param(False, id="here")])

@@ -404,9 +404,8 @@ def _same_source(ids, sources, wanted):
     same = sources if isinstance(sources, (SameSource, MoreSources)) else SameSource(ids, sources)
     if same.blind:
         warnings.warn(
-            "exclude_same_source without `sources`: only the query itself is left out, since an id doesn't "
-            "tell which source it observed and nothing else is known (no catalog name, no position "
-            "with its error)",
+            "only the query itself is left out of its analogs, not other detections of its source: nothing "
+            "tells which those are (no catalog name, no position with its error in `sources`)",
             XRTWarning,
             stacklevel=4,
         )

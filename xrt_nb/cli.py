@@ -9,6 +9,7 @@ __all__ = []
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -36,7 +37,8 @@ class Teaching(click.Group):
                 warnings.showwarning = say_warning
                 return super().invoke(ctx)
         except (XRTError, ValueError, NotImplementedError, OSError) as err:
-            raise click.ClickException(printable(for_the_shell(err), 2000)) from err
+            said = for_the_shell(err, self.commands.get(ctx.invoked_subcommand))
+            raise click.ClickException(printable(said, 2000)) from err
 
     def list_commands(self, ctx):
         return list(self.commands)  # in the order of the work, not of the alphabet
@@ -46,7 +48,7 @@ def say_warning(message, *_):
     "A warning as a line on standard error."
     from xrt_nb._text import printable
 
-    click.echo(f"note: {printable(message, 2000)}", err=True)
+    click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-1
 NO_PERMISSION = "you have no permission there: choose another folder or ask its owner"
@@ -57,17 +59,49 @@ CURES[errno.EROFS] = "that disk is read-only: choose another folder"
 
 # %% ../nbs/07c_cli.ipynb #7fd2275b
 OPTIONS = {"bad='drop'": "--drop-bad", "overwrite=True": "--overwrite", "restart=True": "--restart"}
-OPTIONS |= {"force_rmf=True": "--force-rmf", "times_only=True": "--times-only"}
+OPTIONS |= {
+    "force_rmf=True": "--force-rmf",
+    "times_only=True": "--times-only",
+    "there='skip'": "--skip-known",
+    "energies=False": "--times-only",
+}
+
+# %% ../nbs/07c_cli.ipynb #bf9156c4
+ARGUMENT = re.compile(r"(?<![\w.(-])([a-z_]+)=(?:'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$))(?![\w(])")
+
+# %% ../nbs/07c_cli.ipynb #1e958ed4
+def command_now():
+    "The command that is running, or None."
+    ctx = click.get_current_context(silent=True)
+    return ctx and ctx.command
+
+# %% ../nbs/07c_cli.ipynb #7c50002f
+def flags_of(command):
+    "Name of a parameter -> its option, of a command or of all commands in a group."
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    out = {name: flag for c in inner for name, flag in flags_of(c).items()}
+    found = [p for p in getattr(command, "params", ()) if isinstance(p, click.Option)]
+    return out | {p.name: max(p.opts, key=len) for p in found}
+
+# %% ../nbs/07c_cli.ipynb #1de07c47
+def as_option(found, flags):
+    "One argument of Python as the option, if the command has it."
+    name, word, dots, number = found.groups()
+    if name not in flags:
+        return found[0]
+    value = word or number or (name.upper() if dots else "")
+    return f"{flags[name]} {value}".rstrip()
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-2
-def for_the_shell(err):
-    "The sentence of an error, with options of the shell instead of arguments of Python, and with a cure."
+def for_the_shell(err, command=None):
+    "What an error or a note says, with options of `command` instead of arguments of Python, and with a cure."
     if isinstance(err, OSError) and err.errno in CURES and "[Errno" in str(err):
         return f"{err.filename or 'the output'}: {CURES[err.errno]}, and restart"
     said = str(err)
     for argument, option in OPTIONS.items():
         said = said.replace(argument, option)
-    return said
+    flags = flags_of(command or command_now())
+    return ARGUMENT.sub(lambda m: as_option(m, flags), said)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-3
 @click.group(cls=Teaching, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -120,8 +154,14 @@ def parameter_options(*names):
     "A decorator that adds the options of parameters."
     return add(*map(option_of, names))
 
+# %% ../nbs/07c_cli.ipynb #69a5d2fc-1
+def given_of(options):
+    "The options that were given."
+    return {k: v for k, v in options.items() if v is not None}
+
 # %% ../nbs/07c_cli.ipynb #cc6e294e-1
 MAP_NAMES = ("n_time", "n_energy", "n_dt", "energy_range", "time_axis", "min_counts")
+DBSCAN_NAMES = ("eps", "min_samples")
 TSNE_NAMES = (
     "perplexity",
     "learning_rate",
@@ -131,7 +171,6 @@ TSNE_NAMES = (
     "random_state",
     "method",
 )
-DBSCAN_NAMES = ("eps", "min_samples")
 
 # %% ../nbs/07c_cli.ipynb #91e4ef12
 JOBS = "Threads; with opentsne only 1 repeats exactly."
@@ -200,11 +239,6 @@ drop_option = click.option("--drop-bad", is_flag=True, help=DROP)
 # %% ../nbs/07c_cli.ipynb #5f404bb8
 BAND = dict(type=(float, float), default=(500.0, 7000.0), show_default=True, metavar="LOW HIGH")
 band_option = click.option("--energy-range", **BAND, help="Energy band in eV.")
-
-# %% ../nbs/07c_cli.ipynb #69a5d2fc-1
-def given_of(options):
-    "The options that were given."
-    return {k: v for k, v in options.items() if v is not None}
 
 # %% ../nbs/07c_cli.ipynb #59b1408f
 OWN_CASE = (
@@ -296,13 +330,13 @@ def say_next(command, why, err=False):
 # %% ../nbs/07c_cli.ipynb #ab08ae1a-1
 def say_done(run):
     "Say where the report is, what is in it, and what to do with it."
+    from xrt_nb._text import many
     from xrt_nb.runs import read_run
 
     r = read_run(run)
     n = len(r.clusters.groupby("cluster").size().drop(0, errors="ignore"))
-    click.echo(
-        f"{len(r.clusters):,} detections on the embedding in {n} clusters; {len(r.analogs):,} analogs."
-    )
+    where = f"{many(len(r.clusters), 'detection')} on the embedding in {many(n, 'cluster')}"
+    click.echo(f"{where}; {many(len(r.analogs), 'analog')}.")
     if len(r.retrieval):
         mean = r.retrieval.groupby("ranking", sort=False)["precision"].mean()
         click.echo("precision of the search: " + ", ".join(f"{k} {v:.3f}" for k, v in mean.items()))
@@ -347,7 +381,7 @@ def demo(out, sources, seed, case, steps, more, jobs, overwrite, **options):
 def is_table(path):
     "Whether a path names a table of events, rather than event files or a list of them."
     name = path.name.lower()
-    if name.endswith((".parquet", ".pq", ".csv.gz")):
+    if name.endswith((".parquet", ".pq", ".csv.gz", ".ecsv", ".tsv")):
         return True
     if not name.endswith(".csv") or not path.is_file():
         return False
@@ -366,14 +400,6 @@ def read_tables(paths, drop_bad=False, columns=None):
         tables = [read_events(p, bad=bad, **(columns or {})) for p in bar]
     return concat(tables, paths) if len(tables) > 1 else tables[0]
 
-# %% ../nbs/07c_cli.ipynb #a98cba5d-3
-def ingest_tables(paths, drop_bad, out, overwrite, columns):
-    "Join tables of events."
-    table = read_tables(paths, drop_bad, columns)
-    table.write(out, overwrite)
-    click.echo(f"{len(table):,} detections, {table.n_events:,} events in {out}")
-    say_next_after(out, len(table))
-
 # %% ../nbs/07c_cli.ipynb #a98cba5d-4
 def say_next_after(archive, n):
     "What to do with an archive of n detections."
@@ -381,6 +407,33 @@ def say_next_after(archive, n):
         why = "one detection: place it in a run, for instance that of `xrt-nb demo`"
         return say_next(f"xrt-nb place {quoted(archive)} --in demo_run", why)
     say_next(f"xrt-nb run {quoted(archive)} --out my_run", "embedding, clusters and analogs of the archive")
+
+# %% ../nbs/07c_cli.ipynb #b90e3d8d
+def say_archive(n_detections, n_events, where):
+    "How much is in an archive."
+    from xrt_nb._text import many
+
+    click.echo(f"{many(n_detections, 'detection')}, {many(n_events, 'event')} {where}")
+
+# %% ../nbs/07c_cli.ipynb #a98cba5d-3
+def ingest_tables(paths, drop_bad, out, overwrite, columns, times_only=False):
+    "Join tables of events."
+    table = read_tables(paths, drop_bad, columns | ({"energy": None} if times_only else {}))
+    if len(table) == 0:
+        raise click.ClickException("there is no detection in it: nothing to write")
+    if times_only:
+        table = without_energies(table)
+    table.write(out, overwrite)
+    say_archive(len(table), table.n_events, f"in {out}")
+    say_next_after(out, len(table))
+
+# %% ../nbs/07c_cli.ipynb #5f324791
+def without_energies(table):
+    "The same table, of times alone."
+    from xrt_nb.data import EventTable
+
+    given = table.gti, table.gti_offsets, table.meta, table.columns
+    return EventTable(table.ids, table.offsets, table.time, None, *given)
 
 # %% ../nbs/07c_cli.ipynb #a5981f06
 def say_notes(frame, kind, most=3):
@@ -396,14 +449,12 @@ def say_notes(frame, kind, most=3):
 # %% ../nbs/07c_cli.ipynb #a5981f06-1
 def ingest_files(paths, out, overwrite, cluster=None, **options):
     "Read event files; end with the list of those that failed."
-    from xrt_nb._text import printable
+    from xrt_nb._text import many, printable
     from xrt_nb.ingest import ingest
 
     with workers_at(cluster, out) as workers:
         done = ingest([str(p) for p in paths], out, overwrite=overwrite, workers=workers, **options)
-    click.echo(
-        f"{done.n_sources:,} detections, {done.n_events:,} events from {done.n_files:,} files in {out}"
-    )
+    say_archive(done.n_sources, done.n_events, f"from {many(done.n_files, 'file')} in {out}")
     say_notes(done.remarks, "note")
     say_notes(done.skipped, "skipped", most=1000)
     say_next_after(out, done.n_sources)
@@ -466,6 +517,20 @@ ingest_options = add(
     click.option("--restart", is_flag=True, help=RESTART),
 )
 
+# %% ../nbs/07c_cli.ipynb #2b8cd66e
+FOR_FILES = ("region", "rmf", "force_rmf", "mission", "energy_range")
+
+# %% ../nbs/07c_cli.ipynb #8e40135d
+def refuse_given(names, why):
+    "Refuse options of these names that stand on the command line."
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    flags = flags_of(ctx.command)
+    for name in names:
+        if name in flags and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flags[name]} {why}")
+
 # %% ../nbs/07c_cli.ipynb #c0af919b
 @main.command()
 @click.argument("paths", **PATHS)
@@ -500,7 +565,8 @@ def ingest(
     columns = given_of(columns)
     cluster = options.pop("cluster")
     if all(is_table(p) for p in paths):
-        return ingest_tables(paths, drop_bad, out, overwrite, columns)
+        refuse_given(FOR_FILES, "is for event files, and these are tables of events")
+        return ingest_tables(paths, drop_bad, out, overwrite, columns, options["times_only"])
     if columns:
         first = next(iter(columns)).replace("_", "-")
         raise click.UsageError(f"--{first} is for tables of events, and there are event files among these")
@@ -521,6 +587,7 @@ def ids_of_file(path):
 # %% ../nbs/07c_cli.ipynb #0cc6648e-1
 def wanted(ids, lists, query, release):
     "All detections that were named in one way or another."
+    from xrt_nb._text import many
     from xrt_nb.products import as_detections
 
     found = as_detections(ids) + [d for p in lists for d in as_detections(ids_of_file(p))]
@@ -528,11 +595,27 @@ def wanted(ids, lists, query, release):
         from xrt_nb.catalogs import Catalog
 
         hits = Catalog(release).query("observation", where=query).frame()
-        click.echo(f"{len(hits):,} detections with {query}", err=True)
+        click.echo(f"{many(len(hits), 'detection')} with {query}", err=True)
         found += as_detections(hits)
     if not found:
         raise click.UsageError("nothing to fetch: give ids, --ids FILE, --query TEXT, or archive")
     return found
+
+# %% ../nbs/07c_cli.ipynb #010c1fa0
+def say_fetched(done, out):
+    "What was fetched, what was made of it, and what was not there."
+    from xrt_nb._text import many
+
+    click.echo(f"{many(len(done.files), 'file')}, {done.n_new:,} new, in {out}")
+    if done.ingest:
+        say_archive(done.ingest.n_sources, done.ingest.n_events, f"in {done.path}")
+        say_next_after(done.path, done.ingest.n_sources)
+    for r in done.absent.itertuples():
+        click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
+    for r in done.ingest.problems.itertuples() if done.ingest else ():
+        click.echo(f"  {r.file}: {r.reason}", err=True)
+    if not done.ok:
+        sys.exit(3)
 
 # %% ../nbs/07c_cli.ipynb #538db6b5
 IDS = "File of ids: one in a line, or a CSV with obsreg_id or obsid, obi, region_id."
@@ -583,29 +666,13 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
 
     if ids == ("archive",):
         done = products.archive(out, **given_of({"source": table}), overwrite=overwrite)
-        click.echo(f"{done.n_sources:,} detections, {done.n_events:,} events in {out}")
+        say_archive(done.n_sources, done.n_events, f"in {out}")
         return say_next_after(out, done.n_sources)
     if "archive" in ids:
         raise click.UsageError("archive is given alone, without ids")
     options |= given_of({"base_url": service}) | {"release": f"rel{release}", "overwrite": overwrite}
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
-
-# %% ../nbs/07c_cli.ipynb #010c1fa0
-def say_fetched(done, out):
-    "What was fetched, what was made of it, and what was not there."
-    said = f"{len(done.files):,} files, {done.n_new:,} new, in {out}"
-    if done.ingest:
-        said += f"; {done.ingest.n_sources:,} detections, {done.ingest.n_events:,} events in {done.path}"
-    click.echo(said)
-    if done.ingest:
-        say_next_after(done.path, done.ingest.n_sources)
-    for r in done.absent.itertuples():
-        click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
-    for r in done.ingest.problems.itertuples() if done.ingest else ():
-        click.echo(f"  {r.file}: {r.reason}", err=True)
-    if not done.ok:
-        sys.exit(3)
 
 # %% ../nbs/07c_cli.ipynb #bc4dc61c
 CUBES = click.Choice(["map", "cube"])
@@ -647,6 +714,7 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
     \b
         xrt-nb represent events.parquet --representation cube --out cubes.npz
     """
+    from xrt_nb._text import many
     from xrt_nb.tables import read_events
     from xrt_nb.runs import save_representations
 
@@ -657,7 +725,7 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
     ids, rows = drawn_at(cluster, table, what == "cube", least, given, out)
     save_representations(out, ids, rows, overwrite)
     left = f"{len(table) - len(ids)} of {len(table)} detections left out (too few counts, or no time axis)"
-    click.echo(f"{len(ids):,} {what}s in {out}; {left}")
+    click.echo(f"{many(len(ids), what)} in {out}; {left}")
     say_next(f"xrt-nb features {quoted(out)} --out features.parquet", "principal components")
 
 # %% ../nbs/07c_cli.ipynb #f17cli
@@ -691,6 +759,7 @@ def features(representations, out, cluster, overwrite, **options):
         xrt-nb features cubes.npz --out features.parquet --cluster local:4
     """
     from xrt_nb._store import atomic
+    from xrt_nb._text import many
     from xrt_nb.features import scree
     from xrt_nb.runs import case_of, last_of, load_representations, with_parameters
 
@@ -701,32 +770,9 @@ def features(representations, out, cluster, overwrite, **options):
     with atomic(out, overwrite) as tmp:
         frame.to_parquet(tmp)
     share = scree(last_of(model)).cumulative.iloc[-1]
-    click.echo(
-        f"{frame.shape[1]} features of {len(frame):,} detections in {out}; {share:.1%} of the variance"
-    )
+    made = f"{many(frame.shape[1], 'feature')} of {many(len(frame), 'detection')}"
+    click.echo(f"{made} in {out}; {share:.1%} of the variance")
     say_next(f"xrt-nb embed {quoted(out)} --out embedding.csv", "a plane of all detections")
-
-# %% ../nbs/07c_cli.ipynb #a018bd9c
-@main.command("embed")
-@click.argument("features", type=EVENTS)
-@parameter_options(*TSNE_NAMES)
-@jobs_option
-@out_option
-@overwrite_option
-def embed_command(features, jobs, out, overwrite, **options):
-    """Lay detections out on a plane with t-SNE (.csv: tsne1, tsne2, obsreg_id).
-
-    \b
-        xrt-nb embed features.parquet -p 50 -lr 100 -iter 1000 -rs 11 --out embedding.csv
-    """
-    from xrt_nb.embedding import embed, embedding_frame, published_tsne, write_embedding
-
-    frame, settings = features_of(features), published_tsne("2D-PCA") | given_of(options)
-    with Bars() as bars:
-        y = embed(frame, n_jobs=jobs, progress=lambda i, n: bars("t-SNE", i, n), **settings)
-    write_embedding(embedding_frame(y, frame.index), out, overwrite=overwrite)
-    click.echo(f"{len(frame):,} positions in {out}")
-    say_next(f"xrt-nb cluster {quoted(out)} --out clusters.csv", "groups on the embedding")
 
 # %% ../nbs/07c_cli.ipynb #a018bd9c-1
 def features_of(path):
@@ -744,6 +790,29 @@ def features_of(path):
         raise EventDataError(f"{path}: no ids; the features need an index or a column 'obsreg_id'")
     return frame.select_dtypes(exclude=bool)  # flags aren't features
 
+# %% ../nbs/07c_cli.ipynb #a018bd9c
+@main.command("embed")
+@click.argument("features", type=EVENTS)
+@parameter_options(*TSNE_NAMES)
+@jobs_option
+@out_option
+@overwrite_option
+def embed_command(features, jobs, out, overwrite, **options):
+    """Lay detections out on a plane with t-SNE (.csv: tsne1, tsne2, obsreg_id).
+
+    \b
+        xrt-nb embed features.parquet -p 50 -lr 100 -iter 1000 -rs 11 --out embedding.csv
+    """
+    from xrt_nb._text import many
+    from xrt_nb.embedding import embed, embedding_frame, published_tsne, write_embedding
+
+    frame, settings = features_of(features), published_tsne("2D-PCA") | given_of(options)
+    with Bars() as bars:
+        y = embed(frame, n_jobs=jobs, progress=lambda i, n: bars("t-SNE", i, n), **settings)
+    write_embedding(embedding_frame(y, frame.index), out, overwrite=overwrite)
+    click.echo(f"{many(len(frame), 'position')} in {out}")
+    say_next(f"xrt-nb cluster {quoted(out)} --out clusters.csv", "groups on the embedding")
+
 # %% ../nbs/07c_cli.ipynb #e1870062
 @main.command("cluster")
 @click.argument("embedding", type=EVENTS)
@@ -757,6 +826,7 @@ def cluster_command(embedding, out, overwrite, **options):
         xrt-nb cluster embedding.csv -eps 2.5 -ms 25 --out clusters.csv
     """
     from xrt_nb._store import atomic
+    from xrt_nb._text import many
     from xrt_nb.clustering import cluster
     from xrt_nb.embedding import read_embedding
 
@@ -764,63 +834,8 @@ def cluster_command(embedding, out, overwrite, **options):
     labels = cluster(frame[["tsne1", "tsne2"]].to_numpy(), **given_of(options))
     with atomic(out, overwrite) as tmp:
         frame.assign(cluster=labels).to_csv(tmp, index=False, lineterminator="\n")
-    click.echo(f"{labels.max()} clusters and {(labels == 0).sum():,} outliers in {out}")
+    click.echo(f"{many(labels.max(), 'cluster')} and {many((labels == 0).sum(), 'outlier')} in {out}")
     say_next("xrt-nb analogs features.parquet ID", "what is most like the detection ID")
-
-# %% ../nbs/07c_cli.ipynb #e9762453
-CSV = "Query every transient of this CSV (obsreg_id, class) that is in the archive."
-PAPER = "Query the paper's known transients that are in the archive."
-SCALE = "Of a file: bring each feature to unit variance first (for summary features)."
-NEIGHBORS = ("-k", "--neighbors", "--neighbours", "k")
-query_options = add(
-    click.option("--known", type=EVENTS, help=CSV),
-    click.option("--published", is_flag=True, help=PAPER),
-    click.option(*NEIGHBORS, default=10, show_default=True, help="Neighbors per query."),
-)
-
-# %% ../nbs/07c_cli.ipynb #ff4166ed
-@main.command()
-@click.argument("features", metavar="RUN | FEATURES", type=EVENTS)
-@click.argument("query", nargs=-1)
-@query_options
-@space_options
-@click.option("--standardize", is_flag=True, help=SCALE)
-@click.option("--out", type=click.Path(path_type=Path), help="CSV file; without it the list is printed.")
-@overwrite_option
-def analogs(features, query, known, published, k, space, score, standardize, out, overwrite):
-    """Rank the nearest neighbors of detections.
-
-    In a run, other detections of the query's source are left out, and the numbers are those of the run's own
-    analogs.csv.
-
-    \b
-        xrt-nb analogs my_run 23022_122 -k 20
-        xrt-nb analogs features.parquet 23022_122
-        xrt-nb analogs my_run/properties.parquet --standardize --known known.csv --out analogs.csv
-    """
-    from xrt_nb._store import atomic
-    from xrt_nb.analogs import find_analogs
-    from xrt_nb.runs import flagged
-
-    frame, search, flags = search_in(features, space, score, standardize)
-    asked = queries(frame, query, known, published)
-    hits = flagged(find_analogs(frame, asked, k=k, **search), flags)
-    if out is None:
-        click.echo(hits.to_csv(index=False, float_format="%.4f").rstrip())
-    else:
-        with atomic(out, overwrite) as tmp:
-            hits.to_csv(tmp, index=False, lineterminator="\n")
-        click.echo(f"{len(hits):,} analogs of {len(asked)} detections in {out}")
-    say_next_of(features)
-
-# %% ../nbs/07c_cli.ipynb #44206dfe
-def say_next_of(path):
-    "What to do after a search in a run or a file."
-    if path.is_dir():
-        return say_next(f"xrt-nb app {quoted(path)}", "look at them in your browser", err=True)
-    say_next(
-        "xrt-nb run events.parquet --out my_run", "all steps at once, with a report and the finder", err=True
-    )
 
 # %% ../nbs/07c_cli.ipynb #6f23ad8a
 def search_in(path, space, score, standardize):
@@ -859,6 +874,62 @@ def queries(frame, given, known, published):
         raise click.UsageError("nothing to search for: give ids, --known FILE or --published")
     return asked
 
+# %% ../nbs/07c_cli.ipynb #e9762453
+CSV = "Query every transient of this CSV (obsreg_id, class) that is in the archive."
+PAPER = "Query the paper's known transients that are in the archive."
+SCALE = "Of a file: bring each feature to unit variance first (for summary features)."
+NEIGHBORS = ("-k", "--neighbors", "--neighbours", "k")
+query_options = add(
+    click.option("--known", type=EVENTS, help=CSV),
+    click.option("--published", is_flag=True, help=PAPER),
+    click.option(*NEIGHBORS, default=10, show_default=True, help="Neighbors per query."),
+)
+
+# %% ../nbs/07c_cli.ipynb #ff4166ed
+@main.command()
+@click.argument("features", metavar="RUN | FEATURES", type=EVENTS)
+@click.argument("query", nargs=-1)
+@query_options
+@space_options
+@click.option("--standardize", is_flag=True, help=SCALE)
+@click.option("--out", type=click.Path(path_type=Path), help="CSV file; without it the list is printed.")
+@overwrite_option
+def analogs(features, query, known, published, k, space, score, standardize, out, overwrite):
+    """Rank the nearest neighbors of detections.
+
+    In a run, other detections of the query's source are left out, and the numbers are those of the run's own
+    analogs.csv.
+
+    \b
+        xrt-nb analogs my_run 23022_122 -k 20
+        xrt-nb analogs features.parquet 23022_122
+        xrt-nb analogs my_run/properties.parquet --standardize --known known.csv --out analogs.csv
+    """
+    from xrt_nb._store import atomic
+    from xrt_nb._text import many
+    from xrt_nb.analogs import find_analogs
+    from xrt_nb.runs import flagged
+
+    frame, search, flags = search_in(features, space, score, standardize)
+    asked = queries(frame, query, known, published)
+    hits = flagged(find_analogs(frame, asked, k=k, **search), flags)
+    if out is None:
+        click.echo(hits.to_csv(index=False, float_format="%.4f").rstrip())
+    else:
+        with atomic(out, overwrite) as tmp:
+            hits.to_csv(tmp, index=False, lineterminator="\n")
+        click.echo(f"{many(len(hits), 'analog')} of {many(len(asked), 'detection')} in {out}")
+    say_next_of(features)
+
+# %% ../nbs/07c_cli.ipynb #44206dfe
+def say_next_of(path):
+    "What to do after a search in a run or a file."
+    if path.is_dir():
+        return say_next(f"xrt-nb app {quoted(path)}", "look at them in your browser", err=True)
+    say_next(
+        "xrt-nb run events.parquet --out my_run", "all steps at once, with a report and the finder", err=True
+    )
+
 # %% ../nbs/07c_cli.ipynb #adc72da4
 @main.command()
 def cases():
@@ -881,6 +952,15 @@ list_options = add(
     click.option("--known", type=EVENTS, help=KNOWN),
     click.option("--truth", type=EVENTS, help=TRUTH),
 )
+
+# %% ../nbs/07c_cli.ipynb #2fbe5634
+def named_and_events(what, case):
+    "The name of the case, if any, and the events."
+    if len(what) > 2:
+        raise click.UsageError(f"expected [CASE] EVENTS, got {len(what)} words: {' '.join(what)}")
+    if len(what) == 2 and case:
+        raise click.UsageError(f"the case is named twice: {what[0]} and --case {case}")
+    return what if len(what) == 2 else (case, *what)
 
 # %% ../nbs/07c_cli.ipynb #19d6342c
 @main.command()
@@ -925,15 +1005,6 @@ def run(what, out, known, truth, case, steps, more, chunked, jobs, cluster, over
         done = runs.run(recipe, events, out, known, truth, overwrite, jobs, bars, **given)
     say_done(done)
 
-# %% ../nbs/07c_cli.ipynb #2fbe5634
-def named_and_events(what, case):
-    "The name of the case, if any, and the events."
-    if len(what) > 2:
-        raise click.UsageError(f"expected [CASE] EVENTS, got {len(what)} words: {' '.join(what)}")
-    if len(what) == 2 and case:
-        raise click.UsageError(f"the case is named twice: {what[0]} and --case {case}")
-    return what if len(what) == 2 else (case, *what)
-
 # %% ../nbs/07c_cli.ipynb #4a3f7bcf
 INTO = "The finished run, or the reference, to place them in."
 PLACED = "Folder for placement.csv, analogs.csv and report.html. Default: placed_ID."
@@ -969,6 +1040,45 @@ def run_or_reference(path, hint):
     except XRTError as err:
         raise click.BadParameter(str(err), param_hint=hint) from err
 
+# %% ../nbs/07c_cli.ipynb #821bb685
+def file_name(id):
+    "An id as a part of a file name."
+    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in id)[:60]
+
+# %% ../nbs/07c_cli.ipynb #0ac49548
+def placed_words(row, hits):
+    "One detection's place and its best analogs, in a line."
+    from xrt_nb._text import printable
+
+    at = f"at ({row.tsne1:.1f}, {row.tsne2:.1f})"
+    where = "outside of what the run knows" if row.extrapolated else at
+    kinds = [getattr(h, "kind", "") or h.known_class for h in hits.itertuples()]
+    like = ", ".join(printable(i) + (f" ({w})" if w else "") for i, w in zip(hits.obsreg_id, kinds))
+    other = ", of another mission than the reference" * bool(getattr(row, "other_mission", False))
+    return f"{printable(row.obsreg_id)} lies {where}{other}" + f"; most like it: {like}" * bool(like)
+
+# %% ../nbs/07c_cli.ipynb #9539f8e6-1
+def new_detections(paths, run, region, drop_bad, columns, options):
+    "The events of new detections, and how many files gave none."
+    import tempfile
+
+    if all(is_table(p) for p in paths):
+        return read_tables(paths, drop_bad, columns), 0
+    from xrt_nb.tables import read_events
+    from xrt_nb.ingest import ingest
+
+    drawn = run.manifest.get("parameters", {}).get("representations", {})
+    options |= {
+        "region": region,
+        "progress": False,
+        "energy_range": tuple(drawn.get("energy_range", (500.0, 7000.0))),
+    }
+    with tempfile.TemporaryDirectory(prefix="xrt_nb_place_") as folder:
+        done = ingest([str(p) for p in paths], Path(folder) / "new.parquet", **options)
+        for kind, frame in (("note", done.remarks), ("note", done.problems), ("skipped", done.skipped)):
+            say_notes(frame, kind)
+        return read_events(done.path), len(done.problems)
+
 # %% ../nbs/07c_cli.ipynb #c2ffe3df
 def placed_at(cluster, into, table, how, out):
     "New detections placed, here or by workers."
@@ -978,6 +1088,18 @@ def placed_at(cluster, into, table, how, out):
 
     with workers_at(cluster, out) as workers, parts_beside(out) as folder:
         return place_over(into, table, workers, folder, **how)
+
+# %% ../nbs/07c_cli.ipynb #821bb685-1
+def say_placed(placed, out):
+    "Where the new detections lie, what they are like, and what to do next."
+    for row in list(placed.placement.itertuples())[:10]:
+        click.echo(placed_words(row, placed.analogs[placed.analogs["query"] == row.obsreg_id].head(5)))
+    if len(placed) > 10:
+        click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
+    click.echo(f"The report is {out / 'report.html'}")
+    if placed.run.path.is_dir() and placed.run.events is not None:
+        return say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
+    say_next("xrt-nb run events.parquet --out my_run", "they and others as an archive of their own")
 
 # %% ../nbs/07c_cli.ipynb #9539f8e6
 @main.command()
@@ -1028,60 +1150,10 @@ def place(
     if lost:
         sys.exit(3)
 
-# %% ../nbs/07c_cli.ipynb #9539f8e6-1
-def new_detections(paths, run, region, drop_bad, columns, options):
-    "The events of new detections, and how many files gave none."
-    import tempfile
-
-    if all(is_table(p) for p in paths):
-        return read_tables(paths, drop_bad, columns), 0
-    from xrt_nb.tables import read_events
-    from xrt_nb.ingest import ingest
-
-    drawn = run.manifest.get("parameters", {}).get("representations", {})
-    options |= {
-        "region": region,
-        "progress": False,
-        "energy_range": tuple(drawn.get("energy_range", (500.0, 7000.0))),
-    }
-    with tempfile.TemporaryDirectory(prefix="xrt_nb_place_") as folder:
-        done = ingest([str(p) for p in paths], Path(folder) / "new.parquet", **options)
-        for kind, frame in (("note", done.remarks), ("note", done.problems), ("skipped", done.skipped)):
-            say_notes(frame, kind)
-        return read_events(done.path), len(done.problems)
-
-# %% ../nbs/07c_cli.ipynb #821bb685
-def file_name(id):
-    "An id as a part of a file name."
-    return "".join(c if c.isalnum() or c in "-_.+" else "_" for c in id)[:60]
-
-# %% ../nbs/07c_cli.ipynb #821bb685-1
-def say_placed(placed, out):
-    "Where the new detections lie, what they are like, and what to do next."
-    for row in list(placed.placement.itertuples())[:10]:
-        click.echo(placed_words(row, placed.analogs[placed.analogs["query"] == row.obsreg_id].head(5)))
-    if len(placed) > 10:
-        click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
-    click.echo(f"The report is {out / 'report.html'}")
-    if placed.run.path.is_dir() and placed.run.events is not None:
-        say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
-
-# %% ../nbs/07c_cli.ipynb #0ac49548
-def placed_words(row, hits):
-    "One detection's place and its best analogs, in a line."
-    from xrt_nb._text import printable
-
-    at = f"at ({row.tsne1:.1f}, {row.tsne2:.1f})"
-    where = "outside of what the run knows" if row.extrapolated else at
-    kinds = [getattr(h, "kind", "") or h.known_class for h in hits.itertuples()]
-    like = ", ".join(printable(i) + (f" ({w})" if w else "") for i, w in zip(hits.obsreg_id, kinds))
-    other = ", of another mission than the reference" * bool(getattr(row, "other_mission", False))
-    return f"{printable(row.obsreg_id)} lies {where}{other}" + f"; most like it: {like}" * bool(like)
-
 # %% ../nbs/07c_cli.ipynb #ceb020bd
 @main.group()
 def reference():
-    """A run made to be shared: build, look at, extend, merge, pack."""
+    """A run made to be shared: build it, get info, append to it, merge two, pack it as a zip."""
 
 # %% ../nbs/07c_cli.ipynb #66a787fe
 FOLDER = click.Path(path_type=Path)
@@ -1341,12 +1413,14 @@ classify_options = add(
 # %% ../nbs/07c_cli.ipynb #b8eb98c7
 def trained_model(table, labels, label, path, seed, overwrite):
     "A model from labels, written to its file."
+    from xrt_nb._text import many
     from xrt_nb.classification import SourceClassifier, read_sources, training_set
 
     rows, given = training_set(table, read_sources(labels), label)
     model = SourceClassifier(random_state=seed).fit(rows, given)
     model.save(path, overwrite)
-    click.echo(f"The model, from {len(rows)} labeled sources of {len(model.classes_)} classes, is in {path}")
+    made = f"{many(len(rows), 'labeled source')} of {many(len(model.classes_), 'class', 'classes')}"
+    click.echo(f"The model, from {made}, is in {path}")
     return model
 
 # %% ../nbs/07c_cli.ipynb #8173fd81
@@ -1364,6 +1438,7 @@ def classify_table(table, model, out, labels, label, draws, seed, overwrite):
         xrt-nb classify sources.vot --model model.npz --train labeled.csv --out classes.vot
         xrt-nb classify others.csv --model model.npz --out classes.parquet
     """
+    from xrt_nb._text import many
     from xrt_nb.classification import SourceClassifier, classify, facts_of, read_sources, write_classes
 
     rows = read_sources(table)
@@ -1374,7 +1449,7 @@ def classify_table(table, model, out, labels, label, draws, seed, overwrite):
     result = classify(fitted.set_params(draws=draws), rows)
     write_classes(result, out, facts_of(fitted), overwrite)
     counts = ", ".join(f"{c} {n}" for c, n in result["class"].value_counts().items())
-    click.echo(f"{len(result)} sources: {counts}")
+    click.echo(f"{many(len(result), 'source')}: {counts}")
     share = (result["certainty"] >= 0.8).mean()
     click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
     more = f"xrt-nb classify others.csv --model {quoted(model)} --out others.vot"

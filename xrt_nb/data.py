@@ -184,12 +184,20 @@ def outside_gti(
         out[e] = _outside_of_some(time[e], own, gti[g], parts)
     return out
 
+# %% ../nbs/00_data.ipynb #58dbc907
+OWN_COLUMNS = ("obsreg_id", "time", "energy")  # names under which a table writes its own
+
 # %% ../nbs/00_data.ipynb #b46ff7f6
 def _check_columns(time, energy, columns, where=""):
     "Make time, energy and further columns into arrays of one length."
     time = as_column(time, "time", where)
     energy = None if energy is None else as_column(energy, "energy", where)
     columns = {str(k): plain_column(v) for k, v in (columns or {}).items()}
+    if taken := [c for c in columns if c in OWN_COLUMNS]:
+        raise EventDataError(
+            f"{where}a further column can't be called '{taken[0]}': ids, times and energies are written "
+            "under the names obsreg_id, time, energy. Rename it"
+        )
     for name, col in {"energy": energy, **columns}.items():
         if col is not None and len(col) != len(time):
             sizes = f"got {len(time)} and {len(col)}"

@@ -171,6 +171,10 @@ def _unzip(path, raw):
         ) from err
     return out
 
+# %% ../nbs/00d_fits.ipynb #e2900510
+FITS_NAME = re.compile(r"\.(fits?|fts|evt|ftz|ds)(\.gz)?$")
+TABLES = "; a table of events is .csv, .csv.gz, .ecsv, .tsv or .parquet"
+
 # %% ../nbs/00d_fits.ipynb #e259e086-2
 def open_fits(path):
     "A file's bytes as a file object, unpacked."
@@ -184,9 +188,9 @@ def open_fits(path):
     if magic == b"SIMPLE":
         return raw
     raw.close()
-    raise EventFileError(
-        f"{path}: " + (f"not a FITS file (it begins with {magic!r})" if magic else "the file is empty")
-    )
+    cure = "" if FITS_NAME.search(str(path).lower()) else TABLES
+    why = f"not a FITS file (it begins with {magic!r}){cure}" if magic else "the file is empty"
+    raise EventFileError(f"{path}: {why}")
 
 # %% ../nbs/00d_fits.ipynb #e259e086-3
 def _content(path):
@@ -393,8 +397,7 @@ def _in_heap(h, name, places, n_bytes, width):  # (how many bytes, where), both 
         k = int(bad.argmax())
         raise EventFileError(
             f"{h.where}column '{name}', row {k + 1}: {n[k]} values from byte {at[k]} on lie outside the heap "
-            "of "
-            f"{n_bytes} bytes"
+            f"of {n_bytes} bytes"
         )
     if (total := int(n.sum()) * width) > 64 * n_bytes:
         raise EventFileError(
@@ -449,8 +452,7 @@ def _passed_over(h, kind, head):
     _check_sum(h, head, None)
     if kind not in ("BINTABLE", "IMAGE", "TABLE", "A3DTABLE", "FOREIGN", "DUMP"):
         warnings.warn(
-            f"{h.where}it is of an unknown kind, XTENSION = {_short(kind, 40)!r}, and was passed "
-            f"over",
+            f"{h.where}it is of an unknown kind, XTENSION = {_short(kind, 40)!r}, and was passed over",
             XRTWarning,
             stacklevel=5,
         )

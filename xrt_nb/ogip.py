@@ -736,12 +736,8 @@ def read_arf(path) -> Arf:
         raise EventFileError(f"{path}: {n} SPECRESP; an ARF has one")
     (t,) = tables
     low, high = (_times(_one_each(t, c), _unit(t, c, _KEV)) for c in need[:2])
-    return Arf(
-        low,
-        high,
-        _times(_one_each(t, "specresp"), _unit(t, "specresp", _CM2)),
-        _facts(path, t.header, heads[0]),
-    )
+    area = _times(_one_each(t, "specresp"), _unit(t, "specresp", _CM2))
+    return Arf(low, high, area, _facts(path, t.header, heads[0]))
 
 # %% ../nbs/00g_ogip.ipynb #05dce609
 def _as_ragged(v) -> Ragged:
@@ -991,11 +987,10 @@ def _value(t: Table, name: str, row, default):
 # %% ../nbs/00g_ogip.ipynb #3014ea52
 def _text(t: Table, name: str, row) -> str:
     "The name of a file that a spectrum points to; empty for none."
-    value = (
-        t.header.text(name.upper())
-        if name not in t.columns
-        else str(np.ravel(t.columns[name])[row or 0]).strip()
-    )
+    if name in t.columns:
+        value = str(np.ravel(t.columns[name])[row or 0]).strip()
+    else:
+        value = t.header.text(name.upper())
     return "" if value.lower() in ("", "none", "null", "''") else printable(value, 300)
 
 # %% ../nbs/00g_ogip.ipynb #8f3fb792
@@ -1009,8 +1004,8 @@ def _counts(t: Table, row, exposure):
         k = int(off.argmax())
         raise EventFileError(
             f"{t.where}RATE times exposure is {v[k]:.6g} in row {k + 1}, no number of counts; Poisson "
-            "statistics need "
-            f"counts, so give the spectrum before background was subtracted or rates were corrected"
+            "statistics need counts, so give the spectrum before background was subtracted or rates were "
+            "corrected"
         )
     return np.rint(v)
 
@@ -1030,21 +1025,25 @@ def _said_of(path, t: Table, primary, row) -> dict:
         meta["detchans"] = n
     return meta
 
+# %% ../nbs/00g_ogip.ipynb #78f4d97f
+def _channel_numbers(t: Table, row, n):
+    "Channel numbers of n counts: a column, or one after the other from TLMIN, else from 1."
+    if "channel" in t.columns:
+        channels = _of_row(_numbers(t, "channel", True), row)
+    else:
+        low = t.header.number(f"TLMIN{t.layout.get('counts', t.layout.get('rate'))[0]}", 1, whole=True)
+        channels = np.arange(low, low + n)
+    if np.ndim(channels) != 1 or len(channels) != n:
+        raise EventFileError(f"{t.where}{n} counts for {np.size(channels)} channels")
+    return channels
+
 # %% ../nbs/00g_ogip.ipynb #2af8a49f
 def _spectrum_of(path, t: Table, primary, number) -> Spectrum:
     "One table of a PHA file as a spectrum."
     row, where = _row(t, number), t.where
     exposure = np.ravel(_value(t, "exposure", row, None))[0]
     counts = _counts(t, row, exposure)
-    n, low = (
-        len(counts),
-        t.header.number(f"TLMIN{t.layout.get('counts', t.layout.get('rate'))[0]}", 1, whole=True),
-    )
-    channels = (
-        np.arange(low, low + n) if "channel" not in t.columns else _of_row(_numbers(t, "channel", True), row)
-    )
-    if np.ndim(channels) != 1 or len(channels) != n:
-        raise EventFileError(f"{where}{n} counts for {np.size(channels)} channels")
+    n, channels = len(counts), _channel_numbers(t, row, len(counts))
     scales = [_value(t, k, row, 1.0) for k in ("backscal", "areascal")]
     flags = [_flags(t, k, row, n) for k in ("grouping", "quality")]
     arrays = [channels, counts, *scales, *flags]
@@ -1155,16 +1154,16 @@ def check_instruments(s: Spectrum):
     for kind, part in (("background", s.background), ("response", s.rmf), ("effective area", s.arf)):
         for key in ("telescope", "instrument", "channel_kind") if part is not None else ():
             if not _same_instrument(ours := s.meta.get(key), theirs := part.meta.get(key)):
+                it = f"{kind} {part.meta['file']}" if part.meta.get("file") else kind
                 raise EventFileError(
-                    f"{_name(s, 'spectrum')}its {kind} {part.meta.get('file', '')} is for {key} = "
-                    f"{theirs!r}, the "
-                    f"spectrum for {ours!r}. Give the right one, or force=True to use it all the same"
+                    f"{_name(s, 'spectrum')}its {it} is for {key} = {theirs!r}, the spectrum for {ours!r}. "
+                    "Give the right one, or force=True to use it all the same"
                 )
     if s.arf is not None and s.rmf.meta.get("full"):
         warnings.warn(
             f"{_name(s, 'spectrum')}{_name(s.rmf, 'the response')[:-2]} holds the effective area already "
-            "(HDUCLAS3 = "
-            f"FULL), and {_name(s.arf, 'the area')[:-2]} is multiplied to it; arf=False leaves it out",
+            f"(HDUCLAS3 = FULL), and {_name(s.arf, 'the area')[:-2]} is multiplied to it; arf=False leaves "
+            "it out",
             XRTWarning,
             stacklevel=3,
         )

@@ -480,14 +480,21 @@ def flag_missions(ref, placed):
     table = placed.events
     told = table.meta["mission"] if "mission" in table.meta else pd.Series("", table.meta.index)
     told = told.fillna("").astype(str).to_numpy()
-    known = set(ref.manifest["missions"]) - {""}
-    other = ~np.isin(told, sorted(known))
+    known = sorted(set(ref.manifest["missions"]) - {""})
+    other = ~np.isin(told, known) & (told != "") & bool(known)
     if other.any():
-        first = f"'{plain(table.ids[other][0])}' is of {plain(told[other][0]) or 'an unknown mission'}"
+        first = f"'{plain(table.ids[other][0])}' is of {plain(told[other][0])}"
         warnings.warn(
             f"{other.sum()} of {len(other)} detections are of another mission than the reference "
-            f"({', '.join(map(plain, sorted(known))) or 'unknown'}), first {first}; "
-            "take their places with care",
+            f"({', '.join(map(plain, known))}), first {first}; take their places with care",
+            XRTWarning,
+            stacklevel=4,
+        )
+    elif known and (told == "").any():
+        n, first = int((told == "").sum()), plain(table.ids[told == ""][0])
+        warnings.warn(
+            f"the mission of {n} of {len(told)} detections is not known, first '{first}'; if it is none of "
+            f"the reference's ({', '.join(map(plain, known))}), take their places with care",
             XRTWarning,
             stacklevel=4,
         )

@@ -40,7 +40,7 @@ from ._parameters import defaults
 from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
-from ._text import plain
+from ._text import many, plain
 from .analogs import MoreSources, Prepared, SameSource, check_columns, check_truth, closeness
 from .analogs import compare_retrieval, find_analogs, find_class_analogs, found_by_row
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
@@ -213,6 +213,17 @@ def register_case(case: Case, replace: bool = False) -> Case:
     CASES[case.name] = case
     return case
 
+# %% ../nbs/07_runs.ipynb #46cc0cb9
+def case_of(
+    case,  # a name, or a Case
+) -> Case:  # the recipe
+    "Look up a case."
+    if isinstance(case, Case):
+        return case
+    if not isinstance(case, str) or case not in CASES:
+        raise ValueError(f"`case` must be one of {', '.join(CASES)}; got {case!r}")
+    return CASES[case]
+
 # %% ../nbs/07_runs.ipynb #235a8a7d
 def published_case(name, representation, features, about):
     "One of the four cases of the paper, with its settings of t-SNE."
@@ -233,17 +244,6 @@ PUBLISHED_CASES = (
     published_case("2D-AE", MAPS, ConvAutoencoder(12, **NETWORK), "E–t maps, 12 latents (published)."),
     published_case("3D-AE", CUBES, DenseAutoencoder(24, **NETWORK), "E–t–dt cubes, 24 latents (published)."),
 )
-
-# %% ../nbs/07_runs.ipynb #46cc0cb9
-def case_of(
-    case,  # a name, or a Case
-) -> Case:  # the recipe
-    "Look up a case."
-    if isinstance(case, Case):
-        return case
-    if not isinstance(case, str) or case not in CASES:
-        raise ValueError(f"`case` must be one of {', '.join(CASES)}; got {case!r}")
-    return CASES[case]
 
 # %% ../nbs/07_runs.ipynb #78a73a0d
 def last_of(model):
@@ -280,6 +280,9 @@ def case_parameters(case):
         drawn["energy_range"] = [float(e) for e in drawn["energy_range"]]
     parts = {"representations": drawn, "features": made, "embedding": case.embedding}
     return {step: {k: plain_value(v) for k, v in part.items()} for step, part in parts.items()}
+
+# %% ../nbs/07_runs.ipynb #fd5e202c
+STEPS = []
 
 # %% ../nbs/07_runs.ipynb #c5493775
 def all_parameters(case):
@@ -453,6 +456,9 @@ def differences(old, new):
         diff.append("the events are others")
     return "; ".join(diff) or "the library version or the known transients are others"
 
+# %% ../nbs/07_runs.ipynb #8596ab4b
+ELSE = "choose another directory"
+
 # %% ../nbs/07_runs.ipynb #b9fe0d0e-1
 def is_there(out, header, overwrite):
     "Whether the very run is finished in `out` already; refuses to replace anything else unless told to."
@@ -472,9 +478,6 @@ def is_there(out, header, overwrite):
         f"{out} holds another run ({differences(old, header)}); {ELSE}, or pass overwrite=True to replace it"
     )
 
-# %% ../nbs/07_runs.ipynb #8596ab4b
-ELSE = "choose another directory"
-
 # %% ../nbs/07_runs.ipynb #b9fe0d0e-2
 def once_more(old, new):
     "A file of an earlier run once more: the events linked where that can be, everything else copied."
@@ -484,6 +487,13 @@ def once_more(old, new):
         with suppress(OSError):
             return os.link(old, new)
     shutil.copy2(old, new)
+
+# %% ../nbs/07_runs.ipynb #206e2abd
+def hashes_of(folder, files, step):
+    "file -> hash; a step that didn't write what it said is refused by name."
+    if lost := [f for f in files if not (folder / f).is_file()]:
+        raise XRTError(f"the step '{step}' did not write its file {lost[0]}")
+    return {f: file_hash(folder / f) for f in files}
 
 # %% ../nbs/07_runs.ipynb #0c3f57df
 def finished_step(space, name, mark, files):
@@ -502,13 +512,6 @@ def finished_step(space, name, mark, files):
 def now():
     "The time, for manifests."
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-# %% ../nbs/07_runs.ipynb #206e2abd
-def hashes_of(folder, files, step):
-    "file -> hash; a step that didn't write what it said is refused by name."
-    if lost := [f for f in files if not (folder / f).is_file()]:
-        raise XRTError(f"the step '{step}' did not write its file {lost[0]}")
-    return {f: file_hash(folder / f) for f in files}
 
 # %% ../nbs/07_runs.ipynb #249edf77
 class Workspace:
@@ -708,9 +711,6 @@ class Step:
         "What it writes in a run of a case, with or without the truth."
         return list(self.files(case, truth) if callable(self.files) else self.files)
 
-# %% ../nbs/07_runs.ipynb #fd5e202c
-STEPS = []
-
 # %% ../nbs/07_runs.ipynb #f0d7c8ee
 def register_step(step: Step, before: str | None = "report", replace: bool = False) -> Step:
     """Put a step into every run that follows.
@@ -748,6 +748,25 @@ def register_step(step: Step, before: str | None = "report", replace: bool = Fal
     else:
         raise ValueError(f"there is no step '{before}'; there are {', '.join(names)}")
     return step
+
+# %% ../nbs/07_runs.ipynb #1185cb99
+def cell_text(v):
+    "A value as the report's tables show it; nothing for a missing one."
+    if v is None or v is pd.NaT or (isinstance(v, float) and np.isnan(v)):
+        return ""
+    return f"{v:.3g}" if isinstance(v, float) else str(v)
+
+# %% ../nbs/07_runs.ipynb #14ec3ecd-2
+def html_table(
+    frame: pd.DataFrame,  # rows to show
+    note: str = "",  # a line below it
+    limit: int = 40,  # rows at most
+) -> dict:  # for the template
+    "Prepare a frame for the report."
+    if len(frame) > limit:
+        note = f"{note} The first {limit} of {len(frame)} rows.".strip()
+    rows = [[cell_text(v) for v in row] for row in frame.head(limit).itertuples(index=False)]
+    return {"columns": list(map(str, frame.columns)), "rows": rows, "note": note}
 
 # %% ../nbs/07_runs.ipynb #c1684104
 def keep_events(job):
@@ -987,6 +1006,13 @@ NO_SCORES = pd.DataFrame(
     {c: np.zeros(0) for c in ("extrapolated", "counts", "error", "z", "p")}, index=NO_ONE
 )
 
+# %% ../nbs/07_runs.ipynb #e86fb2ed-1
+def sources_of(events):
+    "The source of each detection: its catalog name where it has one, else its id; None where none has."
+    if "name" not in events.meta or events.meta["name"].isna().all():
+        return None
+    return events.meta["name"].where(events.meta["name"].notna(), events.meta.index.to_series())
+
 # %% ../nbs/07_runs.ipynb #e86fb2ed
 def learnt(job, chosen, ids, rows):
     "Latents by a given or a trained encoder; writes encoder, loss curve and anomaly scores."
@@ -997,10 +1023,8 @@ def learnt(job, chosen, ids, rows):
         mark = fingerprint(params, list(ids), fingerprint_events(chosen))[
             :16
         ]  # another training: another name
-        resume = {
-            "checkpoint": job.folder / f"training-{mark}.npz",
-            "progress": lambda i, n: job.progress("features", i, n),
-        }
+        resume = {"checkpoint": job.folder / f"training-{mark}.npz"}
+        resume["progress"] = lambda i, n: job.progress("features", i, n)
         model = clone(job.case.features).set_params(**resume)
         frame, network, history, scores = learn_features(ids, rows, model, sources_of(chosen), chosen.counts)
     origin = params["encoder"] or {"seed": params["ae_seed"], "epochs": params["epochs"]}
@@ -1008,13 +1032,6 @@ def learnt(job, chosen, ids, rows):
     job.write("training.csv", history, index=True)
     job.write("anomalies.csv", scores)
     return frame
-
-# %% ../nbs/07_runs.ipynb #e86fb2ed-1
-def sources_of(events):
-    "The source of each detection: its catalog name where it has one, else its id; None where none has."
-    if "name" not in events.meta or events.meta["name"].isna().all():
-        return None
-    return events.meta["name"].where(events.meta["name"].notna(), events.meta.index.to_series())
 
 # %% ../nbs/07_runs.ipynb #e004859a
 class Space(NamedTuple):
@@ -1078,14 +1095,12 @@ def judge_of(name, frame, own, score):
     "Another score for a space, fitted to its features."
     if name == "search" and score != "euclidean":
         return own.scores[("cosine", "learned").index(score)]
-    if score in ("learned", "fusion"):
-        raise ValueError(
-            f"the score '{score}' compares search features only; use it with the space 'search', not '{name}'"
-        )
-    return (
-        Euclidean(standardize=name == "summary").fit(frame)
-        if score == "euclidean"
-        else CosineLogNorm().fit(frame)
+    if score == "euclidean":
+        return Euclidean(standardize=name == "summary").fit(frame)
+    if score == "cosine":
+        return CosineLogNorm().fit(frame)
+    raise ValueError(
+        f"the score '{score}' compares search features only; use it with the space 'search', not '{name}'"
     )
 
 # %% ../nbs/07_runs.ipynb #952bac12
@@ -1106,6 +1121,16 @@ def measured(events, axis, job, n_events=131_072):
     got = job.workers.over(measure_piece, pieces, folder, say, axis=axis)
     return tuple(pd.concat([g[name] for g in got]) for name in ("search", "summary"))
 
+# %% ../nbs/07_runs.ipynb #361b2b08
+def case_features(job, chosen, ids, x):
+    "Features of the case and their fitted numbers; an autoencoder keeps its own in its file."
+    if isinstance(job.case.features, Autoencoder):
+        return learnt(job, chosen, ids, x), {}
+    frame, model = fit_features(job.case, x, ids)
+    if isinstance(last_of(model), PCA):
+        job.write("scree.csv", scree(last_of(model)), index=True)
+    return frame, numbers_of(model)
+
 # %% ../nbs/07_runs.ipynb #42d86d3b
 def make_features(job):
     "Features of the case, search features and properties, and the numbers behind them."
@@ -1125,16 +1150,6 @@ def make_features(job):
     for name, part in (("search", found), ("features", frame), ("properties", summary.assign(**flags))):
         job.write(f"{name}.parquet", part)
 
-# %% ../nbs/07_runs.ipynb #361b2b08
-def case_features(job, chosen, ids, x):
-    "Features of the case and their fitted numbers; an autoencoder keeps its own in its file."
-    if isinstance(job.case.features, Autoencoder):
-        return learnt(job, chosen, ids, x), {}
-    frame, model = fit_features(job.case, x, ids)
-    if isinstance(last_of(model), PCA):
-        job.write("scree.csv", scree(last_of(model)), index=True)
-    return frame, numbers_of(model)
-
 # %% ../nbs/07_runs.ipynb #f72af4fc
 ALWAYS = ["search.parquet", "features.parquet", "properties.parquet", "fitted.npz", "fitted.npz.json"]
 LEARNT = ["encoder.npz", "encoder.npz.json", "training.csv", "anomalies.csv"]
@@ -1145,6 +1160,18 @@ def feature_files(case, truth=False):
     if isinstance(case.features, Autoencoder):
         return ALWAYS + LEARNT
     return ALWAYS + ["scree.csv"] * isinstance(last_of(case.features), PCA)
+
+# %% ../nbs/07_runs.ipynb #4a976bfa
+WORST = (
+    "The detections that were reconstructed worst for their number of counts. z: robust standard deviations; "
+    "p: rank among held-out detections of similar counts. All: anomalies.csv; those brighter or fainter than "
+    "the held-out ones come last there, marked as extrapolated and without z."
+)
+
+# %% ../nbs/07_runs.ipynb #a7a64ded
+def shown_properties(properties, *more):
+    "Properties to show beside a detection, those that there are."
+    return properties[[c for c in ("log_counts", "hard_hs", "gl_log_odds", *more) if c in properties]]
 
 # %% ../nbs/07_runs.ipynb #5518add1
 def learning_section(job):
@@ -1176,18 +1203,6 @@ def unscored_words(scores):
     n = int(scores["extrapolated"].astype(bool).sum())
     said = "hardly any held-out detection is as faint or as bright (extrapolated in anomalies.csv)"
     return [f"{n} of {len(scores)} detections have no score: {said}."] * bool(n)
-
-# %% ../nbs/07_runs.ipynb #4a976bfa
-WORST = (
-    "The detections that were reconstructed worst for their number of counts. z: robust standard deviations; "
-    "p: rank among held-out detections of similar counts. All: anomalies.csv; those brighter or fainter than "
-    "the held-out ones come last there, marked as extrapolated and without z."
-)
-
-# %% ../nbs/07_runs.ipynb #a7a64ded
-def shown_properties(properties, *more):
-    "Properties to show beside a detection, those that there are."
-    return properties[[c for c in ("log_counts", "hard_hs", "gl_log_odds", *more) if c in properties]]
 
 # %% ../nbs/07_runs.ipynb #dbee6c7c
 CLOCK = defaults("summary_axis")
@@ -1237,20 +1252,22 @@ LEFT_OUT = (
     "because their representation or light curve means nothing or has too few counts; quality.csv says why."
 )
 
+# %% ../nbs/07_runs.ipynb #4b792174
+def alike(case):
+    "In what respect neighbors on the embedding of a case are alike."
+    drawn = case.representation
+    own = drawn is not None and what_of(drawn) == "light curve"
+    return type(drawn).__name__ if own else ALIKE[what_of(drawn)]
+
 # %% ../nbs/07_runs.ipynb #6aeb252d
 def embedding_section(job):
     "The embedding, its settings, and how many detections are not on it."
-    (frame, here), drawn = on_embedding(job), job.case.representation
-    alike = (
-        type(drawn).__name__
-        if drawn is not None and what_of(drawn) == "light curve"
-        else ALIKE[what_of(drawn)]
-    )
-    e, left = job.parameters["embedding"], int((~job.read("quality.csv").used).sum())
+    (frame, here), e = on_embedding(job), job.parameters["embedding"]
+    left = int((~job.read("quality.csv").used).sum())
     text = [
-        f"Each dot is a detection; detections with similar {alike} lie together. t-SNE ({e['method']}), "
-        f"perplexity {e['perplexity']}, learning rate {e['learning_rate']}, {e['max_iter']} iterations, "
-        f"seed {e['random_state']}."
+        f"Each dot is a detection; detections with similar {alike(job.case)} lie together. t-SNE "
+        f"({e['method']}), perplexity {e['perplexity']}, learning rate {e['learning_rate']}, "
+        f"{e['max_iter']} iterations, seed {e['random_state']}."
     ]
     if (of := e.get("sample", len(frame))) < len(frame):
         text.append(f"It was made of a stratified sample of {of:,} detections; the others are placed in it.")
@@ -1297,6 +1314,9 @@ def make_clusters(job):
     table = cluster_table(labels, shown, variable="gl_log_odds", variable_min=1.0, known=known)
     job.write("cluster_table.csv", table, index=True)
 
+# %% ../nbs/07_runs.ipynb #f9623639
+DENSE, TABLES = defaults("eps", "min_samples"), ["clusters.csv", "cluster_table.csv"]
+
 # %% ../nbs/07_runs.ipynb #0e03e27d-3
 def cluster_figure(frame, known):
     "The clusters with the known transients."
@@ -1313,7 +1333,7 @@ def cluster_section(job):
     "The clusters, and those in which known transients gather."
     table, clusters = job.read("cluster_table.csv"), job.read("clusters.csv")
     text = [
-        f"DBSCAN finds {int((table.cluster != 0).sum())} clusters; group 0 are outliers. "
+        f"DBSCAN finds {many(int((table.cluster != 0).sum()), 'cluster')}; cluster 0 are outliers. "
         "Medians are of the summary features; a detection counts as variable if the odds exceed ten to one."
     ]
     if "lift" in table:
@@ -1323,17 +1343,10 @@ def cluster_section(job):
     picture = png(cluster_figure(clusters, job.known[job.known.index.isin(clusters.obsreg_id)]))
     shown = table[[c for c in CLUSTER_COLUMNS if c in table]]
     tables = [html_table(shown, "Largest first. The complete table: cluster_table.csv.")]
-    out = {
-        "title": "Clusters",
-        "text": text,
-        "figures": [("Clusters", picture)],
-        "tables": tables,
-        "order": 40,
-    }
-    return out | {"files": {"clusters.png": picture}}
+    out = {"title": "Clusters", "text": text, "figures": [("Clusters", picture)], "tables": tables}
+    return out | {"order": 40, "files": {"clusters.png": picture}}
 
 # %% ../nbs/07_runs.ipynb #4e8556bc
-DENSE, TABLES = defaults("eps", "min_samples"), ["clusters.csv", "cluster_table.csv"]
 CLUSTERS = register_step(Step("clusters", DENSE, TABLES, make_clusters, cluster_section), None)
 
 # %% ../nbs/07_runs.ipynb #26a4d75c
@@ -1342,19 +1355,8 @@ def counts_of(summary):
     return (10 ** summary["log_counts"]).round()
 
 # %% ../nbs/07_runs.ipynb #665b4793
-ANALOG_COLUMNS = [
-    "query",
-    "obsreg_id",
-    "rank",
-    "distance",
-    "score",
-    "chance",
-    "closeness",
-    "unfamiliar",
-    "shared",
-    "known_class",
-    "space",
-]
+ANALOG_COLUMNS = ["query", "obsreg_id", "rank", "distance", "score", "chance", "closeness"]
+ANALOG_COLUMNS += [*SEARCH_FLAGS, "known_class", "space"]
 
 # %% ../nbs/07_runs.ipynb #43db7d8f
 def flagged(hits, flags):
@@ -1381,19 +1383,9 @@ def search(
         here = [i for i in known.index if i in frame.index]
         if not here:
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", XRTWarning
-            )  # few detections, sources without names: in the report
-            hits = find_analogs(
-                frame,
-                here,
-                k=k,
-                score=score,
-                counts=counts if len(frame) > 2 else None,
-                behind=behind,
-                **same,
-            )
+        enough = counts if len(frame) > 2 else None
+        with warnings.catch_warnings(action="ignore", category=XRTWarning):  # few, or nameless: in the report
+            hits = find_analogs(frame, here, k=k, score=score, counts=enough, behind=behind, **same)
         hits["closeness"] = closeness(hits.score, frame, score=score)
         hits["known_class"] = hits["query"].map(known)
         hits = flagged(hits, flags)
@@ -1450,6 +1442,9 @@ def make_analogs(job):
         per_query = compare_retrieval(rankings, ids, job.truth, params["k"], **how)
     job.write("retrieval.csv", per_query)
 
+# %% ../nbs/07_runs.ipynb #742af31b
+HITS, LISTS = defaults("k", "exclude_same_source"), ["analogs.csv", "class_analogs.csv", "retrieval.csv"]
+
 # %% ../nbs/07_runs.ipynb #0e03e27d-4
 def axis_of(lists):
     "The time axis on which all these event lists can be drawn."
@@ -1492,34 +1487,26 @@ NOTHING = (
     "Give a list with known=, or --known on the command line."
 )
 
-# %% ../nbs/07_runs.ipynb #6aeb252d-4
-def analog_sections(job):
-    "The best analogs in each space; the default search first."
-    (frame, known), hits = on_embedding(job), job.read("analogs.csv")
-    if not len(known):
-        return [{"title": "Analogs", "text": [NOTHING], "order": 10}, *retrieval_section(job)]
-    odds, out = frame.set_index("obsreg_id")["gl_log_odds"], []
-    evident = {c: odds[known.index[known == c]].idxmax() for c in sorted(known.unique())}
-    for space, title in TITLES.items():
-        near = ("score", "chance") if space == "search" else ("distance", "closeness")
-        best = hits[(hits.space == space) & (hits["rank"] <= 3)].sort_values(["known_class", "query", "rank"])
-        flags = [c for c in SEARCH_FLAGS if space == "search" and c in best and best[c].any()]
-        near, words = (*near, *flags), [NEAR if space == "search" else FAR, *(FLAGGED[c] for c in flags)]
-        cols = ("query", "known_class", "rank", "obsreg_id", *near, "hard_hs", "gl_log_odds")
-        section = {"title": f"Best analogs in {title}", "text": [] if out else same_source_words(job, odds)}
-        section["figures"] = analog_figures(job.events, hits, evident, space, title)
-        note = " ".join(["All of them: analogs.csv.", *words])
-        section["tables"] = [html_table(best[[c for c in cols if c in hits]], note)]
-        out.append(section | {"order": 50 if out else 10})
-    return out + retrieval_section(job)
+# %% ../nbs/07_runs.ipynb #2d3c7865
+def most_evident(known, odds):
+    "class -> the known member of the highest odds for variability."
+    return {c: odds[known.index[known == c]].idxmax() for c in sorted(known.unique())}
+
+# %% ../nbs/07_runs.ipynb #59f63690
+def best_hits(hits, space):
+    "The first three analogs of each known transient in a space, and what to say of the columns."
+    near = ("score", "chance") if space == "search" else ("distance", "closeness")
+    best = hits[(hits.space == space) & (hits["rank"] <= 3)].sort_values(["known_class", "query", "rank"])
+    flags = [c for c in SEARCH_FLAGS if space == "search" and c in best and best[c].any()]
+    words = [NEAR if space == "search" else FAR, *(FLAGGED[c] for c in flags)]
+    cols = ("query", "known_class", "rank", "obsreg_id", *near, *flags, "hard_hs", "gl_log_odds")
+    return best[[c for c in cols if c in hits]], " ".join(["All of them: analogs.csv.", *words])
 
 # %% ../nbs/07_runs.ipynb #e251927e
 def same_source_words(job, odds):
     "What was taken for the same source."
-    said = str(SameSource(list(odds.index), job.events.meta))
-    return [f"Other {said}; they are left out of each list."] * job.parameters["analogs"][
-        "exclude_same_source"
-    ]
+    said = f"Other {SameSource(list(odds.index), job.events.meta)}; they are left out of each list."
+    return [said] * job.parameters["analogs"]["exclude_same_source"]
 
 # %% ../nbs/07_runs.ipynb #21a99c8f
 def retrieval_section(job):
@@ -1536,17 +1523,26 @@ def retrieval_section(job):
     )
     mean = "; ".join(f"{name} {part['precision'].mean():.3f}" for name, part in groups)
     out = {"title": "How good is the search?", "text": [text, f"Mean precision: {mean}."], "order": 70}
-    return [
-        out
-        | {
-            "tables": [
-                html_table(pd.concat(rows), "error: standard error of the precision over the queries.")
-            ]
-        }
-    ]
+    note = "error: standard error of the precision over the queries."
+    return [out | {"tables": [html_table(pd.concat(rows), note)]}]
+
+# %% ../nbs/07_runs.ipynb #6aeb252d-4
+def analog_sections(job):
+    "The best analogs in each space; the default search first."
+    (frame, known), hits = on_embedding(job), job.read("analogs.csv")
+    if not len(known):
+        return [{"title": "Analogs", "text": [NOTHING], "order": 10}, *retrieval_section(job)]
+    odds, out = frame.set_index("obsreg_id")["gl_log_odds"], []
+    evident = most_evident(known, odds)
+    for space, title in TITLES.items():
+        section = {"title": f"Best analogs in {title}", "text": [] if out else same_source_words(job, odds)}
+        section["figures"] = analog_figures(job.events, hits, evident, space, title)
+        best, note = best_hits(hits, space)
+        section["tables"] = [html_table(best, note)]
+        out.append(section | {"order": 50 if out else 10})
+    return out + retrieval_section(job)
 
 # %% ../nbs/07_runs.ipynb #206cb04b
-HITS, LISTS = defaults("k", "exclude_same_source"), ["analogs.csv", "class_analogs.csv", "retrieval.csv"]
 ANALOGS = register_step(Step("analogs", HITS, LISTS, make_analogs, analog_sections), None)
 
 # %% ../nbs/07_runs.ipynb #f1757ea6
@@ -1577,25 +1573,6 @@ REPORT = """<!DOCTYPE html>
 {% endfor %}
 </body></html>
 """
-
-# %% ../nbs/07_runs.ipynb #1185cb99
-def cell_text(v):
-    "A value as the report's tables show it; nothing for a missing one."
-    if v is None or v is pd.NaT or (isinstance(v, float) and np.isnan(v)):
-        return ""
-    return f"{v:.3g}" if isinstance(v, float) else str(v)
-
-# %% ../nbs/07_runs.ipynb #14ec3ecd-2
-def html_table(
-    frame: pd.DataFrame,  # rows to show
-    note: str = "",  # a line below it
-    limit: int = 40,  # rows at most
-) -> dict:  # for the template
-    "Prepare a frame for the report."
-    if len(frame) > limit:
-        note = f"{note} The first {limit} of {len(frame)} rows.".strip()
-    rows = [[cell_text(v) for v in row] for row in frame.head(limit).itertuples(index=False)]
-    return {"columns": list(map(str, frame.columns)), "rows": rows, "note": note}
 
 # %% ../nbs/07_runs.ipynb #3e78c8b4
 def full_section(s):
@@ -1645,12 +1622,8 @@ def parameter_section(job):
     parts = {**h["parameters"], "version": h["versions"], "input": h["input"]}
     rows += [{"step": s, "parameter": p, "value": v} for s, d in parts.items() for p, v in d.items()]
     text = ["manifest.json beside this file holds all of this for programs."]
-    return {
-        "title": "Parameters",
-        "text": text,
-        "tables": [html_table(pd.DataFrame(rows), limit=200)],
-        "order": 90,
-    }
+    tables = [html_table(pd.DataFrame(rows), limit=200)]
+    return {"title": "Parameters", "text": text, "tables": tables, "order": 90}
 
 # %% ../nbs/07_runs.ipynb #f9fd74c2
 PAGE = ["embedding.png", "clusters.png", "report.html"]
@@ -1672,6 +1645,11 @@ def versions_of(case):
     there = {p: metadata.version(p) for p in used if util.find_spec({"scikit-learn": "sklearn"}.get(p, p))}
     return {"python": platform.python_version(), "xrt_nb": __version__} | there
 
+# %% ../nbs/07_runs.ipynb #1a0ea31a
+def plain_json(value):
+    "As JSON gives it back."
+    return json.loads(json.dumps(value, default=str))
+
 # %% ../nbs/07_runs.ipynb #0111e95f-3
 def header_of(case, events, params, known, truth, source):
     "The manifest's head: what is to be done, to which data."
@@ -1686,10 +1664,20 @@ def header_of(case, events, params, known, truth, source):
         "fingerprint": fingerprint(case.name, recipe, params, own, data["sha256"], extra, __version__)
     }
 
-# %% ../nbs/07_runs.ipynb #1a0ea31a
-def plain_json(value):
-    "As JSON gives it back."
-    return json.loads(json.dumps(value, default=str))
+# %% ../nbs/07_runs.ipynb #16eac4c0
+PARTS = {"representations": ("representation",), "features": ("features", "search")}  # of the recipe, by step
+
+# %% ../nbs/07_runs.ipynb #2f943d78
+def marks_of(header, steps):
+    "The fingerprint of each step: its own parameters and code, and those of the steps before."
+    mark, out = fingerprint(header["input"]["sha256"], __version__), {}
+    for step in steps:
+        late = header["extra_sha256"] if step.after_known else ""
+        own = [header["parameters"].get(step.name, {}), recipe_of(step.make)]
+        own += [header["recipe"][part] for part in PARTS.get(step.name, ())]
+        out[step.name] = fingerprint(*(() if step.alone else (mark,)), step.name, own, late)
+        mark = mark if step.alone else out[step.name]
+    return out
 
 # %% ../nbs/07_runs.ipynb #60c80e5e
 def given_inputs(events, known, truth, name):
@@ -1721,21 +1709,6 @@ def case_given(case, events, out):
     if isinstance(case, (EventTable, EventList)):
         raise TypeError("run(events, out) takes what follows by name, as in run(events, out, known=…)")
     return (register_case(case) if isinstance(case, Case) else case_of(case)), events, out
-
-# %% ../nbs/07_runs.ipynb #16eac4c0
-PARTS = {"representations": ("representation",), "features": ("features", "search")}  # of the recipe, by step
-
-# %% ../nbs/07_runs.ipynb #2f943d78
-def marks_of(header, steps):
-    "The fingerprint of each step: its own parameters and code, and those of the steps before."
-    mark, out = fingerprint(header["input"]["sha256"], __version__), {}
-    for step in steps:
-        late = header["extra_sha256"] if step.after_known else ""
-        own = [header["parameters"].get(step.name, {}), recipe_of(step.make)]
-        own += [header["recipe"][part] for part in PARTS.get(step.name, ())]
-        out[step.name] = fingerprint(*(() if step.alone else (mark,)), step.name, own, late)
-        mark = mark if step.alone else out[step.name]
-    return out
 
 # %% ../nbs/07_runs.ipynb #dbbfa12b
 def shrink_perplexity(case, params, given, n):
@@ -1829,16 +1802,26 @@ def run(
     if in_parts(case, events) if chunked is None else chunked:
         from xrt_nb.chunks import run_in_parts
 
-        more = {"overwrite": overwrite, "n_jobs": n_jobs, "progress": progress, "name": name}
-        more["cluster"] = workers
+        more = {
+            "overwrite": overwrite,
+            "n_jobs": n_jobs,
+            "progress": progress,
+            "name": name,
+            "cluster": workers,
+        }
         return run_in_parts(case, events, out, known, truth, **more, **parameters)
     params, say = parameters_of(case, parameters), progress or (lambda *_: None)
     events, path, known, truth, source = given_inputs(events, known, truth, name)
     shrink_perplexity(case, params, parameters, len(events))
     case, steps = with_parameters(case, params), list(STEPS)
     header = header_of(case, events, params, known, truth, source)
-    more = {"path": path, "encoder": parameters.get("encoder"), "n_jobs": n_jobs, "progress": say}
-    more["workers"] = workers
+    more = {
+        "path": path,
+        "encoder": parameters.get("encoder"),
+        "n_jobs": n_jobs,
+        "progress": say,
+        "workers": workers,
+    }
     with Workspace(out, overwrite) as space:
         if space.open(header):
             return space.out
@@ -1865,6 +1848,17 @@ def files_in(path, manifest):
             out.append((step, f, h))
     return out
 
+# %% ../nbs/07_runs.ipynb #d0f73339
+def check_file(path, step, f, h):
+    "Refuse a file of a run that is missing, unreadable or changed."
+    try:
+        found = file_hash(path / f) if (path / f).is_file() else None
+    except OSError as err:
+        raise XRTError(f"{path}: {f} of the step '{step}' can't be read ({err.strerror})") from None
+    if found != h:
+        what = "is missing" if found is None else "was changed after the run"
+        raise XRTError(f"{path}: {f} of the step '{step}' {what}; run it again with overwrite=True")
+
 # %% ../nbs/07_runs.ipynb #52fc5f01-1
 def check_run(
     path,  # a run directory
@@ -1880,17 +1874,6 @@ def check_run(
     for step, f, h in files_in(path, manifest):
         check_file(path, step, f, h)
     return manifest
-
-# %% ../nbs/07_runs.ipynb #d0f73339
-def check_file(path, step, f, h):
-    "Refuse a file of a run that is missing, unreadable or changed."
-    try:
-        found = file_hash(path / f) if (path / f).is_file() else None
-    except OSError as err:
-        raise XRTError(f"{path}: {f} of the step '{step}' can't be read ({err.strerror})") from None
-    if found != h:
-        what = "is missing" if found is None else "was changed after the run"
-        raise XRTError(f"{path}: {f} of the step '{step}' {what}; run it again with overwrite=True")
 
 # %% ../nbs/07_runs.ipynb #a7c7312b
 def plain_columns(frame):
@@ -2285,29 +2268,6 @@ def why_unused(q, representation, least):
         return f"its {what} means nothing: " + (", ".join(c for c in CAUSES if q.get(c)) or "no time axis")
     return f"it has {int(q['n_in_band'])} events in the band, the run wants {least}"
 
-# %% ../nbs/07_runs.ipynb #f494b526-1
-def features_in(
-    run: Run,  # a finished run
-    events: EventTable,  # new detections
-    space: str = SEARCH_SPACE,  # wanted beside the features of the case
-) -> tuple:  # dict space -> frame of features, and the detections that have some
-    "Features of new detections by the run's own fitted numbers."
-    drawn, least = run.recipe.representation, parameters_in(run, "representations").get("min_counts", 5)
-    with warnings.catch_warnings(record=True):
-        q = usable(events, drawn, least)
-    used, axis, found = q["used"].to_numpy(), str(run.fitted["summary_axis"]), {}
-    lost = [f"'{plain(i)}' can't be placed: {why_unused(q.loc[i], drawn, least)}" for i in events.ids[~used]]
-    if not used.any():
-        raise EventDataError(lost[0] + (f" (and {len(lost) - 1} others alike)" if len(lost) > 1 else ""))
-    for text in lost[:20]:
-        warnings.warn(text, XRTWarning, stacklevel=3)
-    if space == "search" or drawn is None:
-        found["search"] = on_clock(search_features, events[used], axis, drawn is None)
-    if space == "summary":
-        found["summary"] = on_clock(summary_features, events[used], axis, drawn is None)
-    found["features"] = features_again(run, events[used], found.get("search"), least).astype(np.float64)
-    return found, events[used]
-
 # %% ../nbs/07_runs.ipynb #e9699943
 def fitted_features(run):
     "What makes the features of the case, with the numbers of the run; made once, for many placements."
@@ -2341,6 +2301,29 @@ def on_clock(make, events, axis, everywhere):
             f"'{plain(events.ids[0])}' has no good times (GTIs) and no t_start, t_stop, by which this run "
             f"counts: read it from its event file{other}"
         ) from err
+
+# %% ../nbs/07_runs.ipynb #f494b526-1
+def features_in(
+    run: Run,  # a finished run
+    events: EventTable,  # new detections
+    space: str = SEARCH_SPACE,  # wanted beside the features of the case
+) -> tuple:  # dict space -> frame of features, and the detections that have some
+    "Features of new detections by the run's own fitted numbers."
+    drawn, least = run.recipe.representation, parameters_in(run, "representations").get("min_counts", 5)
+    with warnings.catch_warnings(record=True):
+        q = usable(events, drawn, least)
+    used, axis, found = q["used"].to_numpy(), str(run.fitted["summary_axis"]), {}
+    lost = [f"'{plain(i)}' can't be placed: {why_unused(q.loc[i], drawn, least)}" for i in events.ids[~used]]
+    if not used.any():
+        raise EventDataError(lost[0] + (f" (and {len(lost) - 1} others alike)" if len(lost) > 1 else ""))
+    for text in lost[:20]:
+        warnings.warn(text, XRTWarning, stacklevel=3)
+    if space == "search" or drawn is None:
+        found["search"] = on_clock(search_features, events[used], axis, drawn is None)
+    if space == "summary":
+        found["summary"] = on_clock(summary_features, events[used], axis, drawn is None)
+    found["features"] = features_again(run, events[used], found.get("search"), least).astype(np.float64)
+    return found, events[used]
 
 # %% ../nbs/07_runs.ipynb #da8527e9
 class ByRow(NamedTuple):
@@ -2540,21 +2523,6 @@ class Placement:
         files = {f"{k}.csv": t.to_csv(index=False, lineterminator="\n") for k, t in tables.items()}
         return write_folder(Path(out), files | {"report.html": self.report()}, overwrite)
 
-# %% ../nbs/07_runs.ipynb #4f4371b4
-def write_folder(out, files, overwrite):
-    "Write texts into a folder that appears when all of them are complete."
-    if out.is_dir() and not out.is_symlink() and not {p.name for p in out.iterdir()} <= set(files):
-        raise StoreExists(
-            f"{out} exists and holds something else, so it is not replaced; choose another name"
-        )
-    if out.exists() and not overwrite:
-        raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
-    with WorkFolder(out, restart=True) as work:
-        for name, text in files.items():
-            write_text(work.path / name, text)
-        work.publish(overwrite)
-    return out
-
 # %% ../nbs/07_runs.ipynb #79902c83
 NEW = (False, "o", "none", "new"), (True, "X", "#D55E00", "new, outside of what the run knows")
 
@@ -2618,7 +2586,7 @@ NOTE = (
 def where_section(placed):
     "Where the new detections lie."
     text = "Nothing was fitted again: representations, features and place come from the run's own numbers."
-    caption = "The embedding of the run, colored by variability; new detections are ringed"
+    caption = "The embedding of the run, colored by variability; new detections are rings, or crosses where it knows nothing near"
     figures = [(caption, png(place_figure(placed)))]
     tables = [html_table(placed.placement, "All of them: placement.csv.")]
     return {"title": "On the embedding", "text": [text], "figures": figures, "tables": tables}
@@ -2637,6 +2605,21 @@ def placement_report(placed, most=20):
     return render_report(
         title, text, [*(query_section(placed, r) for r in rows[:most]), where_section(placed)]
     )
+
+# %% ../nbs/07_runs.ipynb #4f4371b4
+def write_folder(out, files, overwrite):
+    "Write texts into a folder that appears when all of them are complete."
+    if out.is_dir() and not out.is_symlink() and not {p.name for p in out.iterdir()} <= set(files):
+        raise StoreExists(
+            f"{out} exists and holds something else, so it is not replaced; choose another name"
+        )
+    if out.exists() and not overwrite:
+        raise StoreExists(f"{out} exists; choose another name or pass overwrite=True")
+    with WorkFolder(out, restart=True) as work:
+        for name, text in files.items():
+            write_text(work.path / name, text)
+        work.publish(overwrite)
+    return out
 
 # %% ../nbs/07_runs.ipynb #24993325
 def from_script(

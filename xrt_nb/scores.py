@@ -233,7 +233,8 @@ class Euclidean(Score):
 def weights_for(weights, columns):
     "Weights in the order of the columns; ones where none are given."
     if hasattr(weights, "keys"):
-        weights = [dict(weights).get(c, 0.0) for c in columns]
+        given = dict(weights)
+        weights = [given.get(c, 0.0) for c in columns]
     w = np.ones(len(columns)) if weights is None else np.asarray(weights, float)
     if w.shape != (len(columns),):
         raise ScoreError(f"there are {len(w)} weights and {len(columns)} columns")
@@ -266,7 +267,8 @@ class CosineLogNorm(Score):
         columns = super()._columns(frame)
         if not hasattr(self.weights, "keys") or not isinstance(frame, pd.DataFrame):
             return columns
-        if chosen := [c for c in columns if dict(self.weights).get(c, 0) > 0]:
+        given = dict(self.weights)
+        if chosen := [c for c in columns if given.get(c, 0) > 0]:
             return chosen
         raise ScoreError(f"none of the {len(self.weights)} weighted columns is there")
 

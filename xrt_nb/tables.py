@@ -103,7 +103,7 @@ def _look_like_kev(e, where):
     if len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(
             f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-            "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
+            "look like keV; read them with energy_unit='keV'",
             XRTWarning,
             stacklevel=6,
         )
@@ -119,7 +119,7 @@ def _look_like_days(t, code, where):
         if np.median(t - first[code]) < 10:
             warnings.warn(
                 f"{where}times lie between {t.min():.9g} and {t.max():.9g} and are taken as seconds, but "
-                f"look like {name}; read them with time_unit='d' (--time-unit d)",
+                f"look like {name}; read them with time_unit='d'",
                 XRTWarning,
                 stacklevel=6,
             )
@@ -159,6 +159,19 @@ def _refuse_lack(needed, names, where):
             f"there are {some_names(names)}. Name yours with id=, time=, energy="
         )
 
+# %% ../nbs/00b_tables.ipynb #40744c49
+def _further(columns, energy, where):
+    "The columns that go along: not those with names of our own."
+    taken = [c for c in ("obsreg_id", "time", "energy") if c in columns]
+    if said := [c for c in taken if c != "energy" or energy is not None]:
+        warnings.warn(
+            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken in "
+            "their place, and these names are used for them; rename what should go along",
+            XRTWarning,
+            stacklevel=4,
+        )
+    return {c: v for c, v in columns.items() if c not in taken}
+
 # %% ../nbs/00b_tables.ipynb #5156eddb
 def from_frame(
     frame,
@@ -183,7 +196,7 @@ def from_frame(
     cols = {}
     for k, name in needed.items():
         cols[k] = as_column(columns.pop(name), k, where, lambda row: names[code[row]], units[k])
-    return _from_columns(code, names, cols, columns, bad, where, units)
+    return _from_columns(code, names, cols, _further(columns, energy, where), bad, where, units)
 
 # %% ../nbs/00b_tables.ipynb #859993e9
 def to_frame(table) -> pd.DataFrame:
@@ -609,6 +622,51 @@ def _begin(out, table):
     )
     out.sink.cut()  # what Parquet begins with is no part
 
+# %% ../nbs/00b_tables.ipynb #e274f1e9
+def _damaged(path, what):
+    "The refusal of a file that isn't what it was."
+    why = f"not a complete Parquet file ({printable(what, 200)})"
+    return EventDataError(f"{path}: {why}; it was damaged or truncated, copy it again or make it anew")
+
+# %% ../nbs/00b_tables.ipynb #e6ebfefa
+@contextmanager
+def _decoding(path):
+    "Turn what Arrow says about a file into one sentence of ours."
+    import pyarrow as pa
+
+    theirs = (pa.ArrowException, MemoryError, OSError)
+    theirs += (ValueError, KeyError, TypeError, IndexError, OverflowError)
+    try:
+        yield
+    except (XRTError, FileNotFoundError):
+        raise
+    except theirs as err:
+        raise _damaged(path, err) from None
+
+# %% ../nbs/00b_tables.ipynb #642a2620
+def _fits_memory(path, n_bytes):
+    "Refuse what can't fit into this machine's memory."
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n_bytes > memory:
+        sizes = f"its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}"
+        raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
+
+# %% ../nbs/00b_tables.ipynb #8c4ddbfb
+def _decoded(path, data, n, columns=None):
+    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
+        if f.metadata.num_rows != n:
+            raise _damaged(path, "rows are missing")
+        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
+        table = f.read(columns)
+        table.validate(full=True)
+    return table
+
 # %% ../nbs/00b_tables.ipynb #da92754c
 def _block(out, meta, counts, n_gti, gti):
     "Make the bytes of some detections and their GTIs, and read them back."
@@ -644,6 +702,15 @@ def _settle(out, last=False):
 def _keys(ids):
     "The CRC-32 of each id."
     return np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint32, len(ids))
+
+# %% ../nbs/00b_tables.ipynb #e3480ec9
+_NUMBERS = ("double", "int64", "int32", "int16", "float")  # Arrow's names of what has a checksum of ours
+
+# %% ../nbs/00b_tables.ipynb #02d5e907
+def _sums(rows):
+    "Checksums of the numbers in rows of events."
+    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in _NUMBERS]
+    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
 # %% ../nbs/00b_tables.ipynb #62fc3903
 def _put_ids(out):
@@ -739,12 +806,6 @@ class ParquetEvents:
         if kind is None:
             _read_back(self)
 
-# %% ../nbs/00b_tables.ipynb #e274f1e9
-def _damaged(path, what):
-    "The refusal of a file that isn't what it was."
-    why = f"not a complete Parquet file ({printable(what, 200)})"
-    return EventDataError(f"{path}: {why}; it was damaged or truncated, copy it again or make it anew")
-
 # %% ../nbs/00b_tables.ipynb #1b4231fe
 def _tail(path):
     "Footer, what the seal says (None for a file that isn't ours), and the file's size."
@@ -761,25 +822,6 @@ def _tail(path):
         f.seek(max(size - 2**23, 0))
         ours = seal.startswith(MARK) or MARK in f.read()
     return footer, seal if ours else None, size
-
-# %% ../nbs/00b_tables.ipynb #3bb196d7
-def _index(path):
-    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
-    footer, seal, size = _tail(path)
-    if seal is None:
-        return None
-    if len(seal) != SEAL.size:
-        raise _damaged(path, "its seal is missing")
-    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
-    at = size - 8 - len(footer) - SEAL.size - n_index
-    if n_footer != len(footer) or at < 4:
-        raise _damaged(path, "its seal is broken, or another program wrote it anew")
-    with open(path, "rb") as f:
-        f.seek(at)
-        index = f.read(n_index)
-    if seal != _seal(index, footer):
-        raise _damaged(path, "its index or footer was changed")
-    return _checked_index(path, index, at)
 
 # %% ../nbs/00b_tables.ipynb #4f3ce894
 KINDS = {"groups": 3, "sources": 5, "gtis": 3, "ids": 4}  # parts in their order, and how many facts each has
@@ -825,6 +867,25 @@ def _checked_index(path, text, at):
         raise _damaged(path, "a row group is too large")
     return out
 
+# %% ../nbs/00b_tables.ipynb #3bb196d7
+def _index(path):
+    "The index of a file of ours after all checks that need no decoding; None for other Parquet files."
+    footer, seal, size = _tail(path)
+    if seal is None:
+        return None
+    if len(seal) != SEAL.size:
+        raise _damaged(path, "its seal is missing")
+    _, n_index, n_footer, d_index, d_footer, check, _ = SEAL.unpack(seal)
+    at = size - 8 - len(footer) - SEAL.size - n_index
+    if n_footer != len(footer) or at < 4:
+        raise _damaged(path, "its seal is broken, or another program wrote it anew")
+    with open(path, "rb") as f:
+        f.seek(at)
+        index = f.read(n_index)
+    if seal != _seal(index, footer):
+        raise _damaged(path, "its index or footer was changed")
+    return _checked_index(path, index, at)
+
 # %% ../nbs/00b_tables.ipynb #bbdb80b2
 def _part(path, part):
     "The bytes of a part of the file, if they are what was written."
@@ -835,45 +896,6 @@ def _part(path, part):
     if _digest(data).hex() != digest:
         raise _damaged(path, f"bytes {start:,} to {stop:,} were changed")
     return data
-
-# %% ../nbs/00b_tables.ipynb #e6ebfefa
-@contextmanager
-def _decoding(path):
-    "Turn what Arrow says about a file into one sentence of ours."
-    import pyarrow as pa
-
-    theirs = (pa.ArrowException, MemoryError, OSError)
-    theirs += (ValueError, KeyError, TypeError, IndexError, OverflowError)
-    try:
-        yield
-    except (XRTError, FileNotFoundError):
-        raise
-    except theirs as err:
-        raise _damaged(path, err) from None
-
-# %% ../nbs/00b_tables.ipynb #642a2620
-def _fits_memory(path, n_bytes):
-    "Refuse what can't fit into this machine's memory."
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if n_bytes > memory:
-        sizes = f"its tables take {n_bytes / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}"
-        raise EventDataError(f"{path}: {sizes}; read it in parts with ids=, or is it damaged?")
-
-# %% ../nbs/00b_tables.ipynb #8c4ddbfb
-def _decoded(path, data, n, columns=None):
-    "A table of `n` rows from the bytes of a Parquet file, or some of its columns."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with _decoding(path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as f:
-        if f.metadata.num_rows != n:
-            raise _damaged(path, "rows are missing")
-        _fits_memory(path, 8 * f.metadata.num_rows * f.metadata.num_columns)
-        table = f.read(columns)
-        table.validate(full=True)
-    return table
 
 # %% ../nbs/00b_tables.ipynb #b18f5d9d
 def _lengths(path, column, total, what):
@@ -966,6 +988,11 @@ def _row_groups(path, index, groups):
             rows.validate(full=True)
             yield rows
 
+# %% ../nbs/00b_tables.ipynb #1ee37aab
+def _end_to_end(kind, *parts):
+    "Arrays one after the other; without any, an empty one of that kind."
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
 # %% ../nbs/00b_tables.ipynb #11174172
 def _events(path, index, groups):
     "The events of chosen row groups: name -> array."
@@ -981,11 +1008,6 @@ def _events(path, index, groups):
             parts.append(rows[c].to_numpy())
         at += len(rows)
     return {c: plain[c] if c in plain else _end_to_end(*others[c]) for c in schema.names}
-
-# %% ../nbs/00b_tables.ipynb #1ee37aab
-def _end_to_end(kind, *parts):
-    "Arrays one after the other; without any, an empty one of that kind."
-    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
 # %% ../nbs/00b_tables.ipynb #3c72d79d
 def _build(path, ids, offsets, columns, gti, gti_offsets, meta):
@@ -1064,15 +1086,6 @@ def _read_some(path, index, ids):
         gti = gti[mine]
     columns = _some_events(path, index, rows)
     return _build(path, names[which], offsets, columns, gti, gti_offsets, meta.iloc[which])
-
-# %% ../nbs/00b_tables.ipynb #e3480ec9
-_NUMBERS = ("double", "int64", "int32", "int16", "float")  # Arrow's names of what has a checksum of ours
-
-# %% ../nbs/00b_tables.ipynb #02d5e907
-def _sums(rows):
-    "Checksums of the numbers in rows of events."
-    names = [c for c in rows.column_names if str(rows.schema.field(c).type) in _NUMBERS]
-    return {c: zlib.crc32(np.ascontiguousarray(rows[c].to_numpy())) for c in names if rows[c].null_count == 0}
 
 # %% ../nbs/00b_tables.ipynb #0c6d35e6
 def _read_back(out):
@@ -1155,15 +1168,19 @@ def _read_parquet(path, id, time, energy, bad, ids, **units):
     table = from_frame(rows, id, time, energy, bad, where=f"{path}: ", **units)
     return table if ids is None else table[list(ids)]
 
+# %% ../nbs/00b_tables.ipynb #35e8295b
+READABLE = (".ecsv", ".tsv")  # read like CSV, by their content; never written
+
 # %% ../nbs/00b_tables.ipynb #05894538
-def _kind_of(path):
-    "csv or parquet, by extension."
+def _kind_of(path, also=()):
+    "csv or parquet, by extension; `also` are further ones of text."
     name = Path(path).name.lower()
-    if name.endswith((".csv", ".csv.gz")):
+    if name.endswith((".csv", ".csv.gz", *also)):
         return "csv"
     if name.endswith((".parquet", ".pq")):
         return "parquet"
-    raise ValueError(f"{path}: the extension must be .csv, .csv.gz or .parquet")
+    known = ", ".join((".csv", ".csv.gz", *also))
+    raise ValueError(f"{path}: the extension must be {known} or .parquet")
 
 # %% ../nbs/00b_tables.ipynb #19bc2b92
 def write_events(table, path, overwrite=False) -> Path:
@@ -1220,7 +1237,7 @@ def read_events(
     UnknownSourceError
         If one of `ids` isn't there.
     """
-    kind, path, units = _kind_of(path), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    kind, path, units = _kind_of(path, READABLE), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
     if kind == "parquet":
         return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
