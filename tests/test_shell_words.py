@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from xrt_nb import cli
-from xrt_nb.data import read_events
+from xrt_nb.data import XRTError, read_events
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "detections|events|files|sources|candidates|analogs|clusters|features|positions|outliers|classes"
@@ -97,3 +97,36 @@ def test_an_archive_of_nothing_is_not_written(photons):
     (photons / "head.csv").write_text("obsreg_id,time,energy\n")
     said = shell("ingest", "head.csv", "--out", "x.parquet")
     assert said.exit_code == 1 and "no detection" in said.stderr and not (photons / "x.parquet").exists()
+
+
+def test_a_log_gets_a_line_for_each_step_and_no_bars(photons):
+    rng = np.random.default_rng(5)
+    rows = [pd.DataFrame({"obsreg_id": f"s{i}", "time": np.sort(rng.uniform(0, 1e4, 30)), "energy": rng.uniform(500, 7000, 30)}) for i in range(12)]
+    pd.concat(rows).to_csv("many.csv", index=False)
+    said = shell("run", "many.csv", "--out", "run", "--max-iter", 250).stderr
+    assert "\r" not in said and "it/s" not in said
+    assert [line.split()[0] for line in said.splitlines() if line.endswith(" s")][-1] == "report"
+    assert "\r" not in shell("ingest", "one.csv", "many.csv", "--out", "both.parquet").stderr
+
+
+def test_words_of_python_in_backticks_are_options_too():
+    said = ValueError("`n_components` is 15, `no_such_thing` is kept, and so is `time`")
+    assert cli.for_the_shell(said, cli.main.commands["run"]) == "`--n-components` is 15, `no_such_thing` is kept, and so is `time`"
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda x: x.light_curve("s"), "expected an EventList, got a str"),
+    (lambda x: x.plot_light_curves(["s"]), "expected an EventList"),
+    (lambda x: x.embed(x.EventTable(["a"], [0, 1], [1.0])), "must be numbers"),
+    (lambda x: x.plot_analogs({}, pd.DataFrame({"a": [1]})), "no column 'query'"),
+    (lambda x: x.read_known(True), "True is no path"),
+])
+def test_wrong_kinds_are_refused_in_our_words(call, says):
+    import xrt_nb
+    with pytest.raises((TypeError, ValueError, XRTError), match=says): call(xrt_nb)
+
+
+def test_too_few_for_an_embedding_is_said_without_impossible_advice():
+    from xrt_nb import embed
+    with pytest.warns(UserWarning, match="places of so few mean nothing"): embed(np.eye(3), perplexity=1, max_iter=250)
+    with pytest.warns(UserWarning, match="up to 3 would be safe"): embed(np.random.default_rng(1).normal(size=(11, 3)), perplexity=5, max_iter=250)

@@ -815,6 +815,8 @@ def plot_analogs(
     frame = (
         hits if isinstance(hits, pd.DataFrame) else pd.DataFrame({"query": query, "obsreg_id": list(hits)})
     )
+    if lost := [c for c in ("query", "obsreg_id") if c not in frame]:
+        raise ValueError(f"`hits` has no column '{lost[0]}'; give what find_analogs or search returned, or ids")
     if query is None and len(frame):
         query = frame["query"].iloc[0]
     rows = (

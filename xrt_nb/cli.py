@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,11 @@ class Teaching(click.Group):
 # %% ../nbs/07c_cli.ipynb #2d92bbe1
 def say_warning(message, *_):
     "A warning as a line on standard error."
+    from tqdm import tqdm
     from xrt_nb._text import printable
 
-    click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
+    with tqdm.external_write_mode(file=sys.stderr):  # a bar that is drawn steps aside
+        click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-1
 NO_PERMISSION = "you have no permission there: choose another folder or ask its owner"
@@ -67,6 +70,7 @@ OPTIONS |= {
 }
 
 # %% ../nbs/07c_cli.ipynb #bf9156c4
+NAME = re.compile("`([a-z]+_[a-z_]+)`")
 ARGUMENT = re.compile(r"(?<![\w.(-])([a-z_]+)=(?:'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$))(?![\w(])")
 
 # %% ../nbs/07c_cli.ipynb #1e958ed4
@@ -101,6 +105,7 @@ def for_the_shell(err, command=None):
     for argument, option in OPTIONS.items():
         said = said.replace(argument, option)
     flags = flags_of(command or command_now())
+    said = NAME.sub(lambda m: f"`{flags.get(m[1], m[1])}`", said)
     return ARGUMENT.sub(lambda m: as_option(m, flags), said)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-3
@@ -286,7 +291,7 @@ class Bars:
     "Progress bars on standard error, one per step; for a `with` block."
 
     def __init__(self):
-        self.bar, self.name = None, None
+        self.bar, self.name, self.began, self.drawn = None, None, 0.0, sys.stderr.isatty()
 
     def __enter__(self):
         return self
@@ -297,7 +302,10 @@ class Bars:
     def __call__(self, step, done, total):
         if step != self.name:
             self.close()
-            self.name, self.bar = step, new_bar(step, total)
+            self.name, self.began = step, time.monotonic()
+            self.bar = new_bar(step, total) if self.drawn else None
+        if self.bar is None:
+            return
         if total and self.bar.total != total:
             self.bar.total, self.bar.bar_format = total, None
         if total:
@@ -307,6 +315,8 @@ class Bars:
     def close(self):
         if self.bar is not None:
             self.bar.close()
+        elif self.name is not None:
+            click.echo(f"{self.name:16s}{time.monotonic() - self.began:.0f} s", err=True)
         self.bar = self.name = None
 
 # %% ../nbs/07c_cli.ipynb #1c1d3d2a
@@ -396,7 +406,7 @@ def read_tables(paths, drop_bad=False, columns=None):
     from xrt_nb.tables import read_events
 
     bad = "drop" if drop_bad else "raise"
-    with tqdm(paths, desc="reading", unit="file", disable=len(paths) < 2) as bar:
+    with tqdm(paths, desc="reading", unit="file", disable=None if len(paths) > 1 else True) as bar:
         tables = [read_events(p, bad=bad, **(columns or {})) for p in bar]
     return concat(tables, paths) if len(tables) > 1 else tables[0]
 
@@ -453,7 +463,8 @@ def ingest_files(paths, out, overwrite, cluster=None, **options):
     from xrt_nb.ingest import ingest
 
     with workers_at(cluster, out) as workers:
-        done = ingest([str(p) for p in paths], out, overwrite=overwrite, workers=workers, **options)
+        how = options | {"overwrite": overwrite, "workers": workers, "progress": sys.stderr.isatty()}
+        done = ingest([str(p) for p in paths], out, **how)
     say_archive(done.n_sources, done.n_events, f"from {many(done.n_files, 'file')} in {out}")
     say_notes(done.remarks, "note")
     say_notes(done.skipped, "skipped", most=1000)
@@ -665,12 +676,14 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
     from xrt_nb import products
 
     if ids == ("archive",):
-        done = products.archive(out, **given_of({"source": table}), overwrite=overwrite)
+        how = given_of({"source": table}) | {"overwrite": overwrite, "progress": sys.stderr.isatty()}
+        done = products.archive(out, **how)
         say_archive(done.n_sources, done.n_events, f"in {out}")
         return say_next_after(out, done.n_sources)
     if "archive" in ids:
         raise click.UsageError("archive is given alone, without ids")
     options |= given_of({"base_url": service}) | {"release": f"rel{release}", "overwrite": overwrite}
+    options["progress"] = sys.stderr.isatty()
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
 
