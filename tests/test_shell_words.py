@@ -130,3 +130,35 @@ def test_too_few_for_an_embedding_is_said_without_impossible_advice():
     from xrt_nb import embed
     with pytest.warns(UserWarning, match="places of so few mean nothing"): embed(np.eye(3), perplexity=1, max_iter=250)
     with pytest.warns(UserWarning, match="up to 3 would be safe"): embed(np.random.default_rng(1).normal(size=(11, 3)), perplexity=5, max_iter=250)
+
+
+def test_exposures_of_a_csv_come_from_a_second_one(photons):
+    from xrt_nb.data import EventTable
+    edges = pd.DataFrame({"obsreg_id": ["a"], "t_start": [-5.0], "t_stop": [2e4]})
+    edges.to_csv("edges.csv", index=False)
+    assert shell("ingest", "one.csv", "--exposures", "edges.csv", "--out", "e.parquet").exit_code == 0
+    assert read_events("e.parquet")["a"].window == (-5.0, 2e4)
+    for wrong in (edges.assign(t_stop=100.0), edges.assign(t_start=3e4), edges.assign(obsreg_id="b"), edges.assign(t_stop="x"), edges.assign(t_stop=np.nan)):
+        wrong.to_csv("wrong.csv", index=False)
+        said = shell("ingest", "one.csv", "--exposures", "wrong.csv", "--out", "w.parquet")
+        assert said.exit_code == 1 and "no exposure that holds all events, for 1 of 1 detections, first 'a'" in said.stderr
+    pd.concat([edges, edges]).to_csv("wrong.csv", index=False)
+    assert "'a' stands there twice" in shell("ingest", "one.csv", "--exposures", "wrong.csv", "--out", "w.parquet").stderr
+    assert isinstance(read_events("e.parquet"), EventTable) and not (photons / "w.parquet").exists()
+
+
+def test_advice_names_options_that_the_command_has(photons):
+    pd.read_csv("one.csv").assign(energy=np.nan).to_csv("nan.csv", index=False)
+    assert "read it with --drop-bad" in shell("ingest", "nan.csv", "--out", "x.parquet").stderr
+    assert "read it with `xrt-nb ingest --drop-bad`" in shell("run", "nan.csv", "--out", "x").stderr
+    assert "xrt-nb ingest FILE --id ID" in shell("run", "other.csv", "--out", "x").stderr
+    for option in ("--known", "--truth"):  # a list of transients has no columns to be named
+        assert "Name yours" not in shell("run", "one.csv", option, "one.csv", "--out", "x").stderr
+
+
+def test_an_interrupt_says_what_is_left(photons, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "ingest_tables", stop)
+    said = shell("ingest", "one.csv", "--out", "x.parquet")
+    assert said.exit_code == 1 and "go on from what is done" in said.stderr

@@ -291,7 +291,7 @@ def _refuse_windows(window, ids, given):
         why = "no GTIs and no t_start, t_stop in meta"
     raise EventDataError(
         f"the exposure of {len(lost)} of {len(ids)} detections is unknown, first '{ids[lost[0]]}': {why}. "
-        "Give GTIs or both times in seconds, or use time_axis='events' (first to last event)"
+        "Give GTIs, or both times in seconds (xrt-nb ingest --exposures), or use time_axis='events' (first to last event)"
     )
 
 # %% ../nbs/00_data.ipynb #5f506588
