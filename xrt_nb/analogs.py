@@ -362,8 +362,9 @@ class SameSource:
         "Which detections are of a source of this name, -1 for none, or position with its error [arcsec]."
         named = (self.code >= 0) & (code >= 0)
         same, reach = named & (self.code == code), np.radians(min(np.hypot(self.widest, error) / 3600, 180))
-        near = np.flatnonzero(~named & (self.at @ at >= np.cos(reach) - 1e-12))  # few, to be looked at closely
-        apart = 2 * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at[near] - at, axis=1) / 2, 1))) * 3600
+        near = np.flatnonzero(~named & (self.at @ at >= np.cos(reach) - 1e-12))  # few, to be looked at
+        chord = np.linalg.norm(self.at[near] - at, axis=1)
+        apart = 2 * np.degrees(np.arcsin(np.minimum(chord / 2, 1))) * 3600
         same[near] = apart <= np.hypot(self.error[near], error)
         return same
 
@@ -391,7 +392,7 @@ class MoreSources:
         self.code = np.where(self.new.code >= 0, np.where(self.code >= 0, self.code, len(archive.names)), -1)
 
     def of(self, row: int) -> np.ndarray:  # (S,) bool
-        "Which detections of the archive are of the source of a new one; those are numbered after the archive."
+        "Which detections of the archive are of the source of a new one, numbered after the archive."
         j = row - len(self.archive.ids)
         return self.archive.like(self.code[j], self.new.at[j], self.new.error[j])
 
@@ -503,14 +504,14 @@ def _chances(score, hits, queries, values, rows, own, counts):
 
 # %% ../nbs/05_analogs.ipynb #e3400baf
 def found_by_row(
-    features, ids, query, k, exclude_same_source=False, sources=None, score=None, counts=None, behind=None, **made
+    features, ids, query, k, exclude_same_source=False, sources=None, counts=None, behind=None, **score
 ):
     "Hits of each query with their rows; see `find_analogs`."
     new, k = isinstance(query, pd.DataFrame), check_k(k)
     known = new and isinstance(features, Prepared)  # then nobody asks for a row by its id
     x, names, at = (features, features.ids, None) if known else check_archive(features, ids)
     x = features if hasattr(features, "columns") else x
-    score = _score_of(score, x, **made)
+    score = _score_of(x=x, **score)
     queries, rows = (_new_rows(query, x), len(names)) if new else _rows_of(query, at)
     rows = rows + np.arange(len(queries)) if new else rows
     everyone = np.r_[names, queries] if new else names
