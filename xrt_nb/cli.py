@@ -24,7 +24,10 @@ from . import __version__
 from ._parameters import PARAMETERS
 
 # %% ../nbs/07c_cli.ipynb #c02de7ab
-STOPPED = "stopped; no half-written result is left. Given again, run, ingest, fetch and candidates go on from what is done"
+STOPPED = (
+    "stopped; no half-written result is left. Given again, run, ingest, fetch and candidates "
+    "go on from what is done"
+)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7
 class Teaching(click.Group):
@@ -78,7 +81,8 @@ OPTIONS |= {
 WHEN_READ = ("--drop-bad", "--times-only", "--force-rmf")  # options of ingest that others may not have
 NAMED_THERE = "Name yours when you make an archive: xrt-nb ingest FILE --id ID --time TIME --energy ENERGY"
 NAME = re.compile("`([a-z]+_[a-z_]+)`")
-ARGUMENT = re.compile(r"(?<![\w.(-])([a-z_]+)=(?:'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$))(?![\w(])")
+VALUE = r"'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$)"
+ARGUMENT = re.compile(rf"(?<![\w.(-])([a-z_]+)=(?:{VALUE})(?![\w(])")
 
 # %% ../nbs/07c_cli.ipynb #1e958ed4
 def command_now():

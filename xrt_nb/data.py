@@ -291,7 +291,8 @@ def _refuse_windows(window, ids, given):
         why = "no GTIs and no t_start, t_stop in meta"
     raise EventDataError(
         f"the exposure of {len(lost)} of {len(ids)} detections is unknown, first '{ids[lost[0]]}': {why}. "
-        "Give GTIs, or both times in seconds (xrt-nb ingest --exposures), or use time_axis='events' (first to last event)"
+        "Give GTIs, or both times in seconds (xrt-nb ingest --exposures), or use time_axis='events' "
+        "(first to last event)"
     )
 
 # %% ../nbs/00_data.ipynb #5f506588
@@ -1111,7 +1112,8 @@ def _refuse_twice(tables, names):
     for name, t in zip(names, tables):
         if both := [i for i in t.ids.tolist() if i in seen]:
             raise EventDataError(
-                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} ({many(len(both), 'id')} twice in all); "
+                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} "
+                f"({many(len(both), 'id')} twice in all); "
                 "leave it out of one of them (in Python, table[~np.isin(table.ids, other.ids)]), or rename it"
             )
         seen |= dict.fromkeys(t.ids.tolist(), name)

@@ -2586,7 +2586,8 @@ NOTE = (
 def where_section(placed):
     "Where the new detections lie."
     text = "Nothing was fitted again: representations, features and place come from the run's own numbers."
-    caption = "The embedding of the run, colored by variability; new detections are rings, or crosses where it knows nothing near"
+    caption = "The embedding of the run, colored by variability; new detections are rings, or crosses "
+    caption += "where it knows nothing near"
     figures = [(caption, png(place_figure(placed)))]
     tables = [html_table(placed.placement, "All of them: placement.csv.")]
     return {"title": "On the embedding", "text": [text], "figures": figures, "tables": tables}

@@ -168,8 +168,8 @@ def _further(columns, energy, where):
     taken = [c for c in ("obsreg_id", "time", "energy") if c in columns]
     if said := [c for c in taken if c != "energy" or energy is not None]:
         warnings.warn(
-            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken in "
-            "their place, and these names are used for them; rename what should go along",
+            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken "
+            "in their place, and these names are used for them; rename what should go along",
             XRTWarning,
             stacklevel=4,
         )
@@ -1240,7 +1240,8 @@ def read_events(
     UnknownSourceError
         If one of `ids` isn't there.
     """
-    kind, path, units = _kind_of(path, READABLE), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    kind, path = _kind_of(path, READABLE), ordinary(path)
+    units = {"time_unit": time_unit, "energy_unit": energy_unit}
     if kind == "parquet":
         return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
