@@ -162,3 +162,9 @@ def test_an_interrupt_says_what_is_left(photons, monkeypatch):
     monkeypatch.setattr(cli, "ingest_tables", stop)
     said = shell("ingest", "one.csv", "--out", "x.parquet")
     assert said.exit_code == 1 and "go on from what is done" in said.stderr
+
+
+def test_the_install_page_tells_of_every_extra():
+    settings, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("settings.ini", "docs/install.md"))
+    extras = set(re.findall(r"^(\w+)_requirements", settings, re.M)) - {"dev", "docs", "pip", "conda", "all"}
+    assert extras == set(re.findall(r"^\| `(\w+)` \|", page, re.M))
