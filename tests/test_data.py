@@ -690,3 +690,17 @@ def test_reading_is_at_hand_where_the_table_is():
     assert data.read_events is read_table.__globals__["read_events"]
     with pytest.raises(AttributeError, match="no attribute 'read_event'"): data.read_event
     with pytest.raises(ImportError): exec("from xrt_nb.data import read_all")
+
+
+def test_a_further_column_never_takes_the_place_of_times_or_energies(tmp_path):
+    frame = pd.DataFrame({"src": ["a"] * 4, "raw": 1.0, "t_corr": [7.0, 8, 9, 10], "time": [0.0, 1, 2, 3], "e": [900.0] * 4, "energy": 5.0})
+    with pytest.warns(XRTWarning, match="columns 'time', 'energy' left out"):
+        table = EventTable.from_frame(frame, id="src", time="t_corr", energy="e")
+    assert list(table.columns) == ["raw"] and table.to_frame()["time"].tolist() == [7, 8, 9, 10]
+    for name in ("t.csv", "t.parquet"):
+        back = read_events(table.write(tmp_path / name))
+        assert np.array_equal(back.time, table.time) and np.array_equal(back.energy, table.energy)
+    assert not EventTable.from_frame(frame.drop(columns="time"), id="src", time="t_corr", energy=None).columns.keys() & {"energy"}
+    for name in ("obsreg_id", "time", "energy"):
+        with pytest.raises(EventDataError, match=f"can't be called '{name}'"): EventList([1.0], columns={name: [2.0]})
+        with pytest.raises(EventDataError, match=f"can't be called '{name}'"): EventTable(["a"], [0, 1], [1.0], columns={name: [2.0]})

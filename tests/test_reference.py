@@ -166,6 +166,18 @@ placed.analogs.to_csv(sys.argv[3] + ".analogs", index=False)
 """
 
 
+def test_many_are_placed_in_parts_as_alone(made, monkeypatch):
+    "Features of the next part are made while the last one is searched: nothing may depend on it."
+    folder, new = made
+    whole = Reference(folder / "ref").place(new, k=3)
+    monkeypatch.setattr("xrt_nb.reference.TOGETHER", 7)
+    parts = Reference(folder / "ref").place(new, k=3)
+    assert np.abs(parts.placement[PLACES] - whole.placement[PLACES]).to_numpy().max() < TOLERANCE
+    assert parts.placement.drop(columns=PLACES).equals(whole.placement.drop(columns=PLACES))
+    key = ["query", "obsreg_id", "rank", "shared", "known_class"]
+    assert parts.analogs[key].equals(whole.analogs[key]) and parts.events == whole.events
+
+
 def test_another_processor_and_more_threads_place_alike(made, tmp_path):
     folder, new = made
     here, out = Reference(folder / "ref").place(new, k=5), tmp_path / "there.csv"
@@ -194,6 +206,15 @@ def test_growing_moves_nothing_and_refuses_what_is_there(made, tmp_path):
     assert np.abs(hit[PLACES].to_numpy() - more.array("embedding.npy")[len(ref):]).max() < 2.0
 
 
+def test_an_appended_detection_is_no_shared_flare(made, tmp_path):
+    _, new = made
+    grown = Reference(made[0] / "ref").append(new[:12], tmp_path / "grown")
+    assert not grown.spaces["search"].behind[-12:].any()
+    hits = grown.place(new[:12], k=200, exclude_same_source=False).analogs
+    late = hits[hits["obsreg_id"].isin(new.ids[:12].tolist())]
+    assert len(late) and not late["shared"].any()
+
+
 def test_references_fitted_apart_are_not_merged(made, copy, tmp_path):
     ref = Reference(made[0] / "ref")
     with pytest.raises(XRTError, match="nothing beyond"): ref.merge(copy, tmp_path / "x")
@@ -206,9 +227,23 @@ def test_another_mission_is_flagged(made):
     folder, new = made
     some = new[:3]
     some.meta["mission"] = ["SIMULATED", "XMM-Newton", None]
-    with pytest.warns(XRTWarning, match="2 of 3 detections are of another mission"):
+    with pytest.warns(XRTWarning, match="1 of 3 detections are of another mission"):
         at = Reference(folder / "ref").place(some, k=0).placement
-    assert at["other_mission"].tolist() == [False, True, True]
+    assert at["other_mission"].tolist() == [False, True, False]
+
+
+def test_a_mission_that_nobody_tells_is_not_called_another(made, tmp_path):
+    folder, new = made
+    some = new[:3]
+    some.meta["mission"] = None
+    with pytest.warns(XRTWarning, match="the mission of 3 of 3 detections is not known, first"):
+        at = Reference(folder / "ref").place(some, k=0).placement
+    assert not at["other_mission"].any()
+    copy = shutil.copytree(folder / "ref", tmp_path / "untold")
+    edited(copy, lambda m: m.update(missions={"": 10}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", XRTWarning)
+        assert not Reference(copy).place(some, k=0, exclude_same_source=False).placement["other_mission"].any()
 
 
 FULL = """

@@ -59,6 +59,15 @@ def refuse(what, why, part=""):
     allowed = "comparisons of columns with numbers and words, in [...], and, or, not"
     return ValueError(f"{what}: {why}{said}; allowed are {allowed}")
 
+# %% ../nbs/below/05_conditions.ipynb #ed731107
+PARTS = {ast.Constant: "a value alone", ast.Call: "a call", ast.BinOp: "arithmetic"}
+PARTS[ast.Subscript] = "a part of a column"
+
+# %% ../nbs/below/05_conditions.ipynb #e0474318
+def named(node):
+    "What a part of a condition is, in words."
+    return PARTS.get(type(node), "this")
+
 # %% ../nbs/below/05_conditions.ipynb #3915398f
 def _signed(node):
     "A constant and its sign; (node, 1) for everything else."
@@ -78,7 +87,7 @@ def _side(node, names, what):
     inner, sign = _signed(node)
     if isinstance(inner, ast.Constant) and type(inner.value) in (int, float, str, bool):
         return inner.value if sign > 0 else -inner.value
-    raise refuse(what, f"{type(node).__name__} is not understood", ast.unparse(node))
+    raise refuse(what, f"{named(node)} is not understood", ast.unparse(node))
 
 # %% ../nbs/below/05_conditions.ipynb #5c3185fa
 SIGNS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
@@ -120,7 +129,7 @@ def _condition(node, names, what):
         return Truth(_side(node, names, what), ast.unparse(node))
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitAnd, ast.BitOr)):
         raise refuse(what, "write `and`, `or` instead of &, |", ast.unparse(node))
-    raise refuse(what, f"{type(node).__name__} is not a condition", ast.unparse(node))
+    raise refuse(what, f"{named(node)} is not a condition", ast.unparse(node))
 
 # %% ../nbs/below/05_conditions.ipynb #0bcb77d9
 def _quoted(text):
@@ -153,6 +162,8 @@ def parse(text: str, what: str = "query", most: int = 2000):
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(words.strip(), mode="eval")
+        if isinstance(tree.body, ast.Constant):
+            raise refuse(what, "a value alone is not a condition", text.strip())
         return _condition(tree.body, names, what)
     except SyntaxError as err:
         raise _unreadable(what, text, err.msg) from None

@@ -36,6 +36,11 @@ def printable(text, most: int = 80) -> str:
         text = text[: most - 1 - tail] + "…" + (text[-tail:] if tail else "")
     return "".join("\ufffd" if unicodedata.category(c) in _HIDDEN else c for c in text)
 
+# %% ../nbs/below/00_text.ipynb #4f078d11
+def many(n, noun: str, plural: str = "") -> str:
+    "A number and its noun, in the singular for one; `plural` where it isn't noun + s."
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
 # %% ../nbs/below/00_text.ipynb #b71596ca
 def plain(text, most: int = 40) -> str:
     """Make text that matplotlib draws as it is.

@@ -362,8 +362,9 @@ class SameSource:
         "Which detections are of a source of this name, -1 for none, or position with its error [arcsec]."
         named = (self.code >= 0) & (code >= 0)
         same, reach = named & (self.code == code), np.radians(min(np.hypot(self.widest, error) / 3600, 180))
-        near = np.flatnonzero(~named & (self.at @ at >= np.cos(reach) - 1e-12))  # few, to be looked at closely
-        apart = 2 * np.degrees(np.arcsin(np.minimum(np.linalg.norm(self.at[near] - at, axis=1) / 2, 1))) * 3600
+        near = np.flatnonzero(~named & (self.at @ at >= np.cos(reach) - 1e-12))  # few, to be looked at
+        chord = np.linalg.norm(self.at[near] - at, axis=1)
+        apart = 2 * np.degrees(np.arcsin(np.minimum(chord / 2, 1))) * 3600
         same[near] = apart <= np.hypot(self.error[near], error)
         return same
 
@@ -391,7 +392,7 @@ class MoreSources:
         self.code = np.where(self.new.code >= 0, np.where(self.code >= 0, self.code, len(archive.names)), -1)
 
     def of(self, row: int) -> np.ndarray:  # (S,) bool
-        "Which detections of the archive are of the source of a new one; those are numbered after the archive."
+        "Which detections of the archive are of the source of a new one, numbered after the archive."
         j = row - len(self.archive.ids)
         return self.archive.like(self.code[j], self.new.at[j], self.new.error[j])
 
@@ -403,9 +404,8 @@ def _same_source(ids, sources, wanted):
     same = sources if isinstance(sources, (SameSource, MoreSources)) else SameSource(ids, sources)
     if same.blind:
         warnings.warn(
-            "exclude_same_source without `sources`: only the query itself is left out, since an id doesn't "
-            "tell which source it observed and nothing else is known (no catalog name, no position "
-            "with its error)",
+            "only the query itself is left out of its analogs, not other detections of its source: nothing "
+            "tells which those are (no catalog name, no position with its error in `sources`)",
             XRTWarning,
             stacklevel=4,
         )
@@ -504,14 +504,14 @@ def _chances(score, hits, queries, values, rows, own, counts):
 
 # %% ../nbs/05_analogs.ipynb #e3400baf
 def found_by_row(
-    features, ids, query, k, exclude_same_source=False, sources=None, score=None, counts=None, behind=None, **made
+    features, ids, query, k, exclude_same_source=False, sources=None, counts=None, behind=None, **score
 ):
     "Hits of each query with their rows; see `find_analogs`."
     new, k = isinstance(query, pd.DataFrame), check_k(k)
-    known = new and isinstance(features, Prepared)  # then nobody asks for a row by its id
+    known = new and isinstance(features, Prepared)  # then no row is asked for by its id
     x, names, at = (features, features.ids, None) if known else check_archive(features, ids)
     x = features if hasattr(features, "columns") else x
-    score = _score_of(score, x, **made)
+    score = _score_of(x=x, **score)
     queries, rows = (_new_rows(query, x), len(names)) if new else _rows_of(query, at)
     rows = rows + np.arange(len(queries)) if new else rows
     everyone = np.r_[names, queries] if new else names
@@ -816,6 +816,8 @@ def plot_analogs(
     frame = (
         hits if isinstance(hits, pd.DataFrame) else pd.DataFrame({"query": query, "obsreg_id": list(hits)})
     )
+    if lost := [c for c in ("query", "obsreg_id") if c not in frame]:
+        raise ValueError(f"`hits` has no column '{lost[0]}'; give what search returned, or ids")
     if query is None and len(frame):
         query = frame["query"].iloc[0]
     rows = (

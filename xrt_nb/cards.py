@@ -547,6 +547,11 @@ def summary_of(row):
         )
     return said
 
+# %% ../nbs/05h_cards.ipynb #3f91efa3
+def have(n, among=""):
+    "A number with its verb."
+    return f"{n:,} {among}{'has' if n == 1 else 'have'}"
+
 # %% ../nbs/05h_cards.ipynb #13fd74bf
 SHOWN_APART = ("name", "obsreg_id", "flags", "flags_unknown", "neighbors", "n_flags")
 
@@ -655,9 +660,10 @@ def expectation(frame, q):
     flagged = int((some["n_flags"] > 0).sum())
     far = "A p far below 1e-06 is an extrapolation and says no more than: not by chance."
     return [
-        f"{n:,} of {n_all} detections are candidates at q < {q:g}, with p up to {last:.2g}. "
+        f"{n:,} of {n_all} detections {'is a candidate' if n == 1 else 'are candidates'} at q < {q:g}, "
+        f"with p up to {last:.2g}. "
         f"Chance alone would bring {len(frame) * last:.2g} of the {n_all} that far.",
-        f"{n - flagged:,} of them have no flag, {flagged:,} have one or more; no flag removes a candidate.",
+        f"{have(n - flagged, 'of them ')} no flag, {have(flagged)} one or more; no flag removes a candidate.",
         *([far] if some["p"].min() < 1e-6 else []),
     ]
 

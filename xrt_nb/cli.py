@@ -9,9 +9,11 @@ __all__ = []
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,12 @@ import click
 
 from . import __version__
 from ._parameters import PARAMETERS
+
+# %% ../nbs/07c_cli.ipynb #c02de7ab
+STOPPED = (
+    "stopped; no half-written result is left. Given again, run, ingest, fetch and candidates "
+    "go on from what is done"
+)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7
 class Teaching(click.Group):
@@ -35,8 +43,11 @@ class Teaching(click.Group):
                 warnings.simplefilter("always", XRTWarning)
                 warnings.showwarning = say_warning
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.ClickException(STOPPED) from None
         except (XRTError, ValueError, NotImplementedError, OSError) as err:
-            raise click.ClickException(printable(for_the_shell(err), 2000)) from err
+            said = for_the_shell(err, self.commands.get(ctx.invoked_subcommand))
+            raise click.ClickException(printable(said, 2000)) from err
 
     def list_commands(self, ctx):
         return list(self.commands)  # in the order of the work, not of the alphabet
@@ -44,9 +55,11 @@ class Teaching(click.Group):
 # %% ../nbs/07c_cli.ipynb #2d92bbe1
 def say_warning(message, *_):
     "A warning as a line on standard error."
+    from tqdm import tqdm
     from xrt_nb._text import printable
 
-    click.echo(f"note: {printable(message, 2000)}", err=True)
+    with tqdm.external_write_mode(file=sys.stderr):  # a bar that is drawn steps aside
+        click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-1
 NO_PERMISSION = "you have no permission there: choose another folder or ask its owner"
@@ -61,17 +74,52 @@ OPTIONS |= {
     "force_rmf=True": "--force-rmf",
     "times_only=True": "--times-only",
     "there='skip'": "--skip-known",
+    "energies=False": "--times-only",
 }
 
+# %% ../nbs/07c_cli.ipynb #bf9156c4
+WHEN_READ = ("--drop-bad", "--times-only", "--force-rmf")  # options of ingest that others may not have
+NAMED_THERE = "Name yours when you make an archive: xrt-nb ingest FILE --id ID --time TIME --energy ENERGY"
+NAME = re.compile("`([a-z]+_[a-z_]+)`")
+VALUE = r"'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$)"
+ARGUMENT = re.compile(rf"(?<![\w.(-])([a-z_]+)=(?:{VALUE})(?![\w(])")
+
+# %% ../nbs/07c_cli.ipynb #1e958ed4
+def command_now():
+    "The command that is running, or None."
+    ctx = click.get_current_context(silent=True)
+    return ctx and ctx.command
+
+# %% ../nbs/07c_cli.ipynb #7c50002f
+def flags_of(command):
+    "Name of a parameter -> its option, of a command or of all commands in a group."
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    out = {name: flag for c in inner for name, flag in flags_of(c).items()}
+    found = [p for p in getattr(command, "params", ()) if isinstance(p, click.Option)]
+    return out | {p.name: max(p.opts, key=len) for p in found}
+
+# %% ../nbs/07c_cli.ipynb #1de07c47
+def as_option(found, flags):
+    "One argument of Python as the option, if the command has it."
+    name, word, dots, number = found.groups()
+    if name not in flags:
+        return found[0]
+    value = word or number or (name.upper() if dots else "")
+    return f"{flags[name]} {value}".rstrip()
+
 # %% ../nbs/07c_cli.ipynb #90dd99c7-2
-def for_the_shell(err):
-    "The sentence of an error, with options of the shell instead of arguments of Python, and with a cure."
+def for_the_shell(err, command=None):
+    "What an error or a note says, with options of `command` instead of arguments of Python, and with a cure."
     if isinstance(err, OSError) and err.errno in CURES and "[Errno" in str(err):
         return f"{err.filename or 'the output'}: {CURES[err.errno]}, and restart"
-    said = str(err)
+    said, flags = str(err), flags_of(command or command_now())
     for argument, option in OPTIONS.items():
-        said = said.replace(argument, option)
-    return said
+        elsewhere = flags and option in WHEN_READ and option not in flags.values()
+        said = said.replace(argument, f"`xrt-nb ingest {option}`" if elsewhere else option)
+    if flags and "id" not in flags:
+        said = said.replace("Name yours with id=, time=, energy=", NAMED_THERE)
+    said = NAME.sub(lambda m: f"`{flags.get(m[1], m[1])}`", said)
+    return ARGUMENT.sub(lambda m: as_option(m, flags), said)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-3
 @click.group(cls=Teaching, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -256,7 +304,7 @@ class Bars:
     "Progress bars on standard error, one per step; for a `with` block."
 
     def __init__(self):
-        self.bar, self.name = None, None
+        self.bar, self.name, self.began, self.drawn = None, None, 0.0, sys.stderr.isatty()
 
     def __enter__(self):
         return self
@@ -267,7 +315,10 @@ class Bars:
     def __call__(self, step, done, total):
         if step != self.name:
             self.close()
-            self.name, self.bar = step, new_bar(step, total)
+            self.name, self.began = step, time.monotonic()
+            self.bar = new_bar(step, total) if self.drawn else None
+        if self.bar is None:
+            return
         if total and self.bar.total != total:
             self.bar.total, self.bar.bar_format = total, None
         if total:
@@ -277,6 +328,8 @@ class Bars:
     def close(self):
         if self.bar is not None:
             self.bar.close()
+        elif self.name is not None:
+            click.echo(f"{self.name:16s}{time.monotonic() - self.began:.0f} s", err=True)
         self.bar = self.name = None
 
 # %% ../nbs/07c_cli.ipynb #1c1d3d2a
@@ -300,13 +353,13 @@ def say_next(command, why, err=False):
 # %% ../nbs/07c_cli.ipynb #ab08ae1a-1
 def say_done(run):
     "Say where the report is, what is in it, and what to do with it."
+    from xrt_nb._text import many
     from xrt_nb.runs import read_run
 
     r = read_run(run)
     n = len(r.clusters.groupby("cluster").size().drop(0, errors="ignore"))
-    click.echo(
-        f"{len(r.clusters):,} detections on the embedding in {n} clusters; {len(r.analogs):,} analogs."
-    )
+    where = f"{many(len(r.clusters), 'detection')} on the embedding in {many(n, 'cluster')}"
+    click.echo(f"{where}; {many(len(r.analogs), 'analog')}.")
     if len(r.retrieval):
         mean = r.retrieval.groupby("ranking", sort=False)["precision"].mean()
         click.echo("precision of the search: " + ", ".join(f"{k} {v:.3f}" for k, v in mean.items()))
@@ -351,7 +404,7 @@ def demo(out, sources, seed, case, steps, more, jobs, overwrite, **options):
 def is_table(path):
     "Whether a path names a table of events, rather than event files or a list of them."
     name = path.name.lower()
-    if name.endswith((".parquet", ".pq", ".csv.gz")):
+    if name.endswith((".parquet", ".pq", ".csv.gz", ".ecsv", ".tsv")):
         return True
     if not name.endswith(".csv") or not path.is_file():
         return False
@@ -366,7 +419,7 @@ def read_tables(paths, drop_bad=False, columns=None):
     from xrt_nb.tables import read_events
 
     bad = "drop" if drop_bad else "raise"
-    with tqdm(paths, desc="reading", unit="file", disable=len(paths) < 2) as bar:
+    with tqdm(paths, desc="reading", unit="file", disable=None if len(paths) > 1 else True) as bar:
         tables = [read_events(p, bad=bad, **(columns or {})) for p in bar]
     return concat(tables, paths) if len(tables) > 1 else tables[0]
 
@@ -378,13 +431,61 @@ def say_next_after(archive, n):
         return say_next(f"xrt-nb place {quoted(archive)} --in demo_run", why)
     say_next(f"xrt-nb run {quoted(archive)} --out my_run", "embedding, clusters and analogs of the archive")
 
+# %% ../nbs/07c_cli.ipynb #b90e3d8d
+def say_archive(n_detections, n_events, where):
+    "How much is in an archive."
+    from xrt_nb._text import many
+
+    click.echo(f"{many(n_detections, 'detection')}, {many(n_events, 'event')} {where}")
+
 # %% ../nbs/07c_cli.ipynb #a98cba5d-3
-def ingest_tables(paths, drop_bad, out, overwrite, columns):
+def ingest_tables(paths, drop_bad, out, overwrite, columns, times_only=False, exposures=None):
     "Join tables of events."
-    table = read_tables(paths, drop_bad, columns)
+    table = read_tables(paths, drop_bad, columns | ({"energy": None} if times_only else {}))
+    if len(table) == 0:
+        raise click.ClickException("there is no detection in it: nothing to write")
+    if times_only:
+        table = without_energies(table)
+    if exposures is not None:
+        table = with_exposures(table, exposures)
     table.write(out, overwrite)
-    click.echo(f"{len(table):,} detections, {table.n_events:,} events in {out}")
+    say_archive(len(table), table.n_events, f"in {out}")
     say_next_after(out, len(table))
+
+# %% ../nbs/07c_cli.ipynb #5f324791
+def without_energies(table):
+    "The same table, of times alone."
+    from xrt_nb.data import EventTable
+
+    given = table.gti, table.gti_offsets, table.meta, table.columns
+    return EventTable(table.ids, table.offsets, table.time, None, *given)
+
+# %% ../nbs/07c_cli.ipynb #8c2419a5
+EDGES = ("t_start", "t_stop")
+
+# %% ../nbs/07c_cli.ipynb #81a3bd98
+def with_exposures(table, path):
+    "The table with the exposures that a CSV gives, in its meta."
+    import numpy as np
+    import pandas as pd
+    from xrt_nb._store import XRTError
+    from xrt_nb.tables import read_table
+
+    frame = read_table(path, needed=("obsreg_id", *EDGES), text=("obsreg_id",)).set_index("obsreg_id")
+    if frame.index.duplicated().any():
+        raise XRTError(f"{path}: '{frame.index[frame.index.duplicated()][0]}' stands there twice")
+    edges = frame.reindex(table.ids)[list(EDGES)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    full, first, last = table.counts > 0, edges[:, 0].copy(), edges[:, 1].copy()
+    first[full], last[full] = table.time[table.offsets[:-1][full]], table.time[table.offsets[1:][full] - 1]
+    good = (edges[:, 0] < edges[:, 1]) & (edges[:, 0] <= first) & (last <= edges[:, 1])
+    if not good.all():
+        n, lost = int((~good).sum()), table.ids[np.flatnonzero(~good)[0]]
+        raise XRTError(
+            f"{path}: no exposure that holds all events, for {n} of {len(table)} detections, first '{lost}'; "
+            "give t_start and t_stop in the seconds of the times"
+        )
+    table.meta = table.meta.assign(**dict(zip(EDGES, edges.T)))
+    return table
 
 # %% ../nbs/07c_cli.ipynb #a5981f06
 def say_notes(frame, kind, most=3):
@@ -400,14 +501,13 @@ def say_notes(frame, kind, most=3):
 # %% ../nbs/07c_cli.ipynb #a5981f06-1
 def ingest_files(paths, out, overwrite, cluster=None, **options):
     "Read event files; end with the list of those that failed."
-    from xrt_nb._text import printable
+    from xrt_nb._text import many, printable
     from xrt_nb.ingest import ingest
 
     with workers_at(cluster, out) as workers:
-        done = ingest([str(p) for p in paths], out, overwrite=overwrite, workers=workers, **options)
-    click.echo(
-        f"{done.n_sources:,} detections, {done.n_events:,} events from {done.n_files:,} files in {out}"
-    )
+        how = options | {"overwrite": overwrite, "workers": workers, "progress": sys.stderr.isatty()}
+        done = ingest([str(p) for p in paths], out, **how)
+    say_archive(done.n_sources, done.n_events, f"from {many(done.n_files, 'file')} in {out}")
     say_notes(done.remarks, "note")
     say_notes(done.skipped, "skipped", most=1000)
     say_next_after(out, done.n_sources)
@@ -470,6 +570,24 @@ ingest_options = add(
     click.option("--restart", is_flag=True, help=RESTART),
 )
 
+# %% ../nbs/07c_cli.ipynb #73668ab0
+EXPOSURES = "Tables of events: CSV with obsreg_id, t_start, t_stop, when each exposure began and ended [s]."
+exposures_option = click.option("--exposures", type=FILE, metavar="CSV", help=EXPOSURES)
+
+# %% ../nbs/07c_cli.ipynb #2b8cd66e
+FOR_FILES = ("region", "rmf", "force_rmf", "mission", "energy_range")
+
+# %% ../nbs/07c_cli.ipynb #8e40135d
+def refuse_given(names, why):
+    "Refuse options of these names that stand on the command line."
+    from click.core import ParameterSource
+
+    ctx = click.get_current_context()
+    flags = flags_of(ctx.command)
+    for name in names:
+        if name in flags and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flags[name]} {why}")
+
 # %% ../nbs/07c_cli.ipynb #c0af919b
 @main.command()
 @click.argument("paths", **PATHS)
@@ -478,11 +596,24 @@ ingest_options = add(
 @ingest_options
 @drop_option
 @column_options
+@exposures_option
 @out_option
 @cluster_option
 @overwrite_option
 def ingest(
-    paths, jobs, drop_bad, out, overwrite, id, time, energy, time_unit, energy_unit, decimal, **options
+    paths,
+    jobs,
+    drop_bad,
+    exposures,
+    out,
+    overwrite,
+    id,
+    time,
+    energy,
+    time_unit,
+    energy_unit,
+    decimal,
+    **options,
 ):
     """Read event files, and tables of events, into one archive.
 
@@ -497,6 +628,7 @@ def ingest(
         xrt-nb ingest csc_products/ --out archive.parquet
         xrt-nb ingest my_evt2.fits archive.parquet --out joined.parquet
         xrt-nb ingest eventfiles_table.csv --out archive.parquet
+        xrt-nb ingest photons.csv --exposures exposures.csv --out archive.parquet
     """
     columns = dict(
         id=id, time=time, energy=energy, time_unit=time_unit, energy_unit=energy_unit, decimal=decimal
@@ -504,7 +636,9 @@ def ingest(
     columns = given_of(columns)
     cluster = options.pop("cluster")
     if all(is_table(p) for p in paths):
-        return ingest_tables(paths, drop_bad, out, overwrite, columns)
+        refuse_given(FOR_FILES, "is for event files, and these are tables of events")
+        return ingest_tables(paths, drop_bad, out, overwrite, columns, options["times_only"], exposures)
+    columns |= given_of({"exposures": exposures})
     if columns:
         first = next(iter(columns)).replace("_", "-")
         raise click.UsageError(f"--{first} is for tables of events, and there are event files among these")
@@ -525,6 +659,7 @@ def ids_of_file(path):
 # %% ../nbs/07c_cli.ipynb #0cc6648e-1
 def wanted(ids, lists, query, release):
     "All detections that were named in one way or another."
+    from xrt_nb._text import many
     from xrt_nb.products import as_detections
 
     found = as_detections(ids) + [d for p in lists for d in as_detections(ids_of_file(p))]
@@ -532,7 +667,7 @@ def wanted(ids, lists, query, release):
         from xrt_nb.catalogs import Catalog
 
         hits = Catalog(release).query("observation", where=query).frame()
-        click.echo(f"{len(hits):,} detections with {query}", err=True)
+        click.echo(f"{many(len(hits), 'detection')} with {query}", err=True)
         found += as_detections(hits)
     if not found:
         raise click.UsageError("nothing to fetch: give ids, --ids FILE, --query TEXT, or archive")
@@ -541,11 +676,11 @@ def wanted(ids, lists, query, release):
 # %% ../nbs/07c_cli.ipynb #010c1fa0
 def say_fetched(done, out):
     "What was fetched, what was made of it, and what was not there."
-    said = f"{len(done.files):,} files, {done.n_new:,} new, in {out}"
+    from xrt_nb._text import many
+
+    click.echo(f"{many(len(done.files), 'file')}, {done.n_new:,} new, in {out}")
     if done.ingest:
-        said += f"; {done.ingest.n_sources:,} detections, {done.ingest.n_events:,} events in {done.path}"
-    click.echo(said)
-    if done.ingest:
+        say_archive(done.ingest.n_sources, done.ingest.n_events, f"in {done.path}")
         say_next_after(done.path, done.ingest.n_sources)
     for r in done.absent.itertuples():
         click.echo(f"  {r.obsreg_id} {r.product}: {r.reason}", err=True)
@@ -602,12 +737,14 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
     from xrt_nb import products
 
     if ids == ("archive",):
-        done = products.archive(out, **given_of({"source": table}), overwrite=overwrite)
-        click.echo(f"{done.n_sources:,} detections, {done.n_events:,} events in {out}")
+        how = given_of({"source": table}) | {"overwrite": overwrite, "progress": sys.stderr.isatty()}
+        done = products.archive(out, **how)
+        say_archive(done.n_sources, done.n_events, f"in {out}")
         return say_next_after(out, done.n_sources)
     if "archive" in ids:
         raise click.UsageError("archive is given alone, without ids")
     options |= given_of({"base_url": service}) | {"release": f"rel{release}", "overwrite": overwrite}
+    options["progress"] = sys.stderr.isatty()
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
 
@@ -651,6 +788,7 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
     \b
         xrt-nb represent events.parquet --representation cube --out cubes.npz
     """
+    from xrt_nb._text import many
     from xrt_nb.tables import read_events
     from xrt_nb.runs import save_representations
 
@@ -661,7 +799,7 @@ def represent(events, what, normalize, out, overwrite, min_counts, cluster, **op
     ids, rows = drawn_at(cluster, table, what == "cube", least, given, out)
     save_representations(out, ids, rows, overwrite)
     left = f"{len(table) - len(ids)} of {len(table)} detections left out (too few counts, or no time axis)"
-    click.echo(f"{len(ids):,} {what}s in {out}; {left}")
+    click.echo(f"{many(len(ids), what)} in {out}; {left}")
     say_next(f"xrt-nb features {quoted(out)} --out features.parquet", "principal components")
 
 # %% ../nbs/07c_cli.ipynb #f17cli
@@ -695,6 +833,7 @@ def features(representations, out, cluster, overwrite, **options):
         xrt-nb features cubes.npz --out features.parquet --cluster local:4
     """
     from xrt_nb._store import atomic
+    from xrt_nb._text import many
     from xrt_nb.features import scree
     from xrt_nb.runs import case_of, last_of, load_representations, with_parameters
 
@@ -705,9 +844,8 @@ def features(representations, out, cluster, overwrite, **options):
     with atomic(out, overwrite) as tmp:
         frame.to_parquet(tmp)
     share = scree(last_of(model)).cumulative.iloc[-1]
-    click.echo(
-        f"{frame.shape[1]} features of {len(frame):,} detections in {out}; {share:.1%} of the variance"
-    )
+    made = f"{many(frame.shape[1], 'feature')} of {many(len(frame), 'detection')}"
+    click.echo(f"{made} in {out}; {share:.1%} of the variance")
     say_next(f"xrt-nb embed {quoted(out)} --out embedding.csv", "a plane of all detections")
 
 # %% ../nbs/07c_cli.ipynb #a018bd9c-1
@@ -739,13 +877,14 @@ def embed_command(features, jobs, out, overwrite, **options):
     \b
         xrt-nb embed features.parquet -p 50 -lr 100 -iter 1000 -rs 11 --out embedding.csv
     """
+    from xrt_nb._text import many
     from xrt_nb.embedding import embed, embedding_frame, published_tsne, write_embedding
 
     frame, settings = features_of(features), published_tsne("2D-PCA") | given_of(options)
     with Bars() as bars:
         y = embed(frame, n_jobs=jobs, progress=lambda i, n: bars("t-SNE", i, n), **settings)
     write_embedding(embedding_frame(y, frame.index), out, overwrite=overwrite)
-    click.echo(f"{len(frame):,} positions in {out}")
+    click.echo(f"{many(len(frame), 'position')} in {out}")
     say_next(f"xrt-nb cluster {quoted(out)} --out clusters.csv", "groups on the embedding")
 
 # %% ../nbs/07c_cli.ipynb #e1870062
@@ -761,6 +900,7 @@ def cluster_command(embedding, out, overwrite, **options):
         xrt-nb cluster embedding.csv -eps 2.5 -ms 25 --out clusters.csv
     """
     from xrt_nb._store import atomic
+    from xrt_nb._text import many
     from xrt_nb.clustering import cluster
     from xrt_nb.embedding import read_embedding
 
@@ -768,7 +908,7 @@ def cluster_command(embedding, out, overwrite, **options):
     labels = cluster(frame[["tsne1", "tsne2"]].to_numpy(), **given_of(options))
     with atomic(out, overwrite) as tmp:
         frame.assign(cluster=labels).to_csv(tmp, index=False, lineterminator="\n")
-    click.echo(f"{labels.max()} clusters and {(labels == 0).sum():,} outliers in {out}")
+    click.echo(f"{many(labels.max(), 'cluster')} and {many((labels == 0).sum(), 'outlier')} in {out}")
     say_next("xrt-nb analogs features.parquet ID", "what is most like the detection ID")
 
 # %% ../nbs/07c_cli.ipynb #6f23ad8a
@@ -840,6 +980,7 @@ def analogs(features, query, known, published, k, space, score, standardize, out
         xrt-nb analogs my_run/properties.parquet --standardize --known known.csv --out analogs.csv
     """
     from xrt_nb._store import atomic
+    from xrt_nb._text import many
     from xrt_nb.analogs import find_analogs
     from xrt_nb.runs import flagged
 
@@ -851,7 +992,7 @@ def analogs(features, query, known, published, k, space, score, standardize, out
     else:
         with atomic(out, overwrite) as tmp:
             hits.to_csv(tmp, index=False, lineterminator="\n")
-        click.echo(f"{len(hits):,} analogs of {len(asked)} detections in {out}")
+        click.echo(f"{many(len(hits), 'analog')} of {many(len(asked), 'detection')} in {out}")
     say_next_of(features)
 
 # %% ../nbs/07c_cli.ipynb #44206dfe
@@ -1031,7 +1172,8 @@ def say_placed(placed, out):
         click.echo(f"and {len(placed) - 10} more in {out / 'placement.csv'}")
     click.echo(f"The report is {out / 'report.html'}")
     if placed.run.path.is_dir() and placed.run.events is not None:
-        say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
+        return say_next(f"xrt-nb app {quoted(placed.run.path)}", "look around in the run")
+    say_next("xrt-nb run events.parquet --out my_run", "they and others as an archive of their own")
 
 # %% ../nbs/07c_cli.ipynb #9539f8e6
 @main.command()
@@ -1085,7 +1227,7 @@ def place(
 # %% ../nbs/07c_cli.ipynb #ceb020bd
 @main.group()
 def reference():
-    """A run made to be shared: build, look at, extend, merge, pack."""
+    """A run made to be shared: build it, get info, append to it, merge two, pack it as a zip."""
 
 # %% ../nbs/07c_cli.ipynb #66a787fe
 FOLDER = click.Path(path_type=Path)
@@ -1345,12 +1487,14 @@ classify_options = add(
 # %% ../nbs/07c_cli.ipynb #b8eb98c7
 def trained_model(table, labels, label, path, seed, overwrite):
     "A model from labels, written to its file."
+    from xrt_nb._text import many
     from xrt_nb.classification import SourceClassifier, read_sources, training_set
 
     rows, given = training_set(table, read_sources(labels), label)
     model = SourceClassifier(random_state=seed).fit(rows, given)
     model.save(path, overwrite)
-    click.echo(f"The model, from {len(rows)} labeled sources of {len(model.classes_)} classes, is in {path}")
+    made = f"{many(len(rows), 'labeled source')} of {many(len(model.classes_), 'class', 'classes')}"
+    click.echo(f"The model, from {made}, is in {path}")
     return model
 
 # %% ../nbs/07c_cli.ipynb #8173fd81
@@ -1368,6 +1512,7 @@ def classify_table(table, model, out, labels, label, draws, seed, overwrite):
         xrt-nb classify sources.vot --model model.npz --train labeled.csv --out classes.vot
         xrt-nb classify others.csv --model model.npz --out classes.parquet
     """
+    from xrt_nb._text import many
     from xrt_nb.classification import SourceClassifier, classify, facts_of, read_sources, write_classes
 
     rows = read_sources(table)
@@ -1378,7 +1523,7 @@ def classify_table(table, model, out, labels, label, draws, seed, overwrite):
     result = classify(fitted.set_params(draws=draws), rows)
     write_classes(result, out, facts_of(fitted), overwrite)
     counts = ", ".join(f"{c} {n}" for c, n in result["class"].value_counts().items())
-    click.echo(f"{len(result)} sources: {counts}")
+    click.echo(f"{many(len(result), 'source')}: {counts}")
     share = (result["certainty"] >= 0.8).mean()
     click.echo(f"{share:.0%} of them with p of 0.8 or more; the classes are in {out}")
     more = f"xrt-nb classify others.csv --model {quoted(model)} --out others.vot"

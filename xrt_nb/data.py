@@ -17,7 +17,7 @@ from ._checks import one_of, shown, whole
 from ._columns import EventDataError, XRTWarning, as_column, as_id, as_numbers, bad_rows, clean_ids
 from ._columns import join_meta, plain_column, some_names, tidy_fact, tidy_meta, why_bad
 from ._store import XRTError
-from ._text import printable
+from ._text import many, printable
 
 # %% ../nbs/00_data.ipynb #470e0af2
 from typing import TYPE_CHECKING, overload
@@ -184,12 +184,20 @@ def outside_gti(
         out[e] = _outside_of_some(time[e], own, gti[g], parts)
     return out
 
+# %% ../nbs/00_data.ipynb #58dbc907
+OWN_COLUMNS = ("obsreg_id", "time", "energy")  # names under which a table writes its own
+
 # %% ../nbs/00_data.ipynb #b46ff7f6
 def _check_columns(time, energy, columns, where=""):
     "Make time, energy and further columns into arrays of one length."
     time = as_column(time, "time", where)
     energy = None if energy is None else as_column(energy, "energy", where)
     columns = {str(k): plain_column(v) for k, v in (columns or {}).items()}
+    if taken := [c for c in columns if c in OWN_COLUMNS]:
+        raise EventDataError(
+            f"{where}a further column can't be called '{taken[0]}': ids, times and energies are written "
+            "under the names obsreg_id, time, energy. Rename it"
+        )
     for name, col in {"energy": energy, **columns}.items():
         if col is not None and len(col) != len(time):
             sizes = f"got {len(time)} and {len(col)}"
@@ -283,7 +291,8 @@ def _refuse_windows(window, ids, given):
         why = "no GTIs and no t_start, t_stop in meta"
     raise EventDataError(
         f"the exposure of {len(lost)} of {len(ids)} detections is unknown, first '{ids[lost[0]]}': {why}. "
-        "Give GTIs or both times in seconds, or use time_axis='events' (first to last event)"
+        "Give GTIs, or both times in seconds (xrt-nb ingest --exposures), or use time_axis='events' "
+        "(first to last event)"
     )
 
 # %% ../nbs/00_data.ipynb #5f506588
@@ -1103,8 +1112,9 @@ def _refuse_twice(tables, names):
     for name, t in zip(names, tables):
         if both := [i for i in t.ids.tolist() if i in seen]:
             raise EventDataError(
-                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} ({len(both)} ids twice in all); "
-                "drop one of them, e.g. table[~np.isin(table.ids, other.ids)], or rename it"
+                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} "
+                f"({many(len(both), 'id')} twice in all); "
+                "leave it out of one of them (in Python, table[~np.isin(table.ids, other.ids)]), or rename it"
             )
         seen |= dict.fromkeys(t.ids.tolist(), name)
 

@@ -171,6 +171,10 @@ def _unzip(path, raw):
         ) from err
     return out
 
+# %% ../nbs/00d_fits.ipynb #e2900510
+FITS_NAME = re.compile(r"\.(fits?|fts|evt|ftz|ds)(\.gz)?$")
+TABLES = "; a table of events is .csv, .csv.gz, .ecsv, .tsv or .parquet"
+
 # %% ../nbs/00d_fits.ipynb #e259e086-2
 def open_fits(path):
     "A file's bytes as a file object, unpacked."
@@ -184,9 +188,9 @@ def open_fits(path):
     if magic == b"SIMPLE":
         return raw
     raw.close()
-    raise EventFileError(
-        f"{path}: " + (f"not a FITS file (it begins with {magic!r})" if magic else "the file is empty")
-    )
+    cure = "" if FITS_NAME.search(str(path).lower()) else TABLES
+    why = f"not a FITS file (it begins with {magic!r}){cure}" if magic else "the file is empty"
+    raise EventFileError(f"{path}: {why}")
 
 # %% ../nbs/00d_fits.ipynb #e259e086-3
 def _content(path):

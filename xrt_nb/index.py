@@ -276,12 +276,16 @@ def clearly_farther(last, square, x):
     size = np.sqrt((x**2).sum(axis=1))
     return np.sqrt(last) * (1 - allowance(x.shape[1])) > reach + 4 * unit * (size + reach)
 
+# %% ../nbs/05g_index.ipynb #29618fa6
+FEW, PILOT = 8, 256  # queries that are no batch yet, and those of a batch that go first
+DEAR = 6, 40  # what a row of a list costs, in rows of all: for few queries, in a batch
+
 # %% ../nbs/05g_index.ipynb #3eba481a
 class IndexedNeighbors:
     """The k nearest rows by Euclidean distance, exactly, from the lists of an index that can hold them.
 
-    A query whose neighbors are near looks into few lists. One that is far from all rows, so that an
-    eighth of the lists or more could hold a neighbor, is compared with all rows.
+    A query whose neighbors are near looks into few lists. One that is far from all rows, so that many lists
+    could hold a neighbor, is compared with all rows; so is a batch of queries, unless most are near.
 
     Parameters
     ----------
@@ -315,7 +319,7 @@ class IndexedNeighbors:
         return ExactNeighbors(self.rows, self.screen, self.n_jobs)
 
     def first(self, x, k, probes):
-        "Squares and rows of the k nearest in some lists, and whether no better ones can be elsewhere."
+        "Squares and rows of the k nearest in some lists, and how many lists are needed: 0 if no more are."
         faiss, most = need("faiss", "ann"), min(k + SPARE, len(self.rows))
         few, how = x.astype(np.float32), faiss.SearchParametersIVF(nprobe=int(min(probes, self.index.nlist)))
         run = threads_of(faiss, self.n_jobs)
@@ -323,7 +327,9 @@ class IndexedNeighbors:
         best, where = nothing_found(len(x), k, len(self.rows))
         _rank(self.rows, x, proposed, best, where)
         settled = clearly_farther(last[:, -1].astype(np.float64), best[:, -1], x) | (most == len(self.rows))
-        return best, where, settled & (lists_needed(self.centers, x, best[:, -1]) <= probes)
+        lists = lists_needed(self.centers, x, best[:, -1])
+        more = np.where(lists > probes, lists, self.index.nlist)  # more lists tell no ties apart
+        return best, where, np.where(settled & (lists <= probes), 0, more)
 
     def kneighbors(self, x, n_neighbors):
         """Search.
@@ -343,13 +349,17 @@ class IndexedNeighbors:
             Of equal distances, the first row first.
         """
         x, k, best, where = asked(x, n_neighbors, self.rows)
-        left, probes = np.arange(len(x)), self.probes
-        while len(left) and probes <= max(self.probes, self.index.nlist // 8):
-            parts = [left[a : a + 1024] for a in range(0, len(left), 1024)]
-            found = [self.first(x[p], k, probes) for p in parts]
-            best[left], where[left] = (np.concatenate([f[i] for f in found]) for i in (0, 1))
-            left, probes = left[~np.concatenate([f[2] for f in found])], 8 * probes
-        distance = np.sqrt(best)
+        n, dear = self.index.nlist, DEAR[len(x) > FEW]
+        lists, worth = np.full(len(x), n), dear * self.probes / n
+        for part in (slice(a, a + PILOT) for a in range(0, len(x), PILOT)):
+            if worth < 1:
+                best[part], where[part], lists[part] = self.first(x[part], k, self.probes)
+            if (lists[part] == 0).mean() < worth:
+                break
+        for j in np.flatnonzero((0 < lists) & (lists * dear < n)):
+            one = slice(j, j + 1)
+            best[one], where[one], lists[one] = self.first(x[one], k, lists[j])
+        left, distance = np.flatnonzero(lists), np.sqrt(best)
         if len(left):
             distance[left], where[left] = self.all_rows.kneighbors(x[left], k)
         return distance, where
@@ -357,7 +367,8 @@ class IndexedNeighbors:
 # %% ../nbs/05g_index.ipynb #56253f26
 def recall_of(near, exact, x, k):
     "Share of the k nearest rows of some queries that a search finds, among those of the exact one."
-    true, found = (n.kneighbors(x, k)[0] for n in (exact, near))
+    true, parts = exact.kneighbors(x, k)[0], [x[a : a + FEW] for a in range(0, len(x), FEW)]
+    found = np.concatenate([near.kneighbors(part, k)[0] for part in parts])  # few, so that lists are asked
     return float((found <= true[:, -1:]).mean())
 
 # %% ../nbs/05g_index.ipynb #db2ba743

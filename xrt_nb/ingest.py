@@ -108,7 +108,7 @@ def _from_csv(path):
 def is_photon_table(path):
     "Whether a path names a table of photons, rather than event files or a list of them."
     name = str(path).lower()
-    if name.endswith((".parquet", ".pq", ".csv.gz")):
+    if name.endswith((".parquet", ".pq", ".csv.gz", ".ecsv", ".tsv")):
         return True
     if not name.endswith(".csv") or not os.path.isfile(path):
         return False
@@ -169,7 +169,7 @@ def _of_folder(folder, inputs):
             continue
         if _MAYBE_EVENTS.match(f):
             inputs.skipped.append((f, _NO_NAME))
-        elif f.lower().endswith((".csv", ".csv.gz", ".parquet", ".pq")):
+        elif f.lower().endswith((".csv", ".csv.gz", ".ecsv", ".tsv", ".parquet", ".pq")):
             inputs.skipped.append((f, "a table, which is read only if it is given by itself"))
     if not events:
         n = len(inputs.skipped)
@@ -409,7 +409,7 @@ def _read_table(path, times_only, bad, columns):
     open_file(path).close()  # a pipe would never end
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        table = read_events(path, bad=bad)
+        table = read_events(path, bad=bad, energy=None if times_only else "energy")
     texts = [reason_of(w.message, path) for w in said if issubclass(w.category, XRTWarning)]
     if not len(table):
         raise XRTError("there is no source in it")

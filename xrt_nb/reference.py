@@ -13,6 +13,7 @@ import stat
 import struct
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -30,10 +31,10 @@ from .data import EventDataError, XRTWarning
 from .default_search import default_score
 from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
-from .index import ExactNeighbors, IndexedNeighbors, make_index, read_index
+from .index import blas, ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
-from .runs import ByRow, Case, Placement, Run, Space, TITLES, as_archive, features_in, on_clock, place
-from .runs import read_run, recipe_in, score_in, spaces_for
+from .runs import Asked, ByRow, Case, Placement, Run, Space, TITLES, answer, as_archive, features_in
+from .runs import on_clock, place, read_run, recipe_in, score_in, spaces_for
 from .scores import Projection
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
@@ -479,14 +480,21 @@ def flag_missions(ref, placed):
     table = placed.events
     told = table.meta["mission"] if "mission" in table.meta else pd.Series("", table.meta.index)
     told = told.fillna("").astype(str).to_numpy()
-    known = set(ref.manifest["missions"]) - {""}
-    other = ~np.isin(told, sorted(known))
+    known = sorted(set(ref.manifest["missions"]) - {""})
+    other = ~np.isin(told, known) & (told != "") & bool(known)
     if other.any():
-        first = f"'{plain(table.ids[other][0])}' is of {plain(told[other][0]) or 'an unknown mission'}"
+        first = f"'{plain(table.ids[other][0])}' is of {plain(told[other][0])}"
         warnings.warn(
             f"{other.sum()} of {len(other)} detections are of another mission than the reference "
-            f"({', '.join(map(plain, sorted(known))) or 'unknown'}), first {first}; "
-            "take their places with care",
+            f"({', '.join(map(plain, known))}), first {first}; take their places with care",
+            XRTWarning,
+            stacklevel=4,
+        )
+    elif known and (told == "").any():
+        n, first = int((told == "").sum()), plain(table.ids[told == ""][0])
+        warnings.warn(
+            f"the mission of {n} of {len(told)} detections is not known, first '{first}'; if it is none of "
+            f"the reference's ({', '.join(map(plain, known))}), take their places with care",
             XRTWarning,
             stacklevel=4,
         )
@@ -497,13 +505,26 @@ def flag_missions(ref, placed):
 TOGETHER = 10_000  # detections that are placed at once
 
 # %% ../nbs/07a_reference.ipynb #79c6c13b
+def placed_parts(ref, parts, k, space, exclude_same_source, score):
+    "The placement of each part; while one is searched for its places, the features of the next are made."
+    waiting, find = [], ref.map.place
+    with blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        for part in parts:
+            asked = Asked.of(ref, part, space, score)
+            waiting.append((asked, pool.submit(find, asked.features)))
+            if len(waiting) > 1:
+                asked, places = waiting.pop(0)
+                yield answer(ref, asked, places.result(), k, exclude_same_source)
+        asked, places = waiting.pop()
+        yield answer(ref, asked, places.result(), k, exclude_same_source)
+
+# %% ../nbs/07a_reference.ipynb #f015f7ef
 def place_in(ref, events, k, space, exclude_same_source, score):
     "Place detections in a reference, some thousands at a time; see `Reference.place`."
-    table = as_archive(ref, events)
-    parts = [table[a : a + TOGETHER] for a in range(0, len(table), TOGETHER)]
-    done = [place(ref, part, k, space, exclude_same_source, score) for part in parts]
-    if len(done) == 1:
-        return flag_missions(ref, done[0])
+    table, how = as_archive(ref, events), (k, space, exclude_same_source, score)
+    if len(table) <= TOGETHER:
+        return flag_missions(ref, place(ref, table, *how))
+    done = list(placed_parts(ref, (table[a : a + TOGETHER] for a in range(0, len(table), TOGETHER)), *how))
     at, hits = (pd.concat([getattr(p, n) for p in done], ignore_index=True) for n in ("placement", "analogs"))
     used = table[at["obsreg_id"].tolist()]
     return flag_missions(ref, Placement(ref, used, at, hits, done[0].space, done[0].title))

@@ -40,7 +40,7 @@ from ._parameters import defaults
 from ._store import StoreExists, WorkFolder, XRTError, atomic, file_hash, inside
 from ._store import write_json, write_text, writing
 from ._style import png
-from ._text import plain
+from ._text import many, plain
 from .analogs import MoreSources, Prepared, SameSource, check_columns, check_truth, closeness
 from .analogs import compare_retrieval, find_analogs, find_class_analogs, found_by_row
 from .analogs import plot_analogs, published_transients, read_known, read_truth, retrieval_table
@@ -1333,7 +1333,7 @@ def cluster_section(job):
     "The clusters, and those in which known transients gather."
     table, clusters = job.read("cluster_table.csv"), job.read("clusters.csv")
     text = [
-        f"DBSCAN finds {int((table.cluster != 0).sum())} clusters; group 0 are outliers. "
+        f"DBSCAN finds {many(int((table.cluster != 0).sum()), 'cluster')}; cluster 0 are outliers. "
         "Medians are of the summary features; a detection counts as variable if the odds exceed ten to one."
     ]
     if "lift" in table:
@@ -2369,32 +2369,60 @@ def spaces_for(run, space=None, score=None):
         vars(run)["_mapped"] = mapped_spaces(*about)
     return vars(run)["_mapped"]
 
-# %% ../nbs/07_runs.ipynb #da8527e9-2
-def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
-    "Put new detections into a run without refitting anything; arguments as in `Run.place`."
-    space, (frame, judge, title, behind) = with_score(spaces_for(run, space, score), space, score)
-    found, table = features_in(run, as_archive(run, events), space)
-    check_columns(found["features"], list(run.features.columns))
-    y, far = run.map.place(found["features"].to_numpy())
-    at = pd.DataFrame({"obsreg_id": table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1]})
-    at = at.assign(extrapolated=far)
-    if k == 0:
-        return Placement(run, table, at, NO_HITS, space, title)
-    about, given = by_row(run, frame), (frame, None, found[space], k, exclude_same_source)
+# %% ../nbs/07_runs.ipynb #3c94e699
+class Asked(NamedTuple):
+    "New detections with what was computed of them, and the space in which they are searched."
+
+    table: EventTable
+    found: dict  # space -> frame of features
+    name: str
+    space: Space
+
+    @staticmethod
+    def of(run, events, space=None, score=None):
+        "By the numbers of a run."
+        name, chosen = with_score(spaces_for(run, space, score), space, score)
+        found, table = features_in(run, as_archive(run, events), name)
+        check_columns(found["features"], list(run.features.columns))
+        return Asked(table, found, name, chosen)
+
+    @property
+    def features(self):
+        "(M, K) features of the case."
+        return self.found["features"].to_numpy()
+
+# %% ../nbs/07_runs.ipynb #0c8858cb
+def analogs_of(run, asked, k, exclude_same_source):
+    "The analogs of new detections."
+    (frame, judge, _, behind), table, about = asked.space, asked.table, by_row(run, asked.space.frame)
     how = {"counts": np.r_[about.counts, table.counts] if len(frame) > 2 else None, "behind": behind}
-    how["sources"] = MoreSources(about.sources, table.ids, table.meta)
-    hits = found_by_row(*given, score=judge, **how)
+    how |= {"sources": MoreSources(about.sources, table.ids, table.meta), "score": judge}
+    hits = found_by_row(frame, None, asked.found[asked.name], k, exclude_same_source, **how)
     rows = hits["row"].to_numpy()
     hits = hits[["query", "obsreg_id", "rank", "score", *(c for c in ("distance", "chance") if c in hits)]]
     hits["closeness"] = closeness(hits["score"], frame, score=judge)
-    if "search" in found:
-        hits = flagged(hits, {"unfamiliar": pd.Series(unfamiliar(found["search"]), table.ids)})
+    if "search" in asked.found:
+        hits = flagged(hits, {"unfamiliar": pd.Series(unfamiliar(asked.found["search"]), table.ids)})
     if about.shared is not None:
         hits["shared"] = about.shared[rows]
     hits["known_class"] = [run.known.get(i, "") for i in hits["obsreg_id"]]
     if run.truth is not None:
         hits["kind"] = hits["obsreg_id"].map(run.truth["kind"])
-    return Placement(run, table, at, hits, space, title)
+    return hits
+
+# %% ../nbs/07_runs.ipynb #c1d75192
+def answer(run, asked, places, k=10, exclude_same_source=True):
+    "The placement of new detections that were found these places, with their analogs."
+    y, far = places
+    at = pd.DataFrame({"obsreg_id": asked.table.ids.astype(object), "tsne1": y[:, 0], "tsne2": y[:, 1]})
+    hits = NO_HITS if k == 0 else analogs_of(run, asked, k, exclude_same_source)
+    return Placement(run, asked.table, at.assign(extrapolated=far), hits, asked.name, asked.space.title)
+
+# %% ../nbs/07_runs.ipynb #da8527e9-2
+def place(run, events, k=10, space=None, exclude_same_source=True, score=None):
+    "Put new detections into a run without refitting anything; arguments as in `Run.place`."
+    asked = Asked.of(run, events, space, score)
+    return answer(run, asked, run.map.place(asked.features), k, exclude_same_source)
 
 # %% ../nbs/07_runs.ipynb #2a8b842b
 class Placement:
@@ -2558,7 +2586,8 @@ NOTE = (
 def where_section(placed):
     "Where the new detections lie."
     text = "Nothing was fitted again: representations, features and place come from the run's own numbers."
-    caption = "The embedding of the run, colored by variability; new detections are ringed"
+    caption = "The embedding of the run, colored by variability; new detections are rings, or crosses "
+    caption += "where it knows nothing near"
     figures = [(caption, png(place_figure(placed)))]
     tables = [html_table(placed.placement, "All of them: placement.csv.")]
     return {"title": "On the embedding", "text": [text], "figures": figures, "tables": tables}

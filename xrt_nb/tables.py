@@ -103,7 +103,7 @@ def _look_like_kev(e, where):
     if len(e) and np.quantile(e, 0.99) < 100:
         warnings.warn(
             f"{where}energies lie between {e.min():g} and {e.max():g} and are taken as eV, but "
-            "look like keV; read them with energy_unit='keV' (--energy-unit keV)",
+            "look like keV; read them with energy_unit='keV'",
             XRTWarning,
             stacklevel=6,
         )
@@ -119,7 +119,7 @@ def _look_like_days(t, code, where):
         if np.median(t - first[code]) < 10:
             warnings.warn(
                 f"{where}times lie between {t.min():.9g} and {t.max():.9g} and are taken as seconds, but "
-                f"look like {name}; read them with time_unit='d' (--time-unit d)",
+                f"look like {name}; read them with time_unit='d'",
                 XRTWarning,
                 stacklevel=6,
             )
@@ -150,14 +150,30 @@ def _from_columns(code, names, cols, rest, bad, where, units):
     rest = {c: plain_column(v)[order] for c, v in rest.items()}
     return EventTable(names, offsets, cols["time"][order], energy, meta=meta, columns=rest)
 
+# %% ../nbs/00b_tables.ipynb #a3e665ac
+NAMED = ". Name yours with id=, time=, energy="  # the cure where columns of events are missing
+
 # %% ../nbs/00b_tables.ipynb #695b88a6
-def _refuse_lack(needed, names, where):
+def _refuse_lack(needed, names, where, cure=NAMED):
     "Refuse a table that lacks a column."
     if lost := [c for c in needed if c not in names]:
         raise EventDataError(
             f"{where}column{'s'[: len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
-            f"there are {some_names(names)}. Name yours with id=, time=, energy="
+            f"there are {some_names(names)}{cure}"
         )
+
+# %% ../nbs/00b_tables.ipynb #40744c49
+def _further(columns, energy, where):
+    "The columns that go along: not those with names of our own."
+    taken = [c for c in ("obsreg_id", "time", "energy") if c in columns]
+    if said := [c for c in taken if c != "energy" or energy is not None]:
+        warnings.warn(
+            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken "
+            "in their place, and these names are used for them; rename what should go along",
+            XRTWarning,
+            stacklevel=4,
+        )
+    return {c: v for c, v in columns.items() if c not in taken}
 
 # %% ../nbs/00b_tables.ipynb #5156eddb
 def from_frame(
@@ -183,7 +199,7 @@ def from_frame(
     cols = {}
     for k, name in needed.items():
         cols[k] = as_column(columns.pop(name), k, where, lambda row: names[code[row]], units[k])
-    return _from_columns(code, names, cols, columns, bad, where, units)
+    return _from_columns(code, names, cols, _further(columns, energy, where), bad, where, units)
 
 # %% ../nbs/00b_tables.ipynb #859993e9
 def to_frame(table) -> pd.DataFrame:
@@ -388,10 +404,10 @@ def _to_frame(table):
     return pd.DataFrame(columns)
 
 # %% ../nbs/00b_tables.ipynb #40203886
-def _rows(path, raw, needed, text, decimal):
+def _rows(path, raw, needed, text, decimal, cure=NAMED):
     "The rows of a CSV file's bytes as a frame; texts as categories."
     names, separator, body = _header(path, raw, needed)
-    _refuse_lack(needed, names, f"{path}: ")
+    _refuse_lack(needed, names, f"{path}: ", cure)
     words = None if text is None else [c for c in text if c in names]
     table = _parse(path, names, separator, body, decimal, words)
     if late := _dates(table):
@@ -426,7 +442,7 @@ def read_table(path, needed=(), text=(), decimal: str = ".") -> pd.DataFrame:
         is no CSV text in UTF-8, or a damaged gzip file.
     """
     one_of(decimal, "decimal", (".", ","))
-    frame = _rows(path, _text_bytes(path), list(needed), text, decimal)
+    frame = _rows(path, _text_bytes(path), list(needed), text, decimal, cure="")
     for name in frame.select_dtypes("category"):
         words = frame[name].astype(object)
         frame[name] = words.where(words.notna(), None)
@@ -1155,15 +1171,19 @@ def _read_parquet(path, id, time, energy, bad, ids, **units):
     table = from_frame(rows, id, time, energy, bad, where=f"{path}: ", **units)
     return table if ids is None else table[list(ids)]
 
+# %% ../nbs/00b_tables.ipynb #35e8295b
+READABLE = (".ecsv", ".tsv")  # read like CSV, by their content; never written
+
 # %% ../nbs/00b_tables.ipynb #05894538
-def _kind_of(path):
-    "csv or parquet, by extension."
+def _kind_of(path, also=()):
+    "csv or parquet, by extension; `also` are further ones of text."
     name = Path(path).name.lower()
-    if name.endswith((".csv", ".csv.gz")):
+    if name.endswith((".csv", ".csv.gz", *also)):
         return "csv"
     if name.endswith((".parquet", ".pq")):
         return "parquet"
-    raise ValueError(f"{path}: the extension must be .csv, .csv.gz or .parquet")
+    known = ", ".join((".csv", ".csv.gz", *also))
+    raise ValueError(f"{path}: the extension must be {known} or .parquet")
 
 # %% ../nbs/00b_tables.ipynb #19bc2b92
 def write_events(table, path, overwrite=False) -> Path:
@@ -1220,7 +1240,8 @@ def read_events(
     UnknownSourceError
         If one of `ids` isn't there.
     """
-    kind, path, units = _kind_of(path), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    kind, path = _kind_of(path, READABLE), ordinary(path)
+    units = {"time_unit": time_unit, "energy_unit": energy_unit}
     if kind == "parquet":
         return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
