@@ -122,7 +122,7 @@ def test_bad_input():
         find_analogs(x, ids[:2], "a")
     with pytest.raises(ValueError, match="empty"):
         find_analogs(x, ids, [])
-    with pytest.warns(XRTWarning, match="without `sources`"):
+    with pytest.warns(XRTWarning, match="only the query itself is left out"):
         find_analogs(x, ids, "a", 1, exclude_same_source=True)
 
 
@@ -206,7 +206,7 @@ def test_the_target_of_the_pointing_and_a_bare_position_tell_nothing():
     "A field of one target: nothing is left out but the query; a twin at the very place, without an error, stays."
     x, ids = np.arange(5.0)[:, None], [f"10027_{k}" for k in range(5)]
     meta = pd.DataFrame({"target": "M82", "name": None, "ra": 148.9, "dec": 69.7, "pos_err": np.nan}, index=ids)
-    with pytest.warns(XRTWarning, match="nothing else is known"):
+    with pytest.warns(XRTWarning, match="nothing tells which those are"):
         hits = find_analogs(x, ids, ids[0], 4, exclude_same_source=True, sources=meta)
     assert list(hits.obsreg_id) == ids[1:]
     some = meta.assign(pos_err=[1, 1, np.nan, 1e-3, 1], ra=[148.9, 148.9, 148.9, 148.9, 149.9])

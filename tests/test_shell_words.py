@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from xrt_nb import cli
-from xrt_nb.data import read_events
+from xrt_nb.data import XRTError, read_events
 
 ROOT = Path(__file__).resolve().parent.parent
 NOUNS = "detections|events|files|sources|candidates|analogs|clusters|features|positions|outliers|classes"
@@ -97,3 +97,74 @@ def test_an_archive_of_nothing_is_not_written(photons):
     (photons / "head.csv").write_text("obsreg_id,time,energy\n")
     said = shell("ingest", "head.csv", "--out", "x.parquet")
     assert said.exit_code == 1 and "no detection" in said.stderr and not (photons / "x.parquet").exists()
+
+
+def test_a_log_gets_a_line_for_each_step_and_no_bars(photons):
+    rng = np.random.default_rng(5)
+    rows = [pd.DataFrame({"obsreg_id": f"s{i}", "time": np.sort(rng.uniform(0, 1e4, 30)), "energy": rng.uniform(500, 7000, 30)}) for i in range(12)]
+    pd.concat(rows).to_csv("many.csv", index=False)
+    said = shell("run", "many.csv", "--out", "run", "--max-iter", 250).stderr
+    assert "\r" not in said and "it/s" not in said
+    assert [line.split()[0] for line in said.splitlines() if line.endswith(" s")][-1] == "report"
+    assert "\r" not in shell("ingest", "one.csv", "many.csv", "--out", "both.parquet").stderr
+
+
+def test_words_of_python_in_backticks_are_options_too():
+    said = ValueError("`n_components` is 15, `no_such_thing` is kept, and so is `time`")
+    assert cli.for_the_shell(said, cli.main.commands["run"]) == "`--n-components` is 15, `no_such_thing` is kept, and so is `time`"
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda x: x.light_curve("s"), "expected an EventList, got a str"),
+    (lambda x: x.plot_light_curves(["s"]), "expected an EventList"),
+    (lambda x: x.embed(x.EventTable(["a"], [0, 1], [1.0])), "must be numbers"),
+    (lambda x: x.plot_analogs({}, pd.DataFrame({"a": [1]})), "no column 'query'"),
+    (lambda x: x.read_known(True), "True is no path"),
+])
+def test_wrong_kinds_are_refused_in_our_words(call, says):
+    import xrt_nb
+    with pytest.raises((TypeError, ValueError, XRTError), match=says): call(xrt_nb)
+
+
+def test_too_few_for_an_embedding_is_said_without_impossible_advice():
+    from xrt_nb import embed
+    with pytest.warns(UserWarning, match="places of so few mean nothing"): embed(np.eye(3), perplexity=1, max_iter=250)
+    with pytest.warns(UserWarning, match="up to 3 would be safe"): embed(np.random.default_rng(1).normal(size=(11, 3)), perplexity=5, max_iter=250)
+
+
+def test_exposures_of_a_csv_come_from_a_second_one(photons):
+    from xrt_nb.data import EventTable
+    edges = pd.DataFrame({"obsreg_id": ["a"], "t_start": [-5.0], "t_stop": [2e4]})
+    edges.to_csv("edges.csv", index=False)
+    assert shell("ingest", "one.csv", "--exposures", "edges.csv", "--out", "e.parquet").exit_code == 0
+    assert read_events("e.parquet")["a"].window == (-5.0, 2e4)
+    for wrong in (edges.assign(t_stop=100.0), edges.assign(t_start=3e4), edges.assign(obsreg_id="b"), edges.assign(t_stop="x"), edges.assign(t_stop=np.nan)):
+        wrong.to_csv("wrong.csv", index=False)
+        said = shell("ingest", "one.csv", "--exposures", "wrong.csv", "--out", "w.parquet")
+        assert said.exit_code == 1 and "no exposure that holds all events, for 1 of 1 detections, first 'a'" in said.stderr
+    pd.concat([edges, edges]).to_csv("wrong.csv", index=False)
+    assert "'a' stands there twice" in shell("ingest", "one.csv", "--exposures", "wrong.csv", "--out", "w.parquet").stderr
+    assert isinstance(read_events("e.parquet"), EventTable) and not (photons / "w.parquet").exists()
+
+
+def test_advice_names_options_that_the_command_has(photons):
+    pd.read_csv("one.csv").assign(energy=np.nan).to_csv("nan.csv", index=False)
+    assert "read it with --drop-bad" in shell("ingest", "nan.csv", "--out", "x.parquet").stderr
+    assert "read it with `xrt-nb ingest --drop-bad`" in shell("run", "nan.csv", "--out", "x").stderr
+    assert "xrt-nb ingest FILE --id ID" in shell("run", "other.csv", "--out", "x").stderr
+    for option in ("--known", "--truth"):  # a list of transients has no columns to be named
+        assert "Name yours" not in shell("run", "one.csv", option, "one.csv", "--out", "x").stderr
+
+
+def test_an_interrupt_says_what_is_left(photons, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "ingest_tables", stop)
+    said = shell("ingest", "one.csv", "--out", "x.parquet")
+    assert said.exit_code == 1 and "go on from what is done" in said.stderr
+
+
+def test_the_install_page_tells_of_every_extra():
+    settings, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("settings.ini", "docs/install.md"))
+    extras = set(re.findall(r"^(\w+)_requirements", settings, re.M)) - {"dev", "docs", "pip", "conda", "all"}
+    assert extras == set(re.findall(r"^\| `(\w+)` \|", page, re.M))

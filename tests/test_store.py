@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -493,11 +494,38 @@ for n in itertools.count(first):
 """
 
 
+class Forked:
+    "A program in a fork of this process, where nothing has to be imported again; for a `with` block, like `start`."
+
+    def __init__(self, code, *args):
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.dup2(writing, 1)
+                sys.argv, sys.stdout = ["-c", *map(str, args)], os.fdopen(1, "w")
+                exec(code, {"__name__": "__main__"})
+            finally:
+                os._exit(1)
+        os.close(writing)
+        self.stdout = os.fdopen(reading)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stdout.close()
+        assert os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]) == -signal.SIGKILL
+
+
 def random_kills(here, n, how, seed):
     "Kill n times at random moments; look each time."
     rng, last, kept = random.Random(seed), -1, {}
     for k in range(n):
-        with start(REPLACE, here, how) as child:
+        with Forked(REPLACE, here, how) as child:
             assert child.stdout.readline() == "go\n"
             if k % 2 == 0: assert child.stdout.readline() == "published\n"  # however busy the machine is
             time.sleep(rng.uniform(0, 0.3))

@@ -60,7 +60,8 @@ def refuse(what, why, part=""):
     return ValueError(f"{what}: {why}{said}; allowed are {allowed}")
 
 # %% ../nbs/below/05_conditions.ipynb #ed731107
-PARTS = {ast.Constant: "a value alone", ast.Call: "a call", ast.BinOp: "arithmetic", ast.Subscript: "a part of a column"}
+PARTS = {ast.Constant: "a value alone", ast.Call: "a call", ast.BinOp: "arithmetic"}
+PARTS[ast.Subscript] = "a part of a column"
 
 # %% ../nbs/below/05_conditions.ipynb #e0474318
 def named(node):

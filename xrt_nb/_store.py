@@ -145,6 +145,8 @@ def ordinary(path):
     StoreError
         It is no ordinary file, or may not be looked at.
     """
+    if isinstance(path, int):  # the number of an open file, which would be closed behind its owner's back
+        raise StoreError(f"{path!r} is no path; give a text or a Path")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

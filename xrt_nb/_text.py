@@ -38,7 +38,7 @@ def printable(text, most: int = 80) -> str:
 
 # %% ../nbs/below/00_text.ipynb #4f078d11
 def many(n, noun: str, plural: str = "") -> str:
-    "A number with thousands separated and its noun, in the singular for one; `plural` where it isn't noun + s."
+    "A number and its noun, in the singular for one; `plural` where it isn't noun + s."
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 # %% ../nbs/below/00_text.ipynb #b71596ca

@@ -508,7 +508,7 @@ def found_by_row(
 ):
     "Hits of each query with their rows; see `find_analogs`."
     new, k = isinstance(query, pd.DataFrame), check_k(k)
-    known = new and isinstance(features, Prepared)  # then nobody asks for a row by its id
+    known = new and isinstance(features, Prepared)  # then no row is asked for by its id
     x, names, at = (features, features.ids, None) if known else check_archive(features, ids)
     x = features if hasattr(features, "columns") else x
     score = _score_of(x=x, **score)
@@ -816,6 +816,8 @@ def plot_analogs(
     frame = (
         hits if isinstance(hits, pd.DataFrame) else pd.DataFrame({"query": query, "obsreg_id": list(hits)})
     )
+    if lost := [c for c in ("query", "obsreg_id") if c not in frame]:
+        raise ValueError(f"`hits` has no column '{lost[0]}'; give what search returned, or ids")
     if query is None and len(frame):
         query = frame["query"].iloc[0]
     rows = (

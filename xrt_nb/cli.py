@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,12 @@ import click
 
 from . import __version__
 from ._parameters import PARAMETERS
+
+# %% ../nbs/07c_cli.ipynb #c02de7ab
+STOPPED = (
+    "stopped; no half-written result is left. Given again, run, ingest, fetch and candidates "
+    "go on from what is done"
+)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7
 class Teaching(click.Group):
@@ -36,6 +43,8 @@ class Teaching(click.Group):
                 warnings.simplefilter("always", XRTWarning)
                 warnings.showwarning = say_warning
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.ClickException(STOPPED) from None
         except (XRTError, ValueError, NotImplementedError, OSError) as err:
             said = for_the_shell(err, self.commands.get(ctx.invoked_subcommand))
             raise click.ClickException(printable(said, 2000)) from err
@@ -46,9 +55,11 @@ class Teaching(click.Group):
 # %% ../nbs/07c_cli.ipynb #2d92bbe1
 def say_warning(message, *_):
     "A warning as a line on standard error."
+    from tqdm import tqdm
     from xrt_nb._text import printable
 
-    click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
+    with tqdm.external_write_mode(file=sys.stderr):  # a bar that is drawn steps aside
+        click.echo(f"note: {printable(for_the_shell(message), 2000)}", err=True)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-1
 NO_PERMISSION = "you have no permission there: choose another folder or ask its owner"
@@ -67,7 +78,11 @@ OPTIONS |= {
 }
 
 # %% ../nbs/07c_cli.ipynb #bf9156c4
-ARGUMENT = re.compile(r"(?<![\w.(-])([a-z_]+)=(?:'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$))(?![\w(])")
+WHEN_READ = ("--drop-bad", "--times-only", "--force-rmf")  # options of ingest that others may not have
+NAMED_THERE = "Name yours when you make an archive: xrt-nb ingest FILE --id ID --time TIME --energy ENERGY"
+NAME = re.compile("`([a-z]+_[a-z_]+)`")
+VALUE = r"'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$)"
+ARGUMENT = re.compile(rf"(?<![\w.(-])([a-z_]+)=(?:{VALUE})(?![\w(])")
 
 # %% ../nbs/07c_cli.ipynb #1e958ed4
 def command_now():
@@ -97,10 +112,13 @@ def for_the_shell(err, command=None):
     "What an error or a note says, with options of `command` instead of arguments of Python, and with a cure."
     if isinstance(err, OSError) and err.errno in CURES and "[Errno" in str(err):
         return f"{err.filename or 'the output'}: {CURES[err.errno]}, and restart"
-    said = str(err)
+    said, flags = str(err), flags_of(command or command_now())
     for argument, option in OPTIONS.items():
-        said = said.replace(argument, option)
-    flags = flags_of(command or command_now())
+        elsewhere = flags and option in WHEN_READ and option not in flags.values()
+        said = said.replace(argument, f"`xrt-nb ingest {option}`" if elsewhere else option)
+    if flags and "id" not in flags:
+        said = said.replace("Name yours with id=, time=, energy=", NAMED_THERE)
+    said = NAME.sub(lambda m: f"`{flags.get(m[1], m[1])}`", said)
     return ARGUMENT.sub(lambda m: as_option(m, flags), said)
 
 # %% ../nbs/07c_cli.ipynb #90dd99c7-3
@@ -286,7 +304,7 @@ class Bars:
     "Progress bars on standard error, one per step; for a `with` block."
 
     def __init__(self):
-        self.bar, self.name = None, None
+        self.bar, self.name, self.began, self.drawn = None, None, 0.0, sys.stderr.isatty()
 
     def __enter__(self):
         return self
@@ -297,7 +315,10 @@ class Bars:
     def __call__(self, step, done, total):
         if step != self.name:
             self.close()
-            self.name, self.bar = step, new_bar(step, total)
+            self.name, self.began = step, time.monotonic()
+            self.bar = new_bar(step, total) if self.drawn else None
+        if self.bar is None:
+            return
         if total and self.bar.total != total:
             self.bar.total, self.bar.bar_format = total, None
         if total:
@@ -307,6 +328,8 @@ class Bars:
     def close(self):
         if self.bar is not None:
             self.bar.close()
+        elif self.name is not None:
+            click.echo(f"{self.name:16s}{time.monotonic() - self.began:.0f} s", err=True)
         self.bar = self.name = None
 
 # %% ../nbs/07c_cli.ipynb #1c1d3d2a
@@ -396,7 +419,7 @@ def read_tables(paths, drop_bad=False, columns=None):
     from xrt_nb.tables import read_events
 
     bad = "drop" if drop_bad else "raise"
-    with tqdm(paths, desc="reading", unit="file", disable=len(paths) < 2) as bar:
+    with tqdm(paths, desc="reading", unit="file", disable=None if len(paths) > 1 else True) as bar:
         tables = [read_events(p, bad=bad, **(columns or {})) for p in bar]
     return concat(tables, paths) if len(tables) > 1 else tables[0]
 
@@ -416,13 +439,15 @@ def say_archive(n_detections, n_events, where):
     click.echo(f"{many(n_detections, 'detection')}, {many(n_events, 'event')} {where}")
 
 # %% ../nbs/07c_cli.ipynb #a98cba5d-3
-def ingest_tables(paths, drop_bad, out, overwrite, columns, times_only=False):
+def ingest_tables(paths, drop_bad, out, overwrite, columns, times_only=False, exposures=None):
     "Join tables of events."
     table = read_tables(paths, drop_bad, columns | ({"energy": None} if times_only else {}))
     if len(table) == 0:
         raise click.ClickException("there is no detection in it: nothing to write")
     if times_only:
         table = without_energies(table)
+    if exposures is not None:
+        table = with_exposures(table, exposures)
     table.write(out, overwrite)
     say_archive(len(table), table.n_events, f"in {out}")
     say_next_after(out, len(table))
@@ -434,6 +459,33 @@ def without_energies(table):
 
     given = table.gti, table.gti_offsets, table.meta, table.columns
     return EventTable(table.ids, table.offsets, table.time, None, *given)
+
+# %% ../nbs/07c_cli.ipynb #8c2419a5
+EDGES = ("t_start", "t_stop")
+
+# %% ../nbs/07c_cli.ipynb #81a3bd98
+def with_exposures(table, path):
+    "The table with the exposures that a CSV gives, in its meta."
+    import numpy as np
+    import pandas as pd
+    from xrt_nb._store import XRTError
+    from xrt_nb.tables import read_table
+
+    frame = read_table(path, needed=("obsreg_id", *EDGES), text=("obsreg_id",)).set_index("obsreg_id")
+    if frame.index.duplicated().any():
+        raise XRTError(f"{path}: '{frame.index[frame.index.duplicated()][0]}' stands there twice")
+    edges = frame.reindex(table.ids)[list(EDGES)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    full, first, last = table.counts > 0, edges[:, 0].copy(), edges[:, 1].copy()
+    first[full], last[full] = table.time[table.offsets[:-1][full]], table.time[table.offsets[1:][full] - 1]
+    good = (edges[:, 0] < edges[:, 1]) & (edges[:, 0] <= first) & (last <= edges[:, 1])
+    if not good.all():
+        n, lost = int((~good).sum()), table.ids[np.flatnonzero(~good)[0]]
+        raise XRTError(
+            f"{path}: no exposure that holds all events, for {n} of {len(table)} detections, first '{lost}'; "
+            "give t_start and t_stop in the seconds of the times"
+        )
+    table.meta = table.meta.assign(**dict(zip(EDGES, edges.T)))
+    return table
 
 # %% ../nbs/07c_cli.ipynb #a5981f06
 def say_notes(frame, kind, most=3):
@@ -453,7 +505,8 @@ def ingest_files(paths, out, overwrite, cluster=None, **options):
     from xrt_nb.ingest import ingest
 
     with workers_at(cluster, out) as workers:
-        done = ingest([str(p) for p in paths], out, overwrite=overwrite, workers=workers, **options)
+        how = options | {"overwrite": overwrite, "workers": workers, "progress": sys.stderr.isatty()}
+        done = ingest([str(p) for p in paths], out, **how)
     say_archive(done.n_sources, done.n_events, f"from {many(done.n_files, 'file')} in {out}")
     say_notes(done.remarks, "note")
     say_notes(done.skipped, "skipped", most=1000)
@@ -517,6 +570,10 @@ ingest_options = add(
     click.option("--restart", is_flag=True, help=RESTART),
 )
 
+# %% ../nbs/07c_cli.ipynb #73668ab0
+EXPOSURES = "Tables of events: CSV with obsreg_id, t_start, t_stop, when each exposure began and ended [s]."
+exposures_option = click.option("--exposures", type=FILE, metavar="CSV", help=EXPOSURES)
+
 # %% ../nbs/07c_cli.ipynb #2b8cd66e
 FOR_FILES = ("region", "rmf", "force_rmf", "mission", "energy_range")
 
@@ -539,11 +596,24 @@ def refuse_given(names, why):
 @ingest_options
 @drop_option
 @column_options
+@exposures_option
 @out_option
 @cluster_option
 @overwrite_option
 def ingest(
-    paths, jobs, drop_bad, out, overwrite, id, time, energy, time_unit, energy_unit, decimal, **options
+    paths,
+    jobs,
+    drop_bad,
+    exposures,
+    out,
+    overwrite,
+    id,
+    time,
+    energy,
+    time_unit,
+    energy_unit,
+    decimal,
+    **options,
 ):
     """Read event files, and tables of events, into one archive.
 
@@ -558,6 +628,7 @@ def ingest(
         xrt-nb ingest csc_products/ --out archive.parquet
         xrt-nb ingest my_evt2.fits archive.parquet --out joined.parquet
         xrt-nb ingest eventfiles_table.csv --out archive.parquet
+        xrt-nb ingest photons.csv --exposures exposures.csv --out archive.parquet
     """
     columns = dict(
         id=id, time=time, energy=energy, time_unit=time_unit, energy_unit=energy_unit, decimal=decimal
@@ -566,7 +637,8 @@ def ingest(
     cluster = options.pop("cluster")
     if all(is_table(p) for p in paths):
         refuse_given(FOR_FILES, "is for event files, and these are tables of events")
-        return ingest_tables(paths, drop_bad, out, overwrite, columns, options["times_only"])
+        return ingest_tables(paths, drop_bad, out, overwrite, columns, options["times_only"], exposures)
+    columns |= given_of({"exposures": exposures})
     if columns:
         first = next(iter(columns)).replace("_", "-")
         raise click.UsageError(f"--{first} is for tables of events, and there are event files among these")
@@ -665,12 +737,14 @@ def fetch(ids, lists, query, release, extra, service, table, out, overwrite, **o
     from xrt_nb import products
 
     if ids == ("archive",):
-        done = products.archive(out, **given_of({"source": table}), overwrite=overwrite)
+        how = given_of({"source": table}) | {"overwrite": overwrite, "progress": sys.stderr.isatty()}
+        done = products.archive(out, **how)
         say_archive(done.n_sources, done.n_events, f"in {out}")
         return say_next_after(out, done.n_sources)
     if "archive" in ids:
         raise click.UsageError("archive is given alone, without ids")
     options |= given_of({"base_url": service}) | {"release": f"rel{release}", "overwrite": overwrite}
+    options["progress"] = sys.stderr.isatty()
     detections = wanted(ids, lists, query, release)
     say_fetched(products.fetch_events(detections, out, products=("regevt3", "reg3", *extra), **options), out)
 

@@ -17,7 +17,7 @@ from ._checks import one_of, shown, whole
 from ._columns import EventDataError, XRTWarning, as_column, as_id, as_numbers, bad_rows, clean_ids
 from ._columns import join_meta, plain_column, some_names, tidy_fact, tidy_meta, why_bad
 from ._store import XRTError
-from ._text import printable
+from ._text import many, printable
 
 # %% ../nbs/00_data.ipynb #470e0af2
 from typing import TYPE_CHECKING, overload
@@ -291,7 +291,8 @@ def _refuse_windows(window, ids, given):
         why = "no GTIs and no t_start, t_stop in meta"
     raise EventDataError(
         f"the exposure of {len(lost)} of {len(ids)} detections is unknown, first '{ids[lost[0]]}': {why}. "
-        "Give GTIs or both times in seconds, or use time_axis='events' (first to last event)"
+        "Give GTIs, or both times in seconds (xrt-nb ingest --exposures), or use time_axis='events' "
+        "(first to last event)"
     )
 
 # %% ../nbs/00_data.ipynb #5f506588
@@ -1111,8 +1112,9 @@ def _refuse_twice(tables, names):
     for name, t in zip(names, tables):
         if both := [i for i in t.ids.tolist() if i in seen]:
             raise EventDataError(
-                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} ({len(both)} ids twice in all); "
-                "drop one of them, e.g. table[~np.isin(table.ids, other.ids)], or rename it"
+                f"detection '{both[0]}' is in {seen[both[0]]} and in {name} "
+                f"({many(len(both), 'id')} twice in all); "
+                "leave it out of one of them (in Python, table[~np.isin(table.ids, other.ids)]), or rename it"
             )
         seen |= dict.fromkeys(t.ids.tolist(), name)
 

@@ -69,7 +69,8 @@ def check_features(
     except EventDataError:
         raise
     except (TypeError, ValueError):
-        text = [] if names is None else [n for n, d in zip(names, features.dtypes) if d.kind not in "biuf"]
+        kinds = getattr(features, "dtypes", ())
+        text = [] if names is None else [n for n, d in zip(names, kinds) if d.kind not in "biuf"]
         raise EventDataError(
             f"{name} must be numbers" + (f"; column '{printable(text[0])}' is not" if text else "")
         ) from None
@@ -109,9 +110,12 @@ def _check_settings(n, perplexity, learning_rate, max_iter, early_exaggeration):
         if not 0 < value <= 1e6:  # steps beyond it leave the range of numbers, and one engine crashes there
             raise ValueError(f"{name}={value} must be a positive number, at most 1,000,000")
     if 3 * perplexity > n - 1:
+        safe = f"the embedding will show coarse structure only; up to {(n - 1) // 3} would be safe"
+        if n < 4:
+            safe = "places of so few mean nothing"
         warnings.warn(
             f"perplexity={perplexity} looks at {int(3 * perplexity)} neighbors, but there are only {n} "
-            f"detections: the embedding will show coarse structure only; below {(n - 1) // 3} would be safe",
+            f"detections: {safe}",
             XRTWarning,
             stacklevel=3,
         )

@@ -54,6 +54,9 @@ def _limits(x, origin):
 # %% ../nbs/00a_lightcurves.ipynb #12d31db0
 def _bins(x, bin_size, origin):
     "Start and number of the bins of a light curve, with what is asked checked."
+    if not isinstance(x, EventList):
+        said = "; take one detection of a table, as events['23022_122']"
+        raise TypeError(f"expected an EventList, got a {type(x).__name__}{said}")
     bin_size = real(bin_size, "bin_size", above=0, unit="s")
     t0, t1 = _limits(x, one_of(origin, "origin", ("events", "exposure")))
     with np.errstate(over="ignore"):

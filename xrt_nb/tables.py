@@ -150,13 +150,16 @@ def _from_columns(code, names, cols, rest, bad, where, units):
     rest = {c: plain_column(v)[order] for c, v in rest.items()}
     return EventTable(names, offsets, cols["time"][order], energy, meta=meta, columns=rest)
 
+# %% ../nbs/00b_tables.ipynb #a3e665ac
+NAMED = ". Name yours with id=, time=, energy="  # the cure where columns of events are missing
+
 # %% ../nbs/00b_tables.ipynb #695b88a6
-def _refuse_lack(needed, names, where):
+def _refuse_lack(needed, names, where, cure=NAMED):
     "Refuse a table that lacks a column."
     if lost := [c for c in needed if c not in names]:
         raise EventDataError(
             f"{where}column{'s'[: len(lost) > 1]} {', '.join(map(repr, lost))} missing; "
-            f"there are {some_names(names)}. Name yours with id=, time=, energy="
+            f"there are {some_names(names)}{cure}"
         )
 
 # %% ../nbs/00b_tables.ipynb #40744c49
@@ -165,8 +168,8 @@ def _further(columns, energy, where):
     taken = [c for c in ("obsreg_id", "time", "energy") if c in columns]
     if said := [c for c in taken if c != "energy" or energy is not None]:
         warnings.warn(
-            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken in "
-            "their place, and these names are used for them; rename what should go along",
+            f"{where}column{'s'[: len(said) > 1]} {', '.join(map(repr, said))} left out: others were taken "
+            "in their place, and these names are used for them; rename what should go along",
             XRTWarning,
             stacklevel=4,
         )
@@ -401,10 +404,10 @@ def _to_frame(table):
     return pd.DataFrame(columns)
 
 # %% ../nbs/00b_tables.ipynb #40203886
-def _rows(path, raw, needed, text, decimal):
+def _rows(path, raw, needed, text, decimal, cure=NAMED):
     "The rows of a CSV file's bytes as a frame; texts as categories."
     names, separator, body = _header(path, raw, needed)
-    _refuse_lack(needed, names, f"{path}: ")
+    _refuse_lack(needed, names, f"{path}: ", cure)
     words = None if text is None else [c for c in text if c in names]
     table = _parse(path, names, separator, body, decimal, words)
     if late := _dates(table):
@@ -439,7 +442,7 @@ def read_table(path, needed=(), text=(), decimal: str = ".") -> pd.DataFrame:
         is no CSV text in UTF-8, or a damaged gzip file.
     """
     one_of(decimal, "decimal", (".", ","))
-    frame = _rows(path, _text_bytes(path), list(needed), text, decimal)
+    frame = _rows(path, _text_bytes(path), list(needed), text, decimal, cure="")
     for name in frame.select_dtypes("category"):
         words = frame[name].astype(object)
         frame[name] = words.where(words.notna(), None)
@@ -1237,7 +1240,8 @@ def read_events(
     UnknownSourceError
         If one of `ids` isn't there.
     """
-    kind, path, units = _kind_of(path, READABLE), ordinary(path), {"time_unit": time_unit, "energy_unit": energy_unit}
+    kind, path = _kind_of(path, READABLE), ordinary(path)
+    units = {"time_unit": time_unit, "energy_unit": energy_unit}
     if kind == "parquet":
         return _read_parquet(path, id, time, energy, bad, ids, **units)
     table = _read_csv(path, id, time, energy, bad, decimal, **units)
