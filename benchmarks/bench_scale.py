@@ -123,13 +123,15 @@ def placed(path, new):
     ref = timed("opened", lambda: Reference(path))
     print(f"neighbors are {facts_about(ref)['neighbors']}")
     timed("first detection placed", lambda: ref.place(new[:1], k=0))
-    each = []
-    for _ in range(5):
-        start = time.process_time()
-        for k in range(10):
-            ref.place(new[k : k + 1], k=0)
-        each.append((time.process_time() - start) * 100)
-    print(f"one detection placed, warm: {np.median(each):.0f} ms CPU ({min(each):.0f} to {max(each):.0f}; bar 50 ms)")
+    timed("first detection with its ten analogs", lambda: ref.place(new[:1], k=10))
+    for what, n in (("placed (bar 50 ms)", 0), ("with its ten analogs", 10)):
+        each = []
+        for a in range(0, 50, 10):
+            start = time.process_time()
+            for k in range(a, a + 10):
+                ref.place(new[k : k + 1], k=n)
+            each.append((time.process_time() - start) * 100)
+        print(f"one detection {what}, warm: {np.median(each):.0f} ms CPU ({min(each):.0f} to {max(each):.0f})", flush=True)
     at = timed(f"{len(new):,} detections placed (bar 120 s)", lambda: ref.place(new, k=0)).placement
     print(f"{at.extrapolated.mean():.1%} extrapolated; peak memory {peak():.1f} GB")
     return ref, at[["tsne1", "tsne2"]].to_numpy()
@@ -147,7 +149,6 @@ def reference(given):
         new = simulate_archive(given.new, random_state=6)[0]
         new.meta["name"] = None
         ref, exact = placed(path, new)
-        timed("one detection with its ten analogs", lambda: [ref.place(new[:1], k=10) for _ in range(2)], 2)
         timed("every byte verified", ref.verify)
         quick = folder / "indexed"
         _, fast = placed(quick if quick.is_dir() else with_index(path, quick), new)
@@ -192,11 +193,15 @@ def search(given):
         index = timed("index opened", lambda: read_index(f"{folder}/a.faiss"), unit="ms")
         near = IndexedNeighbors(rows, index, about["probes"], threads(), screen)
         near.all_rows.prepared
-        timed("one query alone", lambda: [near.kneighbors(queries[k : k + 1], 15) for k in range(50)], 50, "ms")
-        timed("a query of 1,000", lambda: near.kneighbors(queries, 15), len(queries), "ms")
         a, b, u = between(old, len(queries), np.random.default_rng(1))
         alike = old[a] + u * (old[b] - old[a])
         exact = ExactNeighbors(rows, screen, threads())
+        for how, search in (("exact", exact), ("index", near)):
+            for what, q in (("like the rows", alike), ("simulated anew", queries)):
+                each = lambda n: [search.kneighbors(q[k : k + n], 15) for k in range(0, 48, n)]
+                timed(f"{how}: one query {what}", lambda: each(1), 48, "ms")
+                timed(f"{how}: of eight together", lambda: each(8), 48, "ms")
+                timed(f"{how}: of {len(q):,} together", lambda: search.kneighbors(q, 15), len(q), "ms")
         for what, q in (("drawn as the rows were", alike), ("simulated anew, unlike the crowded rows", queries)):
             true = exact.kneighbors(q, 15)[0]
             each = (timed(f"a query {what}", lambda: near.kneighbors(q, 15), len(q), "ms")[0] <= true[:, -1:]).mean(axis=1)
