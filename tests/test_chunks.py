@@ -181,6 +181,16 @@ def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts, mon
     mapped = mine.place(new, k=5)
     assert "spaces" not in vars(mine)  # found in the arrays on disk, nothing was loaded
     ref = Reference.build(mine, tmp_path / "ref")
+    kept, drawn = mine.place(events[:3]), read_run(mine.path)
+    assert drawn.archive[events.ids[4]] == events[events.ids[4]] and events.ids[4] in drawn.archive
+    for space in drawn.mapped.values():
+        space.frame.drawn = None  # as in a run that was made before they were kept
+    again = drawn.place(events[:3])
+    assert kept.placement.equals(again.placement) and kept.analogs.equals(again.analogs)
+    assert "events" not in vars(drawn) and "properties" not in vars(drawn)
+    for name in ("search", "features"):
+        assert np.array_equal(ref.array(f"pairs.{name}.npy"), np.load(mine.path / "arrays" / f"pairs.{name}.npy"))
+        assert np.array_equal(ref.array(f"pairs.{name}.npy"), drawn.mapped[name].frame.pairs)
     for module in (runs, reference):
         monkeypatch.setattr(module, "spaces_for", lambda run, *how: run.spaces)
     loaded = read_run(mine.path).place(new, k=5)

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../nbs/07d_chunks.ipynb #d5f63b25
 import mmap
-from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -699,17 +698,28 @@ def there(job, columns):
 class Mapped(Prepared):
     "An archive that a score has prepared, whose ids can be asked for as a frame's."
 
-    def with_rows(self, projection, pairs):
-        "The same ids, known once, with other rows."
-        self.at, self.index
-        other = copy(self)
-        other.projection, other.pairs = projection, pairs
-        return other
+    def __init__(self, ids, projection, score=None, drawn=None, origin=None):
+        super().__init__(ids if origin is None else origin.ids, projection)
+        self.score, self.drawn, self.origin = score, drawn, origin
+        del self.pairs
+
+    @cached_property
+    def pairs(self):
+        "Scores of random pairs, from the file where they are kept, or drawn now."
+        if self.drawn is not None and self.drawn.is_file():
+            return np.load(self.drawn)
+        return random_scores(self.projection, self.score)
+
+    @cached_property
+    def at(self):
+        "id -> row, known once for all spaces."
+        return super().at if self.origin is None else self.origin.at
 
     @cached_property
     def index(self):
-        "The ids."
-        return pd.Index(self.ids.astype(object), name="obsreg_id")
+        "The ids, too."
+        ids = pd.Index(self.ids.astype(object), name="obsreg_id") if self.origin is None else None
+        return ids if ids is not None else self.origin.index
 
 # %% ../nbs/07d_chunks.ipynb #b779221a
 def mapped_array(folder, name):
@@ -749,9 +759,8 @@ def mapped_spaces(folder, fitted, own, shared):
         rows = Projection(projection_of(n, partial(mapped_array, folder)) for n in names[name])
         if archive is None:
             archive = Mapped(np.load(folder / "arrays" / "ids.npy"), rows)
-        ready = archive.with_rows(rows, random_scores(rows, score))
+        ready = Mapped(None, rows, score, folder / "arrays" / f"pairs.{name}.npy", archive)
         out[name] = Space(ready, score, TITLES[name], shared if name == "search" else None)
-        let_go(rows)
     return out
 
 # %% ../nbs/07d_chunks.ipynb #17c8cde1
@@ -760,10 +769,17 @@ def spaces_in(job):
     shared = pd.read_parquet(job.folder / "properties.parquet", columns=["shared"])["shared"]
     return mapped_spaces(job.folder, read_arrays(job.folder / "fitted.npz"), job.case.search, shared)
 
+# %% ../nbs/07d_chunks.ipynb #6827a2f7
+PAIRS = [f"arrays/pairs.{name}.npy" for name in ("search", "features", "summary")]
+
 # %% ../nbs/07d_chunks.ipynb #cd30362b
 def make_analogs(job):
-    "Analogs of each known transient and of each class."
+    "Analogs of each known transient and of each class; scores of random pairs are kept for later searches."
+    for name in PAIRS:
+        (job.folder / name).unlink(missing_ok=True)  # of an earlier state
     spaces, params, sources = spaces_in(job), job.parameters["analogs"], job.events.meta
+    for name, space in spaces.items():
+        np.save(job.folder / "arrays" / f"pairs.{name}.npy", space.frame.pairs)
     names = there(job, ("log_counts", "hard_hs", "gl_log_odds", "t90", "shared", "unfamiliar"))
     table = pd.read_parquet(job.folder / "properties.parquet", columns=names)
     props, counts = shown_properties(table, "t90"), counts_of(table)
@@ -790,6 +806,9 @@ class Archive(EventFile):
         each = (self.facts(slice(a, a + 20_000)) for a in range(0, len(self), 20_000))
         return pd.concat([f[[c for c in ("name", "ra", "dec", "pos_err") if c in f]] for f in each])
 
+    def __contains__(self, id):
+        return id in self.at
+
     def __getitem__(self, rows):
         "One detection by id, or those of a slice."
         if isinstance(rows, slice):
@@ -805,7 +824,7 @@ MAKERS = {
     "features": (make_features, [*ALWAYS, "scree.csv", *(f"arrays/{a}" for a in ARRAYS)]),
     "embedding": (make_embedding, ["embedding.csv", "arrays/sample.npy", "arrays/embedding.npy"]),
     "clusters": (make_clusters, None),
-    "analogs": (make_analogs, None),
+    "analogs": (make_analogs, [*runs.LISTS, *PAIRS]),
 }
 
 # %% ../nbs/07d_chunks.ipynb #7556b2d9

@@ -914,7 +914,7 @@ def cluster_command(embedding, out, overwrite, **options):
 # %% ../nbs/07c_cli.ipynb #6f23ad8a
 def search_in(path, space, score, standardize):
     "Features to search in, and how, and what flags there are: of a run, or of a file."
-    from xrt_nb.runs import counts_of, read_run, spaces_for, with_score
+    from xrt_nb.runs import by_row, read_run, spaces_for, with_score
 
     if not path.is_dir():
         for option, value in (("score", score), ("space", space)):
@@ -929,10 +929,10 @@ def search_in(path, space, score, standardize):
     if space and space not in spaces:
         raise click.BadParameter(f"there are {', '.join(spaces)}; got {space!r}", param_hint="--space")
     _, (frame, judge, _, behind) = with_score(spaces, space, score)
-    sources = None if run.events is None else run.events.meta
-    how = {"score": judge, "behind": behind, "exclude_same_source": sources is not None, "sources": sources}
-    how["counts"] = counts_of(run.properties) if len(frame) > 2 else None
-    return frame, how, run.properties
+    about, told = by_row(run, frame), run.archive is not None
+    how = {"score": judge, "behind": behind, "exclude_same_source": told, "sources": about.sources}
+    how["counts"] = about.counts if len(frame) > 2 else None
+    return frame, how, run.brief
 
 # %% ../nbs/07c_cli.ipynb #6f23ad8a-1
 def queries(frame, given, known, published):
@@ -1235,7 +1235,7 @@ reference_options = add(
     click.option("--out", type=FOLDER, required=True, help="The new reference; appears when complete."),
     overwrite_option,
 )
-INDEX = "How neighbors are searched: exactly, or by faiss (extra ann). Default: by size, beyond a million."
+INDEX = "How neighbors are searched: exactly, or by faiss (extra ann). Default: by size, beyond two million."
 there_option = click.option("--skip-known", is_flag=True, help="Leave out ids that are already there.")
 
 # %% ../nbs/07c_cli.ipynb #08e4f446

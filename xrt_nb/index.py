@@ -277,7 +277,7 @@ def clearly_farther(last, square, x):
     return np.sqrt(last) * (1 - allowance(x.shape[1])) > reach + 4 * unit * (size + reach)
 
 # %% ../nbs/05g_index.ipynb #29618fa6
-FEW, PILOT = 8, 256  # queries that are no batch yet, and those of a batch that go first
+FEW, PILOT = 8, 64  # queries that are no batch yet, and those of a batch that go first
 DEAR = 6, 40  # what a row of a list costs, in rows of all: for few queries, in a batch
 
 # %% ../nbs/05g_index.ipynb #3eba481a

@@ -282,7 +282,7 @@ def projection_of(names, array):
     return Projection(projection_of(n, array) for n in names)
 
 # %% ../nbs/07a_reference.ipynb #71c74447
-INDEX, MANY = "neighbors.faiss", 1_000_000  # its file, and the detections beyond which it is made unasked
+INDEX, MANY = "neighbors.faiss", 2_000_000  # its file, and the detections beyond which it is made unasked
 
 # %% ../nbs/07a_reference.ipynb #b844eaff
 def threads():
@@ -353,8 +353,8 @@ def spaces_to_keep(run, ids):
 def prepared_rows(space, ids):
     "What a space's score has prepared for these detections, on disk already or made now."
     if isinstance(space.frame, Prepared):
-        return space.frame.projection
-    return space.score.project(space.frame.loc[ids])
+        return space.frame
+    return Prepared(ids, space.score.project(space.frame.loc[ids]))
 
 # %% ../nbs/07a_reference.ipynb #836edf57
 def manifest_of(run, name, x, y, detections):
@@ -377,10 +377,12 @@ def write_spaces(folder, spaces):
     "Write what scores have prepared, and the scores of random pairs; gives nested names of files."
     out = {}
     for name, space in spaces.items():
-        out[name], arrays = leaves(space.frame, name)
+        out[name], arrays = leaves(space.frame.projection, name)
         for file, values in arrays.items():
             write_array(folder / file, [values])
-        write_array(folder / f"pairs.{name}.npy", [random_scores(space.frame, space.score)])
+        pairs = space.frame.pairs
+        pairs = random_scores(space.frame.projection, space.score) if pairs is None else pairs
+        write_array(folder / f"pairs.{name}.npy", [pairs])
     return out
 
 # %% ../nbs/07a_reference.ipynb #48114339
@@ -645,7 +647,7 @@ def pack(ref, path, overwrite=False):
 class ReferenceFiles:
     "The files of a reference, checked; arrays and tables read when they are asked for."
 
-    events, truth = None, None
+    events, archive, truth = None, None, None
 
     def __init__(self, path, verify=None, index=None):
         self.path, self.index = Path(path), one_of(index, "index", (None, "exact"))
@@ -887,7 +889,7 @@ class Reference(ReferenceNumbers):
         index : {"auto", "exact", "ann"}
             How neighbors are searched: among all rows, or by an index of faiss (extra `ann`), which finds
             the same ones and is quicker for detections like those of the reference; "auto" takes the index
-            beyond a million detections.
+            beyond two million detections.
 
         Returns
         -------

@@ -1884,11 +1884,19 @@ def plain_columns(frame):
     return frame.drop(columns=flags).astype(np.float64).join(frame[flags])
 
 # %% ../nbs/07_runs.ipynb #08b25707
-def read_table(path, numbers=(), needed=()):
+def there(path, columns):
+    "Those of some columns that a Parquet file has."
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    return [c for c in columns if c in names]
+
+# %% ../nbs/07_runs.ipynb #f868504b
+def read_table(path, numbers=(), needed=(), columns=None):
     "A table of a run, or one sentence about why it can't be used."
     try:
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(path, columns=columns and there(path, columns))
             frame = plain_columns(frame.set_axis(frame.index.map(str)))
         else:
             frame = pd.read_csv(path, dtype=dict.fromkeys(AS_TEXT, str), **EXACT)
@@ -1979,6 +1987,28 @@ class StepTables:
 class Tables(StepTables):
     "What these tables and the events tell of each detection."
 
+    @property
+    def in_parts(self) -> bool:
+        "Whether the archive was never in memory as a whole."
+        return (self.path / "arrays" / "ids.npy").is_file()
+
+    @cached_property
+    def brief(self) -> pd.DataFrame:
+        "The properties, of a run in parts only those that a search needs."
+        if "properties" in vars(self) or not self.in_parts:
+            return self.properties
+        return read_table(self.path / "properties.parquet", columns=("log_counts", "hard_hs", *SEARCH_FLAGS))
+
+    @cached_property
+    def archive(self):
+        "The events; those of a run in parts are read one detection at a time."
+        path = self.path / "input" / "events.parquet"
+        if "events" in vars(self) or not (self.in_parts and path.is_file()):
+            return self.events
+        from xrt_nb.chunks import Archive
+
+        return Archive(path)
+
     @cached_property
     def facts(self) -> pd.DataFrame | None:
         "What is known of the detections, by id: the meta of the events."
@@ -1987,22 +2017,23 @@ class Tables(StepTables):
     @cached_property
     def counts(self) -> pd.Series:
         "Events of each detection, by id."
-        return counts_of(self.properties)
+        return counts_of(self.brief)
 
     @property
     def shared(self) -> pd.Series | None:
         "Whose excess is that of the whole observation, by id; None in a run of version 0.1."
-        return self.properties.get("shared")
+        return self.brief.get("shared")
 
     @cached_property
     def by_row(self):
         "What is known of the detections, in the order of the properties."
-        return ByRow.of(np.asarray(self.properties.index, dtype=str), self.facts, self.counts, self.shared)
+        facts = None if self.archive is None else self.archive.meta
+        return ByRow.of(np.asarray(self.brief.index, dtype=str), facts, self.counts, self.shared)
 
     @property
     def has_energies(self) -> bool:
         "Whether new detections need energies."
-        return "hard_hs" in self.properties
+        return "hard_hs" in self.brief
 
 # %% ../nbs/07_runs.ipynb #ae252954
 class Run(Tables):
@@ -2086,6 +2117,13 @@ class Run(Tables):
     def spaces(self) -> dict:
         "Features to search in, and how near is near there."
         return spaces_in_run(self)
+
+    @cached_property
+    def mapped(self) -> dict:
+        "The same of a run in parts, mapped from its arrays."
+        from xrt_nb.chunks import mapped_spaces
+
+        return mapped_spaces(self.path, self.fitted, score_in(self), self.shared)
 
     @cached_property
     def map(self) -> TSNEMap:
@@ -2360,14 +2398,7 @@ NO_HITS = pd.DataFrame(columns=["query", "obsreg_id", "rank", "score"])  # where
 def spaces_for(run, space=None, score=None):
     "Spaces of a run: mapped from the arrays of a run in parts where its own scores are asked for, or all."
     own = score is None or (score != "euclidean" and space in (None, SEARCH_SPACE))
-    if not (own and isinstance(run, Run) and (run.path / "arrays" / "ids.npy").is_file()):
-        return run.spaces
-    if "_mapped" not in vars(run):
-        from xrt_nb.chunks import mapped_spaces
-
-        about = run.path, run.fitted, score_in(run), run.properties.get("shared")
-        vars(run)["_mapped"] = mapped_spaces(*about)
-    return vars(run)["_mapped"]
+    return run.mapped if own and isinstance(run, Run) and run.in_parts else run.spaces
 
 # %% ../nbs/07_runs.ipynb #3c94e699
 class Asked(NamedTuple):
@@ -2469,7 +2500,7 @@ class Placement:
         -------
         dict of id -> EventList
         """
-        hits, archive = self.analogs.loc[self.analogs["query"] == query, "obsreg_id"], self.run.events
+        hits, archive = self.analogs.loc[self.analogs["query"] == query, "obsreg_id"], self.run.archive
         return {query: self.events[query]} | {
             i: archive[i] for i in hits if archive is not None and i in archive
         }
