@@ -49,6 +49,7 @@ def test_no_message_of_the_shell_counts_without_its_helper():
     ("leave them out, or pass there='skip'", "reference", "leave them out, or pass --skip-known"),
     ("perplexity=30.5 is too much; use init='random'.", "run", "--perplexity 30.5 is too much; use --init random."),
     ("read_event_list(..., mission=Mission('x', (), energy=(('pi', 10, 0),)))", "ingest", "read_event_list(..., mission=Mission('x', (), energy=(('pi', 10, 0),)))"),
+    ("wants a response (rmf=...), or cut (`filter(time=...)`)", "ingest", "wants a response (--rmf RMF), or cut (`filter(time=...)`)"),
     ("or use time_axis='events'", "candidates", "or use time_axis='events'"),
 ])
 def test_arguments_are_said_as_options_where_the_command_has_them(said, command, right):

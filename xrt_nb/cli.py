@@ -82,7 +82,7 @@ WHEN_READ = ("--drop-bad", "--times-only", "--force-rmf")  # options of ingest t
 NAMED_THERE = "Name yours when you make an archive: xrt-nb ingest FILE --id ID --time TIME --energy ENERGY"
 NAME = re.compile("`([a-z]+_[a-z_]+)`")
 VALUE = r"'([^']*)'|(\.\.\.)|(\d[\d.]*\d|\d)|(?=[,;) ]|\.?$)"
-ARGUMENT = re.compile(rf"(?<![\w.(-])([a-z_]+)=(?:{VALUE})(?![\w(])")
+ARGUMENT = re.compile(rf"(?<![\w.-])(?<!\w\()([a-z_]+)=(?:{VALUE})(?![\w(])")
 
 # %% ../nbs/07c_cli.ipynb #1e958ed4
 def command_now():
