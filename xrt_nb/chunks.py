@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/07d_chunks.ipynb #d5f63b25
+import ctypes
 import mmap
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from ._checks import whole
 from ._store import XRTError, atomic, file_hash, read_json
 from ._text import plain
-from .analogs import Prepared, random_scores
+from .analogs import Prepared, SameSource, random_scores
 from .clustering import cluster, cluster_table, k_distance
 from .data import EventDataError, UnknownSourceError
 from .default_search import default_score
@@ -763,10 +765,27 @@ def mapped_spaces(folder, fitted, own, shared):
         out[name] = Space(ready, score, TITLES[name], shared if name == "search" else None)
     return out
 
+# %% ../nbs/07d_chunks.ipynb #f17back
+def give_back():
+    "Give memory that isn't used any more back to the system."
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, TypeError, AttributeError):  # a C library of another kind
+        ctypes.CDLL(None).malloc_trim(0)
+
+# %% ../nbs/07d_chunks.ipynb #f17ids
+def with_ids(job, names, ids):
+    "Some columns of the properties, by ids that are in memory already."
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(job.folder / "properties.parquet", columns=names)
+    return table.to_pandas(ignore_metadata=True).set_axis(ids)
+
 # %% ../nbs/07d_chunks.ipynb #17c8cde1
 def spaces_in(job):
     "Spaces of the run in the making."
-    shared = pd.read_parquet(job.folder / "properties.parquet", columns=["shared"])["shared"]
+    shared = np.concatenate([t["shared"].to_numpy() for t in tables(job, "properties", ["shared"])])
     return mapped_spaces(job.folder, read_arrays(job.folder / "fitted.npz"), job.case.search, shared)
 
 # %% ../nbs/07d_chunks.ipynb #6827a2f7
@@ -777,12 +796,15 @@ def make_analogs(job):
     "Analogs of each known transient and of each class; scores of random pairs are kept for later searches."
     for name in PAIRS:
         (job.folder / name).unlink(missing_ok=True)  # of an earlier state
-    spaces, params, sources = spaces_in(job), job.parameters["analogs"], job.events.meta
+    give_back()
+    spaces, params = spaces_in(job), job.parameters["analogs"]
     for name, space in spaces.items():
         np.save(job.folder / "arrays" / f"pairs.{name}.npy", space.frame.pairs)
+    archive = spaces["summary"].frame
     names = there(job, ("log_counts", "hard_hs", "gl_log_odds", "t90", "shared", "unfamiliar"))
-    table = pd.read_parquet(job.folder / "properties.parquet", columns=names)
-    props, counts = shown_properties(table, "t90"), counts_of(table)
+    table = with_ids(job, names, archive.index)
+    sources = SameSource(archive.ids, job.events.meta)
+    props, counts = shown_properties(table, "t90"), counts_of(table).to_numpy()
     known = job.known[job.known.index.isin(table.index)]
     more = {"sources": sources, "properties": props, "flags": table, "counts": counts}
     hits = search(spaces, known, params["k"], params["exclude_same_source"], **more)

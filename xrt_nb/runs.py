@@ -1040,7 +1040,7 @@ class Space(NamedTuple):
     frame: pd.DataFrame  # indexed by obsreg_id
     score: Score  # fitted to the frame
     title: str  # for headings
-    behind: pd.Series | None = None  # bool by id: detections that come after all others
+    behind: Any = None  # bool, by id or in the order of the rows: detections that come after all others
 
 # %% ../nbs/07_runs.ipynb #e004859a-1
 SEARCH_SPACE = "search"  # where analogs are looked for, unless told otherwise

@@ -108,11 +108,17 @@ def random_pairs(n, query_counts, counts, n_pairs, random_state):
     return a, np.random.default_rng(random_state).integers(0, n, max(n_pairs // len(a), 1))
 
 # %% ../nbs/02g_scores.ipynb #c15ee78d-2
-def upper_share(values, reference):
-    "Share of the reference at or above each value, counting the value itself."
+def upper_share(values, reference, distinct=None):
+    "Share of the reference at or above each value, counting the value itself; of `distinct` pairs at most."
     ordered = np.sort(np.ravel(reference))
     above = len(ordered) - np.searchsorted(ordered, values, side="left")
-    return (1 + above) / (1 + len(ordered))
+    each = min(1.0, (distinct or len(ordered)) / len(ordered))  # what a pair that was drawn counts
+    return (1 + above * each) / (1 + len(ordered) * each)
+
+# %% ../nbs/02g_scores.ipynb #f17dist
+def distinct_pairs(a, rows):
+    "How many pairs of these stand-ins with another source there are."
+    return len(np.unique(a)) * (rows.n_sources - 1)
 
 # %% ../nbs/02g_scores.ipynb #d5e0548c
 class FittedNumbers:
@@ -191,7 +197,7 @@ class Score(FittedNumbers, BaseEstimator):
         q, hits, rows = self.project(query_row), self.project(hits), self.project(rows)
         a, b = random_pairs(rows.n_sources, query_counts, counts, n_pairs, random_state)
         reference = self._compare(rows.take(a), rows.take(b))
-        return upper_share(self._compare(q, hits)[0], reference[a[:, None] != b])
+        return upper_share(self._compare(q, hits)[0], reference[a[:, None] != b], distinct_pairs(a, rows))
 
 # %% ../nbs/02g_scores.ipynb #8dbcc304
 def scaler_of(x, standardize):
@@ -382,7 +388,7 @@ class RankFusion(Score):
             pairs = judge._compare(all_.take(a), all_.take(b))[apart]
             mine = mine - w * np.log(upper_share(judge._compare(one, some)[0], pairs) + small)
             random = random - w * np.log(upper_share(pairs, pairs) + small)
-        return upper_share(mine, random)
+        return upper_share(mine, random, distinct_pairs(a, rows))
 
     def space(self, rows):
         "Coordinates to draw an embedding from: those of all judges side by side, each of unit mean square."
