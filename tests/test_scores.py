@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrt_nb.scores import CosineLogNorm, Euclidean, RankFusion, ScoreError, ranks_of, upper_share
+from xrt_nb.scores import CosineLogNorm, Euclidean, RankFusion, ScoreError, random_pairs, ranks_of, upper_share
 
 
 def features(seed, n=40, k=5):
@@ -66,6 +66,17 @@ def test_chance_is_a_share_and_falls_with_the_score():
         if not isinstance(score, RankFusion):
             order = np.argsort(-score.score(own.take([0]), own)[0])
             assert (np.diff(p[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("n", [3, 11, 60])
+def test_no_chance_is_below_what_the_pairs_of_a_small_archive_allow(n):
+    frame, counts = features(1, n=n), np.full(n, 20)
+    for score in each():
+        own = score.fit(frame).project(frame)
+        for n_pairs in (2000, 20_000):  # drawn more often, the same pairs don't tell more
+            a = random_pairs(n, 20, counts, n_pairs, 0)[0]
+            p = score.chance(own.take([0]), own.take([0]), own, 20, counts, n_pairs=n_pairs)  # as near as can be
+            assert p[0] >= 1 / (1 + len(set(a)) * (n - 1)) - 1e-12
 
 
 def test_upper_share_counts_itself():
