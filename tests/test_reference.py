@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from xrt_nb import runs
 from xrt_nb._store import XRTError
 from xrt_nb.cli import main
 from xrt_nb.data import XRTWarning
@@ -164,6 +165,17 @@ placed = Reference(sys.argv[1]).place(sys.argv[2], k=5)
 placed.placement.to_csv(sys.argv[3], index=False)
 placed.analogs.to_csv(sys.argv[3] + ".analogs", index=False)
 """
+
+
+def test_the_page_of_a_placement_draws_and_reads_a_part(made, monkeypatch):
+    ref, run_ = Reference(made[0] / "ref"), read_run(made[0] / "run")
+    pages = [where.place(made[1][:2], k=3).report() for where in (ref, run_)]
+    assert "properties" not in vars(ref) and "are drawn" not in pages[0] + pages[1]
+    assert ref.brief.equals(ref.properties[list(runs.SHOWN)])
+    monkeypatch.setattr(runs, "DRAWN", 30)
+    assert [len(runs.drawn_rows(n)) for n in (29, 30, 31, 10**6)] == [29, 30, 30, 30]
+    assert runs.drawn_rows(200)[[0, -1]].tolist() == [0, 199]
+    assert "; 30 of 200 detections are drawn" in ref.place(made[1][:1], k=3).report()
 
 
 def test_many_are_placed_in_parts_as_alone(made, monkeypatch):

@@ -33,8 +33,8 @@ from .embedding import Placer, TSNEMap, map_of
 from .features import summary_features
 from .index import blas, ExactNeighbors, IndexedNeighbors, make_index, read_index
 from .published import Encoder, load_encoder
-from .runs import Asked, ByRow, Case, Placement, Run, Space, TITLES, answer, as_archive, features_in
-from .runs import on_clock, place, read_run, recipe_in, score_in, spaces_for
+from .runs import SHOWN, TITLES, Asked, ByRow, Case, Placement, Run, Space, answer, as_archive
+from .runs import features_in, on_clock, place, read_run, recipe_in, score_in, spaces_for, there
 from .scores import Projection
 
 # %% ../nbs/07a_reference.ipynb #d3ec9d9f
@@ -684,10 +684,11 @@ class ReferenceFiles:
         """
         return array_at(*self.shelf.place(name), self.manifest["files"][name], self.path, name)
 
-    def _frame(self, name):
-        "A table, its rows those of the ids."
+    def _frame(self, name, wanted=None):
+        "A table, or those of some columns that it has, its rows those of the ids."
         try:
-            frame = pd.read_parquet(io.BytesIO(bytes_of(self.shelf, f"{name}.parquet")))
+            raw = io.BytesIO(bytes_of(self.shelf, f"{name}.parquet"))
+            frame = pd.read_parquet(raw, columns=wanted and there(raw, wanted))
         except (ValueError, OSError, MemoryError) as err:
             raise changed(self.path, f"{name}.parquet", f"can't be read ({printable(err, 100)})") from None
         if not np.array_equal(np.asarray(frame.index, dtype=str), self.ids):
@@ -722,6 +723,11 @@ class ReferenceTables(ReferenceFiles):
     def properties(self) -> pd.DataFrame:
         "Their properties, by id."
         return self._frame("properties")
+
+    @cached_property
+    def brief(self) -> pd.DataFrame:
+        "Those properties that a page shows."
+        return self.properties if "properties" in vars(self) else self._frame("properties", SHOWN)
 
     @cached_property
     def features(self) -> pd.DataFrame:
@@ -761,16 +767,16 @@ class ReferenceTables(ReferenceFiles):
         "Whose excess is that of the whole observation, by id."
         return self.detections.get("shared")
 
+# %% ../nbs/07a_reference.ipynb #51e2d9c4
+class ReferenceNumbers(ReferenceTables):
+    "The fitted numbers of a reference, and what places and searches by them."
+
     @cached_property
     def by_row(self) -> ByRow:
         "What is known of the detections, by row."
         shared = None if self.shared is None else self.shared.to_numpy(bool)
         sources = SameSource.in_order(self.ids, self.facts)
         return ByRow(sources, self.counts.to_numpy(float), shared)
-
-# %% ../nbs/07a_reference.ipynb #51e2d9c4
-class ReferenceNumbers(ReferenceTables):
-    "The fitted numbers of a reference, and what places and searches by them."
 
     @cached_property
     def fitted(self) -> dict:

@@ -1168,10 +1168,13 @@ WORST = (
     "the held-out ones come last there, marked as extrapolated and without z."
 )
 
+# %% ../nbs/07_runs.ipynb #f17shown
+SHOWN = ("log_counts", "hard_hs", "gl_log_odds")  # properties to show beside a detection
+
 # %% ../nbs/07_runs.ipynb #a7a64ded
 def shown_properties(properties, *more):
     "Properties to show beside a detection, those that there are."
-    return properties[[c for c in ("log_counts", "hard_hs", "gl_log_odds", *more) if c in properties]]
+    return properties[[c for c in (*SHOWN, *more) if c in properties]]
 
 # %% ../nbs/07_runs.ipynb #5518add1
 def learning_section(job):
@@ -1994,10 +1997,10 @@ class Tables(StepTables):
 
     @cached_property
     def brief(self) -> pd.DataFrame:
-        "The properties, of a run in parts only those that a search needs."
+        "The properties, of a run in parts only those that a search and its page need."
         if "properties" in vars(self) or not self.in_parts:
             return self.properties
-        return read_table(self.path / "properties.parquet", columns=("log_counts", "hard_hs", *SEARCH_FLAGS))
+        return read_table(self.path / "properties.parquet", columns=(*SHOWN, *SEARCH_FLAGS))
 
     @cached_property
     def archive(self):
@@ -2557,12 +2560,20 @@ class Placement:
 # %% ../nbs/07_runs.ipynb #79902c83
 NEW = (False, "o", "none", "new"), (True, "X", "#D55E00", "new, outside of what the run knows")
 
+# %% ../nbs/07_runs.ipynb #f17drawnmax
+DRAWN = 50_000  # detections of the archive that are drawn beside new ones, at most
+
+# %% ../nbs/07_runs.ipynb #f17drawnrows
+def drawn_rows(n):
+    "Rows of an embedding of n detections to draw: all, or so many of them, evenly spread."
+    return np.arange(n) if n <= DRAWN else np.linspace(0, n - 1, DRAWN).astype(int)
+
 # %% ../nbs/07_runs.ipynb #4f4371b4-1
 def place_figure(placed):
     "The embedding of the run with the new detections on it."
     fig = Figure(figsize=(7.5, 5.5), layout="constrained")
     run, ax, at = placed.run, fig.subplots(), placed.placement
-    frame = run.embedding.join(run.properties["gl_log_odds"], on="obsreg_id")
+    frame = run.embedding.iloc[drawn_rows(len(run.embedding))].join(run.brief["gl_log_odds"], on="obsreg_id")
     label = pd.Series(frame["gl_log_odds"].to_numpy(), name=COLORS["gl_log_odds"])
     plot_embedding(frame, label, ax=ax, vmin=-1, vmax=np.quantile(frame["gl_log_odds"], 0.99))
     for far, marker, face, words in NEW:
@@ -2598,7 +2609,7 @@ def query_section(placed, row):
     hits = placed.analogs[placed.analogs["query"] == row.obsreg_id]
     fig = Figure(figsize=(2.1 * (1 + min(len(hits), 5)), 3.6), layout="constrained")
     placed.plot(row.obsreg_id, fig=fig)
-    shown = hits.drop(columns="query").join(shown_properties(placed.run.properties), on="obsreg_id")
+    shown = hits.drop(columns="query").join(shown_properties(placed.run.brief), on="obsreg_id")
     what = f"{row.obsreg_id} (left) and its nearest analogs in {placed.title}"
     flags = [FLAGGED[c] for c in SEARCH_FLAGS if c in hits and hits[c].any()]
     text = [placed_words(row), *kinds_words(hits), *flags]
@@ -2619,6 +2630,8 @@ def where_section(placed):
     text = "Nothing was fitted again: representations, features and place come from the run's own numbers."
     caption = "The embedding of the run, colored by variability; new detections are rings, or crosses "
     caption += "where it knows nothing near"
+    if (n := len(placed.run.embedding)) > DRAWN:
+        caption += f"; {DRAWN:,} of {n:,} detections are drawn"
     figures = [(caption, png(place_figure(placed)))]
     tables = [html_table(placed.placement, "All of them: placement.csv.")]
     return {"title": "On the embedding", "text": [text], "figures": figures, "tables": tables}
