@@ -723,19 +723,39 @@ class Mapped(Prepared):
         ids = pd.Index(self.ids.astype(object), name="obsreg_id") if self.origin is None else None
         return ids if ids is not None else self.origin.index
 
-# %% ../nbs/07d_chunks.ipynb #b779221a
-def mapped_array(folder, name):
-    "An array of a run in parts, mapped from disk."
-    return np.load(folder / "arrays" / name, mmap_mode="r")
-
 # %% ../nbs/07d_chunks.ipynb #2029947d
 def let_go(rows):
     "Give the pages of mapped arrays back; they are read again when they are asked for."
     for part in rows:
         if isinstance(part, tuple):
             let_go(part)
-        elif isinstance(part.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            part.base.madvise(mmap.MADV_DONTNEED)
+        elif isinstance(part, np.memmap) and part._mmap is not None and hasattr(mmap, "MADV_DONTNEED"):
+            part._mmap.madvise(mmap.MADV_DONTNEED)
+
+# %% ../nbs/07d_chunks.ipynb #f17ondisk
+AT_ONCE = 100_000  # rows on the disk that are multiplied at once
+
+
+class OnDisk(np.memmap):
+    "A mapped array of rows, whose product with queries, `queries @ rows.T`, is made in parts."
+
+    def __matmul__(self, right):
+        return np.asarray(self) @ right
+
+    def __rmatmul__(self, queries):
+        rows = np.asarray(self).T
+        if self._mmap is None or len(rows) <= AT_ONCE:
+            return queries @ rows.T
+        out = np.empty((len(queries), len(rows)), np.result_type(queries, rows))
+        for a in range(0, len(rows), AT_ONCE):
+            out[:, a : a + AT_ONCE] = queries @ rows[a : a + AT_ONCE].T
+            let_go([self])
+        return out
+
+# %% ../nbs/07d_chunks.ipynb #b779221a
+def mapped_array(folder, name):
+    "An array of a run in parts, mapped from disk."
+    return np.load(folder / "arrays" / name, mmap_mode="r").view(OnDisk)
 
 # %% ../nbs/07d_chunks.ipynb #2e1c9d51
 class Spaces(dict):
@@ -840,6 +860,12 @@ class Archive(EventFile):
         k = self.at[rows]
         return super().__getitem__(slice(k, k + 1))[rows]
 
+# %% ../nbs/07d_chunks.ipynb #f17report
+def draw_report(job):
+    "The report; what the search has used is given back before."
+    give_back()
+    runs.make_report(job)
+
 # %% ../nbs/07d_chunks.ipynb #dd81d8cf
 MAKERS = {
     "representations": (represent, ["quality.csv"]),
@@ -847,6 +873,7 @@ MAKERS = {
     "embedding": (make_embedding, ["embedding.csv", "arrays/sample.npy", "arrays/embedding.npy"]),
     "clusters": (make_clusters, None),
     "analogs": (make_analogs, [*runs.LISTS, *PAIRS]),
+    "report": (draw_report, None),
 }
 
 # %% ../nbs/07d_chunks.ipynb #7556b2d9

@@ -655,11 +655,11 @@ class Job:
     progress: Callable = lambda *_: None
     workers: Any = None  # a Cluster that measures pieces of the archive
 
-    def read(self, name) -> pd.DataFrame:
-        "A table that a step before wrote: Parquet, or CSV with ids as text."
+    def read(self, name, columns=None) -> pd.DataFrame:
+        "A table that a step before wrote: Parquet (or columns that it has), or CSV with ids as text."
         path = self.folder / name
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=columns and there(path, columns))
         columns = [c for c in AS_TEXT if c in pd.read_csv(path, nrows=0)]
         return pd.read_csv(path, dtype={c: str for c in columns}, **EXACT)
 
@@ -1245,8 +1245,9 @@ def embedding_figure(frame, known):
 
 # %% ../nbs/07_runs.ipynb #6f1c60c0
 def on_embedding(job):
-    "The embedding with the properties, and the known transients on it."
-    frame = read_embedding(job.folder / "embedding.csv").join(job.read("properties.parquet"), on="obsreg_id")
+    "The embedding with the properties to show, and the known transients on it."
+    shown = job.read("properties.parquet", SHOWN)
+    frame = read_embedding(job.folder / "embedding.csv").join(shown, on="obsreg_id")
     return frame, job.known[job.known.index.isin(frame.obsreg_id)]
 
 # %% ../nbs/07_runs.ipynb #06c4992e
