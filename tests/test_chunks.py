@@ -161,6 +161,22 @@ def test_placed_ones_dont_move_the_sample(tmp_path):
     assert np.array_equal(np.concatenate(halves)[rows], places)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rows_on_disk_are_multiplied_in_parts_and_given_back(tmp_path, monkeypatch, dtype):
+    (tmp_path / "arrays").mkdir()
+    plain = np.random.default_rng(1).standard_normal((1003, 7)).astype(dtype)
+    np.save(tmp_path / "arrays" / "x.npy", plain)
+    rows, gone = chunks.mapped_array(tmp_path, "x.npy"), []
+    monkeypatch.setattr(chunks, "AT_ONCE", 100)
+    monkeypatch.setattr(chunks, "let_go", lambda what: gone.append(what))
+    for q in (plain[:3], rows[:3], rows[[5, 2]]):  # from elsewhere, mapped themselves, copied
+        made = q @ rows.T
+        assert type(made) is np.ndarray and made.dtype == plain.dtype
+        np.testing.assert_allclose(made, np.asarray(q) @ plain.T, rtol=0, atol=20 * np.finfo(dtype).eps * 7)
+    assert len(gone) == 3 * 11
+    assert np.array_equal(rows[[5, 2]] @ np.eye(7, dtype=dtype), plain[[5, 2]])
+
+
 # --- runs
 @pytest.mark.slow
 def test_a_run_in_parts_is_the_run_in_memory(archive, tmp_path, small_parts, monkeypatch):

@@ -43,7 +43,7 @@ from .runs import ALONE, ALWAYS, Job, SearchCoordinates, Space, TITLES, Workspac
 from .runs import check_alone, check_numbers, class_hits, clock_for, column_names, counts_of
 from .runs import feature_keys, given_inputs, header_of, last_of, model_of, numbers_of, parameters_of
 from .runs import rows_of, search, set_numbers, shown_properties, shrink_perplexity, usable
-from .runs import with_parameters, work_through, write_arrays
+from .runs import there, with_parameters, work_through, write_arrays
 from .runs import parts_of as parts_of_model
 from .scale import ROWS, as_arrays, map_parts, mark_of_call, parts_of, read_part, rows_again
 from .scores import Euclidean, Projection, matrix_of
@@ -682,19 +682,10 @@ def make_clusters(job):
     labels = clusters_of(y, rows, **job.parameters["clusters"])
     frame = job.read("embedding.csv").assign(cluster=labels)
     job.write("clusters.csv", frame)
-    columns = [c for c in ("log_counts", "hard_hs", "hard_ms", "gl_log_odds", "t90")]
-    props = pd.read_parquet(job.folder / "properties.parquet", columns=there(job, columns))
+    props = job.read("properties.parquet", ("log_counts", "hard_hs", "hard_ms", "gl_log_odds", "t90"))
     known = job.known[job.known.index.isin(frame.obsreg_id)]
     more = {"variable": "gl_log_odds", "variable_min": 1.0, "known": known if len(known) else None}
     job.write("cluster_table.csv", cluster_table(labels, props.reset_index(), **more), index=True)
-
-# %% ../nbs/07d_chunks.ipynb #e86a90a1
-def there(job, columns):
-    "Those of some columns that the properties have."
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(job.folder / "properties.parquet").names
-    return [c for c in columns if c in names]
 
 # %% ../nbs/07d_chunks.ipynb #cd162112
 class Mapped(Prepared):
@@ -795,12 +786,11 @@ def give_back():
         ctypes.CDLL(None).malloc_trim(0)
 
 # %% ../nbs/07d_chunks.ipynb #f17ids
-def with_ids(job, names, ids):
-    "Some columns of the properties, by ids that are in memory already."
+def with_ids(path, names, ids):
+    "Columns of a table, those that are there, by ids that are in memory already."
     import pyarrow.parquet as pq
 
-    table = pq.read_table(job.folder / "properties.parquet", columns=names)
-    return table.to_pandas(ignore_metadata=True).set_axis(ids)
+    return pq.read_table(path, columns=there(path, names)).to_pandas(ignore_metadata=True).set_axis(ids)
 
 # %% ../nbs/07d_chunks.ipynb #17c8cde1
 def spaces_in(job):
@@ -821,8 +811,8 @@ def make_analogs(job):
     for name, space in spaces.items():
         np.save(job.folder / "arrays" / f"pairs.{name}.npy", space.frame.pairs)
     archive = spaces["summary"].frame
-    names = there(job, ("log_counts", "hard_hs", "gl_log_odds", "t90", "shared", "unfamiliar"))
-    table = with_ids(job, names, archive.index)
+    names = ("log_counts", "hard_hs", "gl_log_odds", "t90", "shared", "unfamiliar")
+    table = with_ids(job.folder / "properties.parquet", names, archive.index)
     sources = SameSource(archive.ids, job.events.meta)
     props, counts = shown_properties(table, "t90"), counts_of(table).to_numpy()
     known = job.known[job.known.index.isin(table.index)]

@@ -627,6 +627,14 @@ def sparse_rows(z):
     rows.check_format(full_check=True)
     return rows
 
+# %% ../nbs/07_runs.ipynb #08b25707
+def there(path, columns):
+    "Those of some columns that a Parquet file has."
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    return [c for c in columns if c in names]
+
 # %% ../nbs/07_runs.ipynb #192649a6
 @dataclass
 class Job:
@@ -1886,14 +1894,6 @@ def plain_columns(frame):
     if bad := [c for c in flags if frame[c].dtype != bool]:
         raise ValueError(f"column '{bad[0]}' is not true or false")
     return frame.drop(columns=flags).astype(np.float64).join(frame[flags])
-
-# %% ../nbs/07_runs.ipynb #08b25707
-def there(path, columns):
-    "Those of some columns that a Parquet file has."
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(path).names
-    return [c for c in columns if c in names]
 
 # %% ../nbs/07_runs.ipynb #f868504b
 def read_table(path, numbers=(), needed=(), columns=None):
