@@ -41,7 +41,7 @@ from .representations import Flatten
 from . import runs
 from .runs import ALONE, ALWAYS, Job, SearchCoordinates, Space, TITLES, Workspace, case_given, case_of
 from .runs import check_alone, check_numbers, class_hits, clock_for, column_names, counts_of
-from .runs import feature_keys, given_inputs, header_of, last_of, model_of, numbers_of, parameters_of
+from .runs import case_parameters, given_inputs, header_of, last_of, model_of, numbers_of, parameters_of
 from .runs import rows_of, search, set_numbers, shown_properties, shrink_perplexity, usable
 from .runs import there, with_parameters, work_through, write_arrays
 from .runs import parts_of as parts_of_model
@@ -528,12 +528,9 @@ def blocks_on_disk(folder, rows, together=5000):
     return parts
 
 # %% ../nbs/07d_chunks.ipynb #f17feat
-def features_in_parts(case, rows, ids, folder, workers=None, progress=lambda *_: None):
+def features_in_parts(case, rows, ids, folder, workers=None):
     "Features of drawn rows by passes, as `runs.fit_features` gives them in one piece: frame and model."
-    now = case.features.get_params()
-    given = {"features": {name: now[key] for name, key in feature_keys(case.features).items()}}
-    given["representations"] = {}
-    job = Job(Path(folder), None, None, None, case, given, {}, progress=progress, workers=workers)
+    job = Job(Path(folder), None, None, None, case, case_parameters(case), {}, workers=workers)
     parts = blocks_on_disk(job.folder / "rows", rows)
     model = fit_drawn(job, len(ids), parts)
     made = pass_over(job, featured, parts, "transform", **recipe_in(job), numbers=numbers_of(model))
@@ -711,8 +708,8 @@ class Mapped(Prepared):
     @cached_property
     def index(self):
         "The ids, too."
-        ids = pd.Index(self.ids.astype(object), name="obsreg_id") if self.origin is None else None
-        return ids if ids is not None else self.origin.index
+        own = self.origin is None
+        return pd.Index(self.ids.astype(object), name="obsreg_id") if own else self.origin.index
 
 # %% ../nbs/07d_chunks.ipynb #2029947d
 def let_go(rows):

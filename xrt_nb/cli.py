@@ -403,8 +403,10 @@ def demo(out, sources, seed, case, steps, more, jobs, overwrite, **options):
 # %% ../nbs/07c_cli.ipynb #a98cba5d
 def is_table(path):
     "Whether a path names a table of events, rather than event files or a list of them."
+    from xrt_nb.tables import TABLE_NAMES
+
     name = path.name.lower()
-    if name.endswith((".parquet", ".pq", ".csv.gz", ".ecsv", ".tsv")):
+    if name.endswith(TABLE_NAMES):
         return True
     if not name.endswith(".csv") or not path.is_file():
         return False

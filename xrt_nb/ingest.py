@@ -23,7 +23,7 @@ from ._store import StoreError, StoreExists, WorkFolder, atomic, file_hash, fini
 from ._store import fingerprint, writing
 from ._text import printable
 from .data import EventTable, XRTError, XRTWarning, concat
-from .tables import ParquetEvents, read_events
+from .tables import TABLE_NAMES, ParquetEvents, read_events
 from .fits import MISSIONS, Mission, parse_id, read_event_list
 from .regions import EventFileError, Region, open_file
 
@@ -108,7 +108,7 @@ def _from_csv(path):
 def is_photon_table(path):
     "Whether a path names a table of photons, rather than event files or a list of them."
     name = str(path).lower()
-    if name.endswith((".parquet", ".pq", ".csv.gz", ".ecsv", ".tsv")):
+    if name.endswith(TABLE_NAMES):
         return True
     if not name.endswith(".csv") or not os.path.isfile(path):
         return False
@@ -169,7 +169,7 @@ def _of_folder(folder, inputs):
             continue
         if _MAYBE_EVENTS.match(f):
             inputs.skipped.append((f, _NO_NAME))
-        elif f.lower().endswith((".csv", ".csv.gz", ".ecsv", ".tsv", ".parquet", ".pq")):
+        elif f.lower().endswith((".csv", *TABLE_NAMES)):
             inputs.skipped.append((f, "a table, which is read only if it is given by itself"))
     if not events:
         n = len(inputs.skipped)

@@ -962,8 +962,8 @@ def model_of(case, n, cells=None):
     wanted = key and model.get_params()[key]
     if isinstance(wanted, int) and wanted > most:
         if not case.shrink:
-            there = f"{n} detections" + ("" if cells is None else f" of {cells} cells")
-            raise ValueError(f"`n_components` is {wanted}, but {there} allow at most {most}")
+            of = "" if cells is None else f" of {cells} cells"
+            raise ValueError(f"`n_components` is {wanted}, but {n} detections{of} allow at most {most}")
         model.set_params(**{key: most})
     return model
 
@@ -1439,8 +1439,9 @@ def rankings_of(spaces):
 # %% ../nbs/07_runs.ipynb #b9ef657b-2
 def make_analogs(job):
     "Analogs of each known transient and of each class, and how good the search is where the truth is known."
-    spaces, sources, params = spaces_in(job), job.events.meta, job.parameters["analogs"]
+    spaces, params = spaces_in(job), job.parameters["analogs"]
     ids, props = spaces["features"].frame.index, shown_properties(spaces["summary"].frame, "t90")
+    sources = SameSource(ids, job.events.meta)
     flags = job.read("properties.parquet")
     hits = search(spaces, job.known, params["k"], params["exclude_same_source"], sources, props, flags)
     job.write("analogs.csv", hits)

@@ -1173,6 +1173,7 @@ def _read_parquet(path, id, time, energy, bad, ids, **units):
 
 # %% ../nbs/00b_tables.ipynb #35e8295b
 READABLE = (".ecsv", ".tsv")  # read like CSV, by their content; never written
+TABLE_NAMES = (".parquet", ".pq", ".csv.gz", *READABLE)  # a .csv may be a list of files
 
 # %% ../nbs/00b_tables.ipynb #05894538
 def _kind_of(path, also=()):
